@@ -1,0 +1,8 @@
+//! What operators see: logs, metrics, health; and the HTTP server that all services share.
+//!
+//! Knows no feature. The invariant: a metric has one name, one doc line and at most one label whose
+//! values come from a closed set.
+
+pub mod metric;
+
+pub use metric::{Counter, Gauge, Histogram};

@@ -1,0 +1,187 @@
+//! Every metric, typed: its name, what it counts, and its one label if it has one.
+
+macro_rules! metrics_enum {
+    ($(#[$doc:meta])* $kind:ident { $($(#[doc = $help:literal])+ $name:ident = $text:literal $([$label:literal])?),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $kind {
+            $($(#[doc = $help])+ $name,)*
+        }
+
+        impl $kind {
+            /// Every metric of this kind.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name in `/metrics`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it counts, as shown in `/metrics` and in the documentation.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => concat!($($help),+).trim_ascii(),)* }
+            }
+
+            /// The key of its one label.
+            pub const fn label(self) -> Option<&'static str> {
+                match self { $(Self::$name => metrics_enum!(@label $($label)?),)* }
+            }
+        }
+    };
+    (@label) => { None };
+    (@label $label:literal) => { Some($label) };
+}
+
+metrics_enum! {
+    /// What only grows.
+    Counter {
+        /// Events accepted at the edge and confirmed by the broker, by kind.
+        EventsAccepted = "chat_events_accepted_total" ["kind"],
+        /// Requests refused at the edge, by code.
+        RequestsRefused = "chat_requests_refused_total" ["code"],
+        /// Events processed, by outcome (stored, duplicate, refused, retried, dead_letter, ephemeral).
+        EventsProcessed = "chat_events_processed_total" ["outcome"],
+        /// Dead letters written, by cause.
+        DeadLetters = "chat_dead_letters_total" ["cause"],
+        /// Deliveries published to gateways, by channel (room, user).
+        DeliveriesPublished = "chat_deliveries_published_total" ["channel"],
+        /// Deliveries that gateways put into outboxes of sessions.
+        DeliveriesQueued = "chat_deliveries_queued_total",
+        /// Deliveries from pub/sub that were not genuine.
+        DeliveriesForged = "chat_deliveries_forged_total",
+        /// Gaps in a room's deliveries that a gateway filled, by source (log, store).
+        GapsFilled = "chat_gaps_filled_total" ["source"],
+        /// Sockets opened, by transport.
+        SocketsOpened = "chat_sockets_opened_total" ["transport"],
+        /// Sockets closed by the server, by reason.
+        SocketsClosed = "chat_sockets_closed_total" ["reason"],
+        /// Connections to a dependency that were lost, by dependency.
+        ConnectionsLost = "chat_connections_lost_total" ["dependency"],
+        /// Background tasks that failed and were started again, by name.
+        TasksRestarted = "chat_tasks_restarted_total" ["task"],
+        /// HTTP requests answered, by status class.
+        HttpRequests = "chat_http_requests_total" ["status"],
+    }
+}
+
+metrics_enum! {
+    /// What rises and falls.
+    Gauge {
+        /// Open sockets, by transport.
+        Sockets = "chat_sockets" ["transport"],
+        /// Rooms with at least one member on this gateway.
+        LocalRooms = "chat_local_rooms",
+        /// Bytes waiting in outboxes of sessions.
+        OutboxBytes = "chat_outbox_bytes",
+        /// Events published and not yet confirmed.
+        ConfirmsOutstanding = "chat_confirms_outstanding",
+        /// Events ready in the broker, by class.
+        QueueDepth = "chat_queue_depth" ["class"],
+        /// Shards this processor owns.
+        ShardsOwned = "chat_shards_owned",
+        /// 1 while a dependency answers, else 0, by dependency.
+        DependencyUp = "chat_dependency_up" ["dependency"],
+    }
+}
+
+metrics_enum! {
+    /// How long or how much, as a distribution; times in seconds.
+    Histogram {
+        /// From publish to the broker's confirm.
+        ConfirmSeconds = "chat_confirm_seconds",
+        /// From acceptance at the edge to the commit in the store, by the two clocks.
+        AcceptedToStoredSeconds = "chat_accepted_to_stored_seconds",
+        /// One batch through the store.
+        BatchSeconds = "chat_batch_seconds",
+        /// Events in one batch.
+        BatchEvents = "chat_batch_events",
+        /// One HTTP request, by route.
+        HttpSeconds = "chat_http_seconds" ["route"],
+    }
+}
+
+impl Counter {
+    /// One more.
+    pub fn inc(self) {
+        metrics::counter!(self.name()).increment(1);
+    }
+
+    /// That many more.
+    pub fn add(self, count: u64) {
+        metrics::counter!(self.name()).increment(count);
+    }
+
+    /// One more under that label value.
+    pub fn inc_with(self, value: &'static str) {
+        self.add_with(value, 1);
+    }
+
+    /// That many more under that label value.
+    pub fn add_with(self, value: &'static str, count: u64) {
+        metrics::counter!(self.name(), self.label().unwrap_or("label") => value).increment(count);
+    }
+}
+
+impl Gauge {
+    /// Sets the value.
+    pub fn set(self, value: f64) {
+        metrics::gauge!(self.name()).set(value);
+    }
+
+    /// Adds to the value; negative to take away.
+    pub fn add(self, by: f64) {
+        metrics::gauge!(self.name()).increment(by);
+    }
+
+    /// Sets the value under that label value.
+    pub fn set_with(self, value: &'static str, to: f64) {
+        metrics::gauge!(self.name(), self.label().unwrap_or("label") => value).set(to);
+    }
+
+    /// Adds to the value under that label value.
+    pub fn add_with(self, value: &'static str, by: f64) {
+        metrics::gauge!(self.name(), self.label().unwrap_or("label") => value).increment(by);
+    }
+}
+
+impl Histogram {
+    /// Records one value.
+    pub fn record(self, value: f64) {
+        metrics::histogram!(self.name()).record(value);
+    }
+
+    /// Records one value under that label value.
+    pub fn record_with(self, label: &'static str, value: f64) {
+        metrics::histogram!(self.name(), self.label().unwrap_or("label") => label).record(value);
+    }
+}
+
+/// Tells the installed recorder what every metric means.
+pub fn describe_all() {
+    for metric in Counter::ALL {
+        metrics::describe_counter!(metric.name(), metric.help());
+    }
+    for metric in Gauge::ALL {
+        metrics::describe_gauge!(metric.name(), metric.help());
+    }
+    for metric in Histogram::ALL {
+        metrics::describe_histogram!(metric.name(), metric.help());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_carry_their_unit() {
+        let mut names: Vec<&str> = Counter::ALL.iter().map(|m| m.name()).collect();
+        assert!(names.iter().all(|name| name.starts_with("chat_") && name.ends_with("_total")));
+        names.extend(Gauge::ALL.iter().map(|m| m.name()));
+        names.extend(Histogram::ALL.iter().map(|m| m.name()));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

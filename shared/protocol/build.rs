@@ -4,6 +4,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use protox::prost_reflect::prost_types::field_descriptor_proto::Label;
+
 const FILES: [&str; 6] = [
     "chat/v1/message.proto",
     "chat/v1/room.proto",
@@ -14,9 +16,17 @@ const FILES: [&str; 6] = [
 ];
 
 /// Messages that hold a `oneof`: frames and envelopes, whose JSON form is written by hand.
-const WITHOUT_JSON: [&str; 7] =
-    ["ClientFrame", "ServerFrame", "ServerEvent", "AckFrame", "Event", "Delivery", "RevEvent"];
-const WITHOUT_DERIVED_JSON: &str = "SyncedRoom";
+const WITHOUT_JSON: [&str; 9] = [
+    "ClientFrame",
+    "ServerFrame",
+    "ServerEvent",
+    "AckFrame",
+    "Event",
+    "Delivery",
+    "RevEvent",
+    "SyncedRoom",
+    "SyncResult",
+];
 
 const JSON: &str =
     "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)] #[serde(rename_all = \"camelCase\", default)]";
@@ -30,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &descriptors.file {
         for message in &file.message_type {
             let name = message.name();
-            if WITHOUT_JSON.contains(&name) || name == WITHOUT_DERIVED_JSON || name == "SyncResult" {
+            if WITHOUT_JSON.contains(&name) {
                 continue;
             }
             let path = format!(".chat.v1.{name}");
@@ -38,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             for field in &message.field {
                 let skip = match field.label() {
                     _ if field.proto3_optional() => "Option::is_none",
-                    prost_build_label::Repeated if !always_written(name, field.name()) => "Vec::is_empty",
+                    Label::Repeated if !always_written(name, field.name()) => "Vec::is_empty",
                     _ => continue,
                 };
                 config.field_attribute(
@@ -52,12 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-use protox::prost_reflect::prost_types::field_descriptor_proto::Label as prost_build_label;
-
 /// Lists that a client may rely on being there, even when empty.
 fn always_written(message: &str, field: &str) -> bool {
-    matches!(
-        (message, field),
-        ("SessionReady", "rooms") | ("PresenceList", "users") | ("RoomsBeacon", "rooms") | ("RoomCreated", "members")
-    )
+    let lists =
+        [("SessionReady", "rooms"), ("PresenceList", "users"), ("RoomsBeacon", "rooms"), ("RoomCreated", "members")];
+    lists.contains(&(message, field))
 }

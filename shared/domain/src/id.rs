@@ -148,6 +148,14 @@ impl UserId {
     }
 }
 
+impl JobId {
+    /// The id of one part of a job that changes several things, such as one of many new members.
+    #[must_use]
+    pub fn part(self, part: Uuid) -> Self {
+        Self(hashed_id("part", self.0, &part.to_string()))
+    }
+}
+
 impl From<MessageId> for JobId {
     fn from(id: MessageId) -> Self {
         Self(id.0)

@@ -39,10 +39,12 @@ pub fn judge(kind: RoomKind, role: Option<Role>, action: Action) -> Verdict {
     let Some(role) = role else { return Verdict::Unknown };
     let allowed = match action {
         Action::Read | Action::Send | Action::ChangeOwn => true,
-        Action::DeleteOthers => kind == RoomKind::Group && role >= Role::Admin,
-        Action::AddMembers | Action::UpdateRoom => kind == RoomKind::Group && role >= Role::Admin,
+        Action::DeleteOthers | Action::AddMembers | Action::UpdateRoom => {
+            kind == RoomKind::Group && role >= Role::Admin
+        }
         Action::Remove(target) => kind == RoomKind::Group && role >= Role::Admin && role > target,
-        Action::Leave => kind == RoomKind::Group,
+        // Ownership has to pass on before its holder can go.
+        Action::Leave => kind == RoomKind::Group && role < Role::Owner,
     };
     if allowed { Verdict::Allowed } else { Verdict::Forbidden }
 }
@@ -67,7 +69,7 @@ mod tests {
     #[case(Action::Remove(Role::Member), [false, true, true], false)]
     #[case(Action::Remove(Role::Admin), [false, false, true], false)]
     #[case(Action::Remove(Role::Owner), [false, false, false], false)]
-    #[case(Action::Leave, [true, true, true], false)]
+    #[case(Action::Leave, [true, true, false], false)]
     #[case(Action::UpdateRoom, [false, true, true], false)]
     fn the_table(#[case] action: Action, #[case] group: [bool; 3], #[case] direct: bool) {
         for (role, allowed) in [MEMBER, ADMIN, OWNER].into_iter().zip(group) {

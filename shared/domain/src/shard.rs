@@ -1,8 +1,8 @@
 //! Which shard of a class of queues a room belongs to.
 //!
 //! Publishers and processors of every version must agree, so the hash is fixed: FNV-1a over the
-//! sixteen bytes of the id (<http://www.isthe.com/chongo/tech/comp/fnv/>), finished with MurmurHash3's
-//! 64-bit mixer so that ids that differ only in their time bits spread evenly.
+//! sixteen bytes of the id (<http://www.isthe.com/chongo/tech/comp/fnv/>), finished with
+//! `MurmurHash3`'s 64-bit mixer so that ids that differ only in their time bits spread evenly.
 
 use uuid::Uuid;
 

@@ -10,6 +10,7 @@ pub fn name(event: &EventData) -> &'static str {
         EventData::AuthExpiring(_) => "auth.expiring",
         EventData::ServerDraining(_) => "server.draining",
         EventData::Error(_) => "error",
+        EventData::DeviceTaken(_) => "session.deviceTaken",
         EventData::MessageDelivered(_) => "message.delivered",
         EventData::MessageFailed(_) => "message.failed",
         EventData::MessageEdited(_) => "message.edited",

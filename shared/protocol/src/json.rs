@@ -86,7 +86,8 @@ pub fn write_event_data(data: &EventData, out: &mut Vec<u8>) {
         EventData::SessionReady(it) => write(it, out),
         EventData::AuthExpiring(it) => write(it, out),
         EventData::ServerDraining(it) => write(it, out),
-        EventData::Error(it) => write_error(it, out),
+        EventData::Error(it) => write(it, out),
+        EventData::DeviceTaken(it) => write(it, out),
         EventData::MessageDelivered(it) => write(it, out),
         EventData::MessageFailed(it) => write(it, out),
         EventData::MessageEdited(it) => write(it, out),
@@ -101,10 +102,6 @@ pub fn write_event_data(data: &EventData, out: &mut Vec<u8>) {
         EventData::Typing(it) => write(it, out),
         EventData::PresenceChanged(it) => write(it, out),
     }
-}
-
-fn write_error(refusal: &crate::wire::Refusal, out: &mut Vec<u8>) {
-    write(refusal, out);
 }
 
 /// Appends `{"id":…,"ack":{…}}`.

@@ -39,7 +39,11 @@ impl Tasks {
         self.tracker.spawn(async move {
             let outcome = std::panic::AssertUnwindSafe(task).catch_unwind().await;
             if outcome.is_err() || !shutdown.is_requested() {
-                tracing::error!(task = name, panicked = outcome.is_err(), "a background task ended; stopping the service");
+                tracing::error!(
+                    task = name,
+                    panicked = outcome.is_err(),
+                    "a background task ended; stopping the service"
+                );
                 failed.store(true, Ordering::SeqCst);
                 shutdown.request();
             }

@@ -3,6 +3,11 @@
 //! Knows no feature. The invariant: a metric has one name, one doc line and at most one label whose
 //! values come from a closed set.
 
+pub mod health;
+pub mod http;
+pub mod logs;
 pub mod metric;
+pub mod recorder;
 
+pub use health::{Check, Health, Readiness, admin_router};
 pub use metric::{Counter, Gauge, Histogram};

@@ -37,9 +37,11 @@ metrics_enum! {
     Counter {
         /// Events accepted at the edge and confirmed by the broker, by kind.
         EventsAccepted = "chat_events_accepted_total" ["kind"],
+        /// Presence and typing events dropped at the edge because the queues are long.
+        EventsShed = "chat_events_shed_total",
         /// Requests refused at the edge, by code.
         RequestsRefused = "chat_requests_refused_total" ["code"],
-        /// Events processed, by outcome (stored, duplicate, refused, retried, dead_letter, ephemeral).
+        /// Events processed, by outcome (stored, duplicate, refused, retried, `dead_letter`, ephemeral).
         EventsProcessed = "chat_events_processed_total" ["outcome"],
         /// Dead letters written, by cause.
         DeadLetters = "chat_dead_letters_total" ["cause"],
@@ -47,6 +49,8 @@ metrics_enum! {
         DeliveriesPublished = "chat_deliveries_published_total" ["channel"],
         /// Deliveries that gateways put into outboxes of sessions.
         DeliveriesQueued = "chat_deliveries_queued_total",
+        /// Typing and presence that gateways dropped because a client read slowly.
+        DeliveriesDropped = "chat_deliveries_dropped_total",
         /// Deliveries from pub/sub that were not genuine.
         DeliveriesForged = "chat_deliveries_forged_total",
         /// Gaps in a room's deliveries that a gateway filled, by source (log, store).
@@ -57,6 +61,8 @@ metrics_enum! {
         SocketsClosed = "chat_sockets_closed_total" ["reason"],
         /// Connections to a dependency that were lost, by dependency.
         ConnectionsLost = "chat_connections_lost_total" ["dependency"],
+        /// Times that a process was too slow to take its deliveries, dropped them and resynchronised.
+        InboxOverflows = "chat_inbox_overflows_total",
         /// Background tasks that failed and were started again, by name.
         TasksRestarted = "chat_tasks_restarted_total" ["task"],
         /// HTTP requests answered, by status class.
@@ -73,6 +79,8 @@ metrics_enum! {
         LocalRooms = "chat_local_rooms",
         /// Bytes waiting in outboxes of sessions.
         OutboxBytes = "chat_outbox_bytes",
+        /// Deliveries that waited in this process when it last took some (at most 65,536).
+        InboxWaiting = "chat_inbox_waiting",
         /// Events published and not yet confirmed.
         ConfirmsOutstanding = "chat_confirms_outstanding",
         /// Events ready in the broker, by class.
@@ -153,6 +161,20 @@ impl Histogram {
     /// Records one value under that label value.
     pub fn record_with(self, label: &'static str, value: f64) {
         metrics::histogram!(self.name(), self.label().unwrap_or("label") => label).record(value);
+    }
+
+    /// Records one value under a label value that was made at run time, from a closed set none the
+    /// less (routes, not paths).
+    pub fn record_for(self, label: String, value: f64) {
+        metrics::histogram!(self.name(), self.label().unwrap_or("label") => label).record(value);
+    }
+
+    /// The upper bounds of its buckets: seconds from 0.5 ms to 30 s, or counts to a thousand.
+    pub fn buckets(self) -> &'static [f64] {
+        const SECONDS: &[f64] =
+            &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+        if self.name().ends_with("_seconds") { SECONDS } else { COUNTS }
     }
 }
 

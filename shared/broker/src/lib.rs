@@ -1,1 +1,211 @@
-//! Not written yet.
+//! The broker port: accepted events, kept safely until a processor has settled them.
+//!
+//! Guarantees, the same on both engines (`tests/contract.rs` shows them):
+//! 1. A `Confirm` that resolves to `Ok` means the event is on disk (embedded: unless
+//!    `EMBEDDED_SYNC=normal`) and will reach a consumer of its shard until it is settled.
+//! 2. Events of one shard and class with the same priority are received in the order in which
+//!    `publish` was called (by one publisher), or in which they were confirmed before the next was
+//!    published (by several). Higher priority overtakes.
+//! 3. One consumer at a time receives a shard's events. What a consumer did not settle is received
+//!    again by its successor, in the original order, before anything newer.
+//! 4. `settle` acks an event only after the retry or dead letter made of it is confirmed.
+//! 5. After a lost connection the engine reconnects by itself and declares its topology anew.
+//!    Publishes meanwhile fail at once with `Unavailable`; open consumers end with an error.
+//!
+//! The caller's duty: settle everything received, in whole batches, in order. The port knows nothing
+//! of what events mean.
+
+pub mod consumer;
+pub mod depth;
+mod embedded;
+mod letter;
+pub mod publish;
+mod rabbitmq;
+mod settle;
+mod share;
+mod turn;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::SignedEnvelope;
+use runtime::Tasks;
+use telemetry::Gauge;
+
+pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Settlement};
+pub use depth::{DeadLetter, Depths};
+pub use publish::{Confirm, PublishError};
+
+/// How to reach and lay out the broker.
+#[derive(Clone)]
+pub enum BrokerSettings {
+    /// RabbitMQ at an AMQP URL.
+    RabbitMq {
+        /// `amqp://` or `amqps://`; secret, it holds the password.
+        url: String,
+        /// How many queues each class is split into; at least 1.
+        shards: u16,
+        /// Who publishes: the broker's `app_id` and the connection's name.
+        app_id: String,
+    },
+    /// Queues in a file of this process.
+    Embedded {
+        /// The SQLite file; made if it is not there.
+        path: PathBuf,
+        /// True: a confirm means fsynced. False: it survives the process, perhaps not the machine.
+        sync_full: bool,
+    },
+}
+
+impl fmt::Debug for BrokerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RabbitMq { shards, app_id, .. } => {
+                f.debug_struct("RabbitMq").field("shards", shards).field("app_id", app_id).finish_non_exhaustive()
+            }
+            Self::Embedded { path, sync_full } => {
+                f.debug_struct("Embedded").field("path", path).field("sync_full", sync_full).finish()
+            }
+        }
+    }
+}
+
+/// How long a confirm is awaited.
+pub const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long any other question to the broker may take.
+pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long `ping` may take.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the broker could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Not connected, or the connection was lost meanwhile.
+    #[error("the broker does not answer: {0}")]
+    Unavailable(String),
+    /// The topology on the broker contradicts ours (another version's arguments).
+    #[error("the broker's queues are declared differently: {0}")]
+    Topology(String),
+}
+
+/// The broker. Clones share its connections, which end with the last clone or with `close`.
+#[derive(Clone)]
+pub struct Broker {
+    engine: Engine,
+}
+
+#[derive(Clone)]
+enum Engine {
+    RabbitMq(Arc<rabbitmq::RabbitMq>),
+    Embedded(Arc<embedded::Embedded>),
+}
+
+/// Calls the same method of whichever engine it is.
+macro_rules! on {
+    ($broker:expr, $engine:ident => $call:expr) => {
+        match &$broker.engine {
+            Engine::RabbitMq($engine) => $call,
+            Engine::Embedded($engine) => $call,
+        }
+    };
+}
+
+impl Broker {
+    /// Makes one attempt to connect and to declare the topology; afterwards the engine reconnects
+    /// by itself. Its background tasks belong to `tasks`.
+    pub async fn open(settings: BrokerSettings, tasks: &Tasks) -> Result<Self, BrokerError> {
+        let engine = match settings {
+            BrokerSettings::RabbitMq { url, shards, app_id } => {
+                Engine::RabbitMq(Arc::new(rabbitmq::RabbitMq::open(&url, shards, app_id, tasks).await?))
+            }
+            BrokerSettings::Embedded { path, sync_full } => {
+                Engine::Embedded(Arc::new(embedded::Embedded::open(path, sync_full, tasks).await?))
+            }
+        };
+        Ok(Self { engine })
+    }
+
+    /// How many shards each class has; the embedded engine has one.
+    pub fn shards(&self) -> u16 {
+        match &self.engine {
+            Engine::RabbitMq(engine) => engine.shards(),
+            Engine::Embedded(_) => 1,
+        }
+    }
+
+    /// Hands an event to the broker. The order of events is the order of these calls, whether or
+    /// not earlier ones are confirmed yet.
+    pub fn publish(&self, envelope: SignedEnvelope) -> Confirm {
+        on!(self, engine => engine.publish(envelope))
+    }
+
+    /// Begins to receive the events of a shard. Waits for an earlier consumer of this process to be
+    /// gone, at most 5 s.
+    pub async fn consume(&self, shard: u16) -> Result<Consumer, BrokerError> {
+        match &self.engine {
+            Engine::RabbitMq(engine) => engine.consume(shard).await.map(Consumer::from),
+            Engine::Embedded(engine) => engine.consume(shard).await.map(Consumer::from),
+        }
+    }
+
+    /// How many events wait, by class; also shown as metrics.
+    pub async fn depths(&self) -> Result<Depths, BrokerError> {
+        let depths = on!(self, engine => within(ASK_LIMIT, engine.depths()).await)?;
+        for (label, count) in depths.labelled() {
+            Gauge::QueueDepth.set_with(label, count as f64);
+        }
+        Ok(depths)
+    }
+
+    /// The first dead letters, oldest first; at most `limit` and never more than 1,000. They stay
+    /// where they are.
+    pub async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        on!(self, engine => within(ASK_LIMIT * 2, engine.dead_letters(limit.min(1_000))).await)
+    }
+
+    /// Asks the broker whether it can take events; answers within 2 s.
+    pub async fn ping(&self) -> Result<(), BrokerError> {
+        on!(self, engine => within(PING_LIMIT, engine.ping()).await)
+    }
+
+    /// Whether a publish would be attempted right now.
+    pub fn is_connected(&self) -> bool {
+        on!(self, engine => engine.is_connected())
+    }
+
+    /// Waits until no confirm is outstanding, at most `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        on!(self, engine => engine.flush(limit).await);
+    }
+
+    /// Waits for outstanding confirms, then ends the engine's connections and background tasks.
+    /// Later publishes are refused. Close consumers first.
+    pub async fn close(&self) {
+        on!(self, engine => engine.close().await);
+    }
+}
+
+/// Gives a question a limit.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    question: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    let late = |_| BrokerError::Unavailable(format!("no answer within {} ms", limit.as_millis()));
+    tokio::time::timeout(limit, question).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_do_not_show_the_password() {
+        let url = "amqp://app:secret@host/".to_owned();
+        let shown = format!("{:?}", BrokerSettings::RabbitMq { url, shards: 4, app_id: "gateway".into() });
+        assert!(shown.contains("gateway") && !shown.contains("secret"), "{shown}");
+    }
+}

@@ -1,1 +1,92 @@
-//! Not written yet.
+//! The realtime port: fan-out to gateways with a room log, the dedupe claim, presence, room sets.
+//!
+//! It knows neither the store nor the broker, and it cannot read the payloads that it carries. One
+//! invariant for both engines: **everything here may be lost at any moment without a wrong result**
+//! (caches answer "not known", the log "not that far back", a claim "never seen"); whoever needs
+//! certainty asks the store.
+//!
+//! What the port promises
+//! - *Fan-out.* A delivery published after `subscribe` returned reaches the inbox, unless
+//!   [`Arrival::Reconnected`] comes in its place. Deliveries of one channel arrive in the order of
+//!   the `publish` calls that carried them; a repeated publish arrives again.
+//! - *Room log.* A room delivery with a rev is kept for a while and is in the log before any inbox
+//!   has it. What [`Realtime::room_log`] returns has neither gap nor repeat.
+//! - *Claim.* `false` is certain to have been asked before; `true` is only very likely new.
+//! - *Presence.* A session removes only what it put there itself. What a gateway that died left
+//!   behind counts as gone when its lease ends, and leaves the list of those online after 5 minutes.
+//!
+//! What the port asks of its callers
+//! - Take deliveries from the inbox quickly: it is bounded, and when it is full all of it is dropped
+//!   and becomes one [`Arrival::Reconnected`].
+//! - After [`Arrival::Reconnected`]: resync the rooms from the log or the store, and `arrive` again
+//!   with every session (and set statuses again), since presence may be gone too.
+//! - Call [`Realtime::renew_gateway`] every [`RENEW_EVERY`].
+
+mod embedded;
+mod inbox;
+mod port;
+mod presence;
+mod redis;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::Rev;
+use protocol::Channel;
+
+pub use inbox::{Arrival, Inbox, InboxId};
+pub use port::Realtime;
+pub use presence::{DeviceLease, Presence, Trimmed};
+
+/// No call waits longer than this for the engine, a subscription of many thousands aside.
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(2);
+/// How often a gateway renews its lease and its users.
+pub const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// How long a gateway counts as living after its last renewal or arrival.
+pub const GATEWAY_LEASE: Duration = Duration::from_mins(1);
+/// How often the janitor is due; asked earlier, it does nothing.
+pub const JANITOR_EVERY: Duration = Duration::from_secs(30);
+/// How long a user counts as online after the last sign of life.
+pub const ONLINE_FOR: Duration = Duration::from_mins(5);
+/// Entries that a room's log keeps at least while it is in use, if they fit into its memory.
+pub const ROOM_LOG_ENTRIES: usize = 256;
+
+/// Which engine, and where it is.
+#[derive(Clone)]
+pub enum RealtimeSettings {
+    /// A Redis server (6.2 or newer), shared by all processes.
+    Redis {
+        /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. Secret.
+        url: String,
+    },
+    /// In this process, for a single process.
+    Embedded,
+}
+
+impl std::fmt::Debug for RealtimeSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Redis { .. } => "Redis",
+            Self::Embedded => "Embedded",
+        })
+    }
+}
+
+/// Why an operation did not happen, or may not have happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RealtimeError {
+    /// Not reachable, refused, or no answer in time. Every operation may be repeated.
+    #[error("the realtime engine is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// One delivery on its way to the gateways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// To whom.
+    pub channel: Channel,
+    /// The room's rev if the delivery is durable: then it enters the room's log. Ignored for users.
+    pub rev: Option<Rev>,
+    /// The sealed delivery.
+    pub payload: Bytes,
+}

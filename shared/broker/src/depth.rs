@@ -1,0 +1,52 @@
+//! What operators ask of the queues: how many events wait, and which ones died.
+//!
+//! Knows no engine. The invariant: looking changes nothing.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use domain::Class;
+
+/// Events that wait, summed over all shards; those delivered and not yet settled are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depths {
+    /// Ready in the queues of class high.
+    pub high: u64,
+    /// Ready in the queues of class medium.
+    pub medium: u64,
+    /// Ready in the queues of class low.
+    pub low: u64,
+    /// Waiting for their next attempt.
+    pub retry: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl Depths {
+    /// Each count with its label in metrics.
+    pub(crate) fn labelled(self) -> [(&'static str, u64); 5] {
+        [("high", self.high), ("medium", self.medium), ("low", self.low), ("retry", self.retry), ("dead", self.dead)]
+    }
+
+    /// The count of a class.
+    pub(crate) fn of(&mut self, class: Class) -> &mut u64 {
+        match class {
+            Class::High => &mut self.high,
+            Class::Medium => &mut self.medium,
+            Class::Low => &mut self.low,
+        }
+    }
+}
+
+/// An event that was given up, as it lies in the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The event's id as it was published, whatever it was.
+    pub job_id: String,
+    /// The event's kind as it was published, whatever it was.
+    pub kind: String,
+    /// The readable headers: `x-cause`, `x-error`, `x-sender`, `x-room`, `x-body` and the rest.
+    pub headers: BTreeMap<String, String>,
+    /// The body as it was published.
+    pub body: Bytes,
+}

@@ -1,0 +1,196 @@
+//! The embedded engine: durable queues in a SQLite file, for one process.
+//!
+//! Same priorities, back-offs and dead letters as on RabbitMQ, with one shard. The invariant: one
+//! process at a time owns the file; another one may look at it, but neither publish nor consume.
+
+mod consumer;
+mod file;
+mod lanes;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use domain::Class;
+use parking_lot::Mutex;
+use protocol::SignedEnvelope;
+use runtime::{Shutdown, Tasks};
+use sqlx::SqliteConnection;
+use tokio::sync::{Notify, mpsc};
+
+use self::file::unavailable;
+use self::lanes::Lanes;
+use self::writer::{Order, Writer};
+use crate::publish::Gate;
+use crate::turn::Turns;
+use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, DeadLetter, Depths, PublishError};
+
+pub(crate) use self::consumer::ShardConsumer;
+
+/// Settled batches that may wait for the writer.
+const ORDERS_LIMIT: usize = 256;
+/// How long a predecessor that is about to end may still own the file.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the writer and the consumer share.
+#[derive(Debug, Default)]
+struct Shared {
+    lanes: Mutex<Lanes>,
+    /// Something may have come into the lanes.
+    arrived: Notify,
+    /// A lane should be loaded from disk.
+    wanted: Notify,
+    failing: AtomicBool,
+    over: AtomicBool,
+    /// Requested when the file is closed.
+    ended: Shutdown,
+}
+
+impl Shared {
+    fn is_healthy(&self) -> bool {
+        !self.failing.load(Ordering::Acquire)
+    }
+
+    fn set_healthy(&self, healthy: bool) {
+        self.failing.store(!healthy, Ordering::Release);
+    }
+
+    fn is_ended(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.arrived.notify_one();
+    }
+}
+
+/// Queues in a file.
+pub(crate) struct Embedded {
+    gate: Gate,
+    shared: Arc<Shared>,
+    closing: Shutdown,
+    turns: Turns,
+    /// `None`: another process owns the file.
+    orders: Option<mpsc::Sender<Order>>,
+    reader: tokio::sync::Mutex<SqliteConnection>,
+}
+
+impl Embedded {
+    pub(crate) async fn open(path: PathBuf, sync_full: bool, tasks: &Tasks) -> Result<Self, BrokerError> {
+        let (gate, submissions) = Gate::new();
+        let (shared, closing) = (Arc::<Shared>::default(), Shutdown::new());
+        let mut orders = None;
+        if let Some(lock) = lock(&path).await? {
+            let mut db = file::connect(&path, sync_full, true).await.map_err(|error| unavailable(&error))?;
+            let found = file::prepare(&mut db).await?;
+            found.lanes.iter().for_each(|(lane, count)| shared.lanes.lock().found(*lane, *count));
+            shared.wanted.notify_one();
+            let (sender, received) = mpsc::channel(ORDERS_LIMIT);
+            orders = Some(sender);
+            let writer = Writer::new(db, &found, submissions, received, Arc::clone(&shared), lock);
+            tasks.own("embedded broker writer", writer.run(closing.clone(), tasks.shutdown().clone()));
+            let db = file::connect(&path, sync_full, false).await.map_err(|error| unavailable(&error))?;
+            let checkpointer = checkpoint(db, shared.ended.clone(), tasks.shutdown().clone());
+            tasks.own("embedded broker checkpointer", checkpointer);
+        } else {
+            tracing::info!("another process owns the embedded broker's file; only looking");
+        }
+        let reader = file::connect(&path, sync_full, false).await.map_err(|error| unavailable(&error))?.into();
+        Ok(Self { gate, shared, closing, turns: Turns::new(1), orders, reader })
+    }
+
+    pub(crate) fn publish(&self, envelope: SignedEnvelope) -> Confirm {
+        if self.is_connected() { self.gate.submit(envelope) } else { Confirm::refused(PublishError::Unavailable) }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.orders.is_some() && self.shared.is_healthy() && !self.closing.is_requested()
+    }
+
+    pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
+        let orders = self.orders.clone().ok_or_else(not_ours)?;
+        let turn = self.turns.take(shard, ASK_LIMIT).await?;
+        Ok(ShardConsumer::new(Arc::clone(&self.shared), orders, turn))
+    }
+
+    pub(crate) async fn depths(&self) -> Result<Depths, BrokerError> {
+        let is_ours = self.orders.is_some();
+        let mut reader = self.reader.lock().await;
+        let mut depths = file::depths(&mut reader, !is_ours).await.map_err(|error| unavailable(&error))?;
+        if is_ours {
+            let lanes = self.shared.lanes.lock();
+            for class in Class::ALL {
+                *depths.of(class) = lanes.depth(class);
+            }
+        }
+        Ok(depths)
+    }
+
+    pub(crate) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        let mut reader = self.reader.lock().await;
+        file::read_dead(&mut reader, limit).await.map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), BrokerError> {
+        if self.orders.is_none() {
+            return Err(not_ours());
+        }
+        if !self.is_connected() {
+            return Err(BrokerError::Unavailable("the last write failed".to_owned()));
+        }
+        let mut reader = self.reader.lock().await;
+        sqlx::query("SELECT 1").execute(&mut *reader).await.map(drop).map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn flush(&self, limit: Duration) {
+        self.gate.flush(limit).await;
+    }
+
+    pub(crate) async fn close(&self) {
+        self.flush(CONFIRM_LIMIT).await;
+        self.closing.request();
+        if self.orders.is_some() {
+            // A disk that hangs longer than this keeps the file; it is whole all the same.
+            let _late = tokio::time::timeout(ASK_LIMIT, self.shared.ended.requested()).await;
+        }
+    }
+}
+
+fn not_ours() -> BrokerError {
+    BrokerError::Unavailable("another process owns the embedded broker's file".to_owned())
+}
+
+/// Takes the file for this process; `None` when another one has it.
+async fn lock(path: &Path) -> Result<Option<File>, BrokerError> {
+    let failed = |error: &std::io::Error| BrokerError::Unavailable(format!("cannot lock the broker's file: {error}"));
+    let lock = File::create(path.with_added_extension("lock")).map_err(|error| failed(&error))?;
+    let until = tokio::time::Instant::now() + LOCK_LIMIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(Some(lock)),
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+            Err(TryLockError::WouldBlock) if tokio::time::Instant::now() >= until => return Ok(None),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Checkpoints beside the writer, so that its commits need not.
+async fn checkpoint(mut db: SqliteConnection, ended: Shutdown, stop: Shutdown) {
+    loop {
+        tokio::select! {
+            () = ended.requested() => break,
+            () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
+        }
+        if let Err(error) = file::checkpoint(&mut db).await {
+            tracing::warn!(%error, "cannot checkpoint the embedded broker's file");
+        }
+    }
+    drop(db);
+    stop.requested().await;
+}

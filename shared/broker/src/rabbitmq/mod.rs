@@ -1,0 +1,135 @@
+//! The distributed engine: RabbitMQ.
+//!
+//! Knows AMQP, not what events mean. The invariant: publishing and consuming never share a
+//! connection, and everything that is routed somewhere is declared on every connection first.
+
+mod acks;
+mod consumer;
+mod flight;
+mod inspect;
+mod link;
+mod properties;
+mod publisher;
+mod topology;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::uri::AMQPUri;
+use protocol::SignedEnvelope;
+use runtime::{Shutdown, Tasks};
+use telemetry::Counter;
+use tokio::sync::Mutex;
+
+use self::link::Link;
+use self::publisher::{Line, Publisher, State};
+use self::topology::Topology;
+use crate::publish::Gate;
+use crate::turn::Turns;
+use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, DeadLetter, Depths, PublishError};
+
+pub(crate) use self::consumer::ShardConsumer;
+
+/// RabbitMQ, by two connections: one publishes, the other consumes and asks.
+pub(crate) struct RabbitMq {
+    gate: Gate,
+    state: Arc<State>,
+    closing: Shutdown,
+    uri: AMQPUri,
+    topology: Topology,
+    app_id: Arc<str>,
+    consuming: Mutex<Option<Arc<Link>>>,
+    turns: Turns,
+    tasks: Tasks,
+}
+
+impl RabbitMq {
+    pub(crate) async fn open(url: &str, shards: u16, app_id: String, tasks: &Tasks) -> Result<Self, BrokerError> {
+        let uri = link::parse_url(url)?;
+        let (topology, app_id, state) = (Topology::new(shards), Arc::<str>::from(app_id), Arc::<State>::default());
+        let line = Line::open(&uri, topology, &app_id).await?;
+        let (gate, submissions) = Gate::new();
+        let closing = Shutdown::new();
+        state.set_connected();
+        let publisher = Publisher {
+            uri: uri.clone(),
+            topology,
+            app_id: Arc::clone(&app_id),
+            submissions,
+            state: Arc::clone(&state),
+            closing: closing.clone(),
+            stop: tasks.shutdown().clone(),
+        };
+        tasks.own("broker publisher", publisher.run(line));
+        let (consuming, turns) = (Mutex::default(), Turns::new(topology.shards()));
+        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, turns, tasks: tasks.clone() })
+    }
+
+    pub(crate) fn shards(&self) -> u16 {
+        self.topology.shards()
+    }
+
+    pub(crate) fn publish(&self, envelope: SignedEnvelope) -> Confirm {
+        if self.is_connected() { self.gate.submit(envelope) } else { Confirm::refused(PublishError::Unavailable) }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.state.is_connected() && !self.closing.is_requested()
+    }
+
+    pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
+        let turn = self.turns.take(shard, ASK_LIMIT).await?;
+        let link = self.consuming().await?;
+        let opened = ShardConsumer::open(Arc::clone(&link), self.topology, shard, turn, &self.tasks).await;
+        if opened.is_err() {
+            // A queue may be gone, which a new connection declares again; and whatever was
+            // subscribed already must not stand by when the next attempt comes.
+            link.cut();
+        }
+        opened
+    }
+
+    pub(crate) async fn depths(&self) -> Result<Depths, BrokerError> {
+        inspect::depths(&*self.consuming().await?, self.topology).await
+    }
+
+    pub(crate) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        inspect::dead_letters(&*self.consuming().await?, limit).await
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), BrokerError> {
+        if !self.is_connected() {
+            return Err(BrokerError::Unavailable("not connected".to_owned()));
+        }
+        if self.state.is_blocked() {
+            return Err(BrokerError::Unavailable("it blocks publishing (a resource alarm)".to_owned()));
+        }
+        inspect::ping(&*self.consuming().await?).await
+    }
+
+    pub(crate) async fn flush(&self, limit: Duration) {
+        self.gate.flush(limit).await;
+    }
+
+    pub(crate) async fn close(&self) {
+        self.flush(CONFIRM_LIMIT).await;
+        self.closing.request();
+        if let Some(link) = self.consuming.lock().await.take() {
+            link.close().await;
+        }
+    }
+
+    /// The consuming connection; made anew when it was lost.
+    async fn consuming(&self) -> Result<Arc<Link>, BrokerError> {
+        let mut consuming = self.consuming.lock().await;
+        if let Some(link) = consuming.as_ref().filter(|link| link.is_alive()) {
+            return Ok(Arc::clone(link));
+        }
+        if consuming.take().is_some() {
+            Counter::ConnectionsLost.inc_with("broker");
+        }
+        let link = Link::open(&self.uri, &format!("{} consuming", self.app_id)).await?;
+        self.topology.declare(&link).await?;
+        Ok(Arc::clone(consuming.insert(Arc::new(link))))
+    }
+}

@@ -1,0 +1,275 @@
+//! Envelopes as AMQP properties and headers, and back.
+//!
+//! Knows no connection. The invariant: whatever the broker delivers becomes an `Incoming`, however
+//! strange; and a copy carries only what is listed here, so that no foreign property (an expiry, a
+//! user id) makes the broker refuse or drop it.
+
+use domain::{Class, Timestamp};
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use protocol::{SignedEnvelope, UnverifiedEnvelope};
+
+use crate::consumer::Origin;
+use crate::{Failure, Incoming, letter};
+
+const PERSISTENT: u8 = 2;
+const SIGNATURE: &str = "x-signature";
+const KEY_ID: &str = "x-key-id";
+const TRACEPARENT: &str = "traceparent";
+/// Bytes of an AMQP short string.
+const SHORT_BYTES: usize = 255;
+/// Bytes that a copied header may have; ours have at most 64.
+const HEADER_BYTES: usize = 1024;
+
+/// The properties of a new event.
+pub(super) fn of_new(envelope: &SignedEnvelope, app_id: &str) -> BasicProperties {
+    let mut headers = signed_headers(&envelope.signature, &envelope.key_id, envelope.traceparent.as_deref());
+    headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(0));
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&envelope.job_id.to_string()))
+        .with_type(short(envelope.kind.as_str()))
+        .with_timestamp(envelope.timestamp_s)
+        .with_priority(envelope.kind.priority())
+        .with_content_type(short(protocol::envelope::CONTENT_TYPE))
+        .with_app_id(short(app_id))
+        .with_headers(headers);
+    match &envelope.correlation_id {
+        Some(id) => properties.with_correlation_id(short(id)),
+        None => properties,
+    }
+}
+
+/// An event as a processor receives it.
+pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
+    let properties = delivery.properties;
+    let headers = properties.headers().as_ref();
+    let text = |name| headers.and_then(|table| table.inner().get(name)).and_then(as_text);
+    let own = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let failures = headers.and_then(|table| table.inner().get(letter::ATTEMPT)).map_or(0, as_count);
+    // A dead letter that was moved back still says when it failed; its attempts start anew.
+    let first_failed_at = text(letter::FIRST_FAILED_AT).filter(|_| failures > 0);
+    Incoming {
+        envelope: UnverifiedEnvelope {
+            job_id: own(properties.message_id()).unwrap_or_default(),
+            kind: own(properties.kind()).unwrap_or_default(),
+            correlation_id: own(properties.correlation_id()),
+            timestamp_s: properties.timestamp().unwrap_or_default(),
+            key_id: text(KEY_ID).unwrap_or_default(),
+            signature: text(SIGNATURE).unwrap_or_default(),
+            traceparent: text(TRACEPARENT),
+            body: delivery.data.into(),
+        },
+        class,
+        failures,
+        first_failed_at: first_failed_at.as_deref().and_then(Timestamp::parse_rfc3339),
+        redelivered: delivery.redelivered,
+        origin: Origin::RabbitMq {
+            tag: delivery.delivery_tag,
+            priority: *properties.priority(),
+            content_type: properties.content_type().clone(),
+            app_id: properties.app_id().clone(),
+        },
+    }
+}
+
+/// The properties of an event's next attempt.
+pub(super) fn of_retry(incoming: &Incoming, failure: &Failure) -> BasicProperties {
+    let attempt = i32::try_from(incoming.failures.saturating_add(1)).unwrap_or(i32::MAX);
+    let mut headers = kept_headers(incoming);
+    headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(attempt));
+    for (name, value) in letter::retry_headers(incoming, failure) {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    kept_properties(incoming).with_headers(headers)
+}
+
+/// The properties of a dead letter. No `x-attempt`: moved back, its attempts start anew.
+pub(super) fn of_dead_letter(
+    incoming: &Incoming,
+    failure: &Failure,
+    queue: &str,
+    routing_key: &str,
+) -> BasicProperties {
+    let mut headers = kept_headers(incoming);
+    for (name, value) in letter::dead_headers(incoming, failure, queue, routing_key) {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    kept_properties(incoming).with_headers(headers)
+}
+
+/// A header as text for people; `None` for what has no plain form.
+pub(super) fn as_text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
+        AMQPValue::Boolean(value) => Some(value.to_string()),
+        other => as_integer(other).map(|number| number.to_string()),
+    }
+}
+
+fn as_integer(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::ShortShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+        AMQPValue::ShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortUInt(number) => Some((*number).into()),
+        AMQPValue::LongInt(number) => Some((*number).into()),
+        AMQPValue::LongUInt(number) => Some((*number).into()),
+        AMQPValue::LongLongInt(number) => Some(*number),
+        AMQPValue::Timestamp(number) => i64::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+/// A count of failures, from whatever type a tool gave it.
+fn as_count(value: &AMQPValue) -> u32 {
+    let number = as_integer(value).or_else(|| as_text(value)?.trim().parse().ok()).unwrap_or(0);
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+}
+
+fn kept_properties(incoming: &Incoming) -> BasicProperties {
+    let envelope = &incoming.envelope;
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&envelope.job_id))
+        .with_type(short(&envelope.kind))
+        .with_timestamp(envelope.timestamp_s);
+    if let Some(id) = &envelope.correlation_id {
+        properties = properties.with_correlation_id(short(id));
+    }
+    if let Origin::RabbitMq { priority, content_type, app_id, .. } = &incoming.origin {
+        if let Some(priority) = priority {
+            properties = properties.with_priority(*priority);
+        }
+        if let Some(content_type) = content_type {
+            properties = properties.with_content_type(content_type.clone());
+        }
+        if let Some(app_id) = app_id {
+            properties = properties.with_app_id(app_id.clone());
+        }
+    }
+    properties
+}
+
+fn kept_headers(incoming: &Incoming) -> FieldTable {
+    let envelope = &incoming.envelope;
+    signed_headers(&envelope.signature, &envelope.key_id, envelope.traceparent.as_deref())
+}
+
+fn signed_headers(signature: &str, key_id: &str, traceparent: Option<&str>) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (name, value) in [(SIGNATURE, Some(signature)), (KEY_ID, Some(key_id)), (TRACEPARENT, traceparent)] {
+        if let Some(value) = value {
+            let value = letter::truncated(value, HEADER_BYTES);
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+    }
+    headers
+}
+
+/// An AMQP short string; ours are far shorter than its limit.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(letter::truncated(text, SHORT_BYTES)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DeadLetterNote;
+    use crate::publish::tests::envelope;
+    use domain::EventKind;
+
+    fn delivered(properties: BasicProperties) -> Incoming {
+        let mut delivery = Delivery::mock(5, "chat.events".into(), "high".into(), false, b"body".to_vec());
+        delivery.properties = properties;
+        incoming(Class::High, delivery)
+    }
+
+    fn failure() -> Failure {
+        let note = DeadLetterNote { rendering: "{}".into(), ..Default::default() };
+        Failure { cause: "rejected", error: "no".into(), retry: true, at: Timestamp(1_000), note }
+    }
+
+    fn header(properties: &BasicProperties, name: &str) -> Option<String> {
+        properties.headers().as_ref().and_then(|table| table.inner().get(name)).and_then(as_text)
+    }
+
+    #[test]
+    fn an_event_comes_out_as_it_went_in() {
+        let mut sent = envelope(EventKind::MessageSend, 9);
+        sent.traceparent = Some("00-a-b-01".into());
+        let properties = of_new(&sent, "gateway");
+        assert_eq!(*properties.priority(), Some(8));
+        assert_eq!(header(&properties, "x-attempt").as_deref(), Some("0"));
+        let received = delivered(properties);
+        assert_eq!(format!("{:?}", received.envelope), format!("{:?}", sent.to_unverified()));
+        assert_eq!((received.failures, received.first_failed_at), (0, None));
+    }
+
+    #[test]
+    fn a_retry_counts_and_keeps_all_that_matters() {
+        let first = delivered(of_new(&envelope(EventKind::MessageSend, 9), "gateway"));
+        let second = delivered(of_retry(&first, &failure()));
+        assert_eq!((second.failures, second.first_failed_at), (1, Some(Timestamp(1_000))));
+        assert_eq!(format!("{:?}", second.envelope), format!("{:?}", first.envelope));
+        let later = Failure { at: Timestamp(9_000), ..failure() };
+        let copy = of_retry(&second, &later);
+        assert_eq!(*copy.priority(), Some(8));
+        assert_eq!(copy.app_id().as_ref().map(ShortString::as_str), Some("gateway"));
+        assert_eq!(header(&copy, "x-attempt").as_deref(), Some("2"));
+        assert_eq!(header(&copy, "x-first-failed-at").as_deref(), Some("1970-01-01T00:00:01.000Z"));
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_moved_back_starts_anew() {
+        let first = delivered(of_new(&envelope(EventKind::MessageSend, 9), "gateway"));
+        let second = delivered(of_retry(&first, &failure()));
+        let letter = of_dead_letter(&second, &failure(), "chat.events.high", "high");
+        assert_eq!(header(&letter, "x-attempts-made").as_deref(), Some("2"));
+        let moved_back = delivered(letter);
+        assert_eq!((moved_back.failures, moved_back.first_failed_at), (0, None));
+        assert_eq!(format!("{:?}", moved_back.envelope), format!("{:?}", first.envelope));
+    }
+
+    #[test]
+    fn strange_messages_become_empty_envelopes_and_their_copies_drop_what_could_hurt() {
+        let mut headers = FieldTable::default();
+        headers.insert("x-attempt".into(), AMQPValue::LongString("not a number".into()));
+        headers.insert("x-signature".into(), AMQPValue::Boolean(true));
+        headers.insert("x-key-id".into(), AMQPValue::Void);
+        headers.insert("x-first-failed-at".into(), AMQPValue::Double(1.0));
+        headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
+        let strange = BasicProperties::default()
+            .with_headers(headers)
+            .with_user_id("somebody".into())
+            .with_expiration("1".into());
+        let received = delivered(strange);
+        assert_eq!((received.envelope.job_id.as_str(), received.envelope.kind.as_str()), ("", ""));
+        assert_eq!((received.failures, received.envelope.signature.as_str()), (0, "true"));
+        let copy = of_dead_letter(&received, &failure(), "q", "k");
+        assert!(copy.user_id().is_none() && copy.expiration().is_none() && header(&copy, "CC").is_none());
+        assert!(delivered(BasicProperties::default()).envelope.key_id.is_empty());
+    }
+
+    #[test]
+    fn attempts_are_read_from_any_kind_of_number() {
+        let counts = [
+            (AMQPValue::LongLongInt(3), 3),
+            (AMQPValue::ShortShortUInt(2), 2),
+            (AMQPValue::LongString(" 2 ".into()), 2),
+            (AMQPValue::LongInt(-1), 0),
+            (AMQPValue::LongLongInt(i64::MAX), u32::MAX),
+            (AMQPValue::Void, 0),
+        ];
+        for (value, count) in counts {
+            assert_eq!(as_count(&value), count, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn over_long_names_are_cut_between_characters() {
+        assert_eq!(short(&"ä".repeat(200)).as_str().len(), 254);
+    }
+}

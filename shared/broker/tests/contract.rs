@@ -1,0 +1,11 @@
+//! What the broker port promises, asked of both engines; and what only one of them can go through.
+
+mod contract {
+    mod embedded;
+    mod faults;
+    mod handover;
+    mod order;
+    mod rabbitmq;
+    mod settling;
+    mod world;
+}

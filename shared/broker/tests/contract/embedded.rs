@@ -1,0 +1,124 @@
+//! What only the embedded engine can go through.
+
+use broker::{Broker, BrokerError, BrokerSettings, PublishError};
+use domain::EventKind;
+use sqlx::{Connection as _, SqliteConnection};
+use testkit::{PATIENCE, until};
+
+use super::world::{Kind, World, event, fail, names, receive, settle};
+
+#[tokio::test]
+async fn an_embedded_file_keeps_everything_over_a_restart() {
+    let mut world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, 0..10).await;
+    let mut consumer = world.consume().await;
+    let mut batch = receive(&mut consumer, 6).await;
+    let unsettled = batch.split_off(4);
+    let dead = batch.split_off(3);
+    let retried = batch.split_off(2);
+    settle(&mut consumer, batch).await;
+    fail(&mut consumer, retried, true).await;
+    fail(&mut consumer, dead, false).await;
+    drop((unsettled, consumer));
+    world.reopen().await;
+    let depths = world.broker.depths().await.expect("an answer");
+    assert_eq!((depths.high, depths.retry, depths.dead), (6, 1, 1));
+    let received = receive(&mut world.consume().await, 7).await;
+    assert_eq!(names(&received), [4, 5, 6, 7, 8, 9, 2], "the retried one last, once it is due");
+    assert!(received[0].redelivered && received[6].failures == 1);
+}
+
+#[tokio::test]
+async fn another_process_may_look_at_an_embedded_file_but_neither_publish_nor_consume() {
+    let world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, 0..3).await;
+    let mut consumer = world.consume().await;
+    let batch = receive(&mut consumer, 1).await;
+    fail(&mut consumer, batch, false).await;
+    let other = world.another().await;
+    assert_eq!(other.publish(event(EventKind::MessageSend, 9)).await, Err(PublishError::Unavailable));
+    assert!(matches!(other.consume(0).await, Err(BrokerError::Unavailable(_))));
+    assert!(!other.is_connected() && other.ping().await.is_err());
+    let depths = other.depths().await.expect("an answer");
+    assert_eq!((depths.high, depths.dead), (2, 1));
+    assert_eq!(other.dead_letters(10).await.expect("an answer").len(), 1);
+}
+
+#[tokio::test]
+async fn the_embedded_engine_has_one_shard() {
+    let world = World::new(Kind::Embedded).await;
+    assert_eq!(world.broker.shards(), 1);
+    assert!(world.broker.consume(1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_of_a_later_format_is_refused() {
+    let world = World::new(Kind::Embedded).await;
+    world.broker.close().await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    sqlx::query("PRAGMA user_version = 99").execute(&mut db).await.expect("written");
+    db.close().await.expect("closed");
+    let settings = BrokerSettings::Embedded { path: world.file(), sync_full: true };
+    assert!(matches!(Broker::open(settings, &world.tasks).await, Err(BrokerError::Topology(_))));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_unavailable_until_it_can() {
+    let world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, [1]).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    // Whatever is inserted now fails, as if the disk were full.
+    let full = "CREATE TRIGGER full BEFORE INSERT ON ready BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(full).execute(&mut db).await.expect("made");
+    assert_eq!(world.broker.publish(event(EventKind::MessageSend, 2)).await, Err(PublishError::Unavailable));
+    sqlx::query("DROP TRIGGER full").execute(&mut db).await.expect("dropped");
+    until(PATIENCE, || async { world.broker.ping().await.is_ok() }).await;
+    world.publish(EventKind::MessageSend, [3]).await;
+    let received = receive(&mut world.consume().await, 2).await;
+    assert_eq!(names(&received), [1, 3]);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_answers_nobody_late() {
+    let world = World::new(Kind::Embedded).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    // Whoever holds the write lock holds up the writer.
+    let holding = db.begin_with("BEGIN IMMEDIATE").await.expect("the lock is free");
+    let began = std::time::Instant::now();
+    let first = world.broker.publish(event(EventKind::MessageSend, 1));
+    tokio::task::yield_now().await;
+    let second = world.broker.publish(event(EventKind::MessageSend, 2));
+    let answers = tokio::join!(first, second);
+    assert_eq!(answers, (Err(PublishError::Unavailable), Err(PublishError::Unavailable)));
+    assert!(began.elapsed() < broker::CONFIRM_LIMIT * 5 / 4, "after {:?}", began.elapsed());
+    holding.rollback().await.expect("released");
+    until(PATIENCE, || async { world.broker.publish(event(EventKind::MessageSend, 3)).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn what_was_settled_while_the_file_could_not_be_written_is_gone_once_it_can() {
+    let mut world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, [1, 2]).await;
+    let mut consumer = world.consume().await;
+    let batch = receive(&mut consumer, 1).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    for table in ["ready", "probe"] {
+        let event = if table == "ready" { "DELETE" } else { "INSERT" };
+        let full =
+            format!("CREATE TRIGGER {table}_full BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END");
+        sqlx::query(sqlx::AssertSqlSafe(full)).execute(&mut db).await.expect("made");
+    }
+    settle(&mut consumer, batch).await;
+    until(PATIENCE, || async { world.broker.ping().await.is_err() }).await;
+    for table in ["ready", "probe"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP TRIGGER {table}_full"))).execute(&mut db).await.expect("dropped");
+    }
+    until(PATIENCE, || async { world.broker.ping().await.is_ok() }).await;
+    drop(consumer);
+    world.reopen().await;
+    assert_eq!(names(&receive(&mut world.consume().await, 1).await), [2]);
+}

@@ -1,0 +1,191 @@
+//! The port itself: one handle, two engines.
+//!
+//! Only passes on. The invariant: a caller cannot
+//! tell the engines apart except by what survives the process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::presence::Status;
+use domain::{JobId, Rev, RoomId, Timestamp, UserId};
+use protocol::Channel;
+use runtime::Tasks;
+use uuid::Uuid;
+
+use crate::embedded::EmbeddedEngine;
+use crate::inbox::Address;
+use crate::redis::RedisEngine;
+use crate::{DeviceLease, Inbox, InboxId, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
+
+/// The realtime engine of this process. Clones share it.
+#[derive(Clone)]
+pub struct Realtime {
+    engine: Engine,
+    tasks: Tasks,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Redis(Arc<RedisEngine>),
+    Embedded(Arc<EmbeddedEngine>),
+}
+
+/// Passes a call to the engine in use; the embedded one answers at once.
+macro_rules! ask {
+    ($self:ident, $engine:ident => $call:expr) => {
+        match &$self.engine {
+            Engine::Redis($engine) => $call.await,
+            Engine::Embedded($engine) => Ok($call),
+        }
+    };
+}
+
+impl Realtime {
+    /// Opens the engine. Redis: one attempt to reach it, at most [`crate::COMMAND_LIMIT`]; later
+    /// losses are repaired in the background by `tasks`, whose stop also ends the inboxes.
+    pub async fn open(settings: RealtimeSettings, tasks: &Tasks) -> Result<Self, RealtimeError> {
+        let engine = match settings {
+            RealtimeSettings::Redis { url } => Engine::Redis(Arc::new(RedisEngine::open(&url).await?)),
+            RealtimeSettings::Embedded => Engine::Embedded(Arc::default()),
+        };
+        Ok(Self { engine, tasks: tasks.clone() })
+    }
+
+    /// Asks the engine for a sign of life, at most [`crate::COMMAND_LIMIT`].
+    pub async fn ping(&self) -> Result<(), RealtimeError> {
+        match &self.engine {
+            Engine::Redis(engine) => engine.ping().await,
+            Engine::Embedded(_) => Ok(()),
+        }
+    }
+
+    /// Whether the last command reached the engine and all inboxes are connected to it.
+    pub fn is_connected(&self) -> bool {
+        match &self.engine {
+            Engine::Redis(engine) => engine.is_connected(),
+            Engine::Embedded(_) => true,
+        }
+    }
+
+    /// Publishes in order, pipelined; a room's delivery with a rev enters the room's log in the same
+    /// step. After an error some, all or none went out: publish all of them again.
+    pub async fn publish(&self, deliveries: &[Outbound]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.publish(deliveries))
+    }
+
+    /// A new inbox, subscribed to nothing. Made for one per process: each costs a connection.
+    pub fn inbox(&self) -> Inbox {
+        match &self.engine {
+            Engine::Redis(engine) => engine.inbox(&self.tasks),
+            Engine::Embedded(_) => EmbeddedEngine::inbox(&self.tasks),
+        }
+    }
+
+    /// Lets what is published on `channels` from now on arrive at `inbox`; returns when the engine
+    /// has confirmed every one of them. After an error the engine goes on trying in the background:
+    /// call again, or `unsubscribe` to give up.
+    pub async fn subscribe(&self, inbox: &InboxId, channels: &[Channel]) -> Result<(), RealtimeError> {
+        match (&self.engine, &inbox.0) {
+            (_, Address::Redis(wishes)) => wishes.subscribe(channels).await,
+            (Engine::Embedded(engine), Address::Embedded(mailbox)) => {
+                engine.subscribe(mailbox, channels);
+                Ok(())
+            }
+            (Engine::Redis(_), Address::Embedded(_)) => {
+                Err(RealtimeError::Unavailable("the inbox belongs to another engine".into()))
+            }
+        }
+    }
+
+    /// Ends subscriptions soon; what is under way may still arrive. Unknown channels are no error.
+    pub fn unsubscribe(&self, inbox: &InboxId, channels: &[Channel]) {
+        match (&self.engine, &inbox.0) {
+            (_, Address::Redis(wishes)) => wishes.unsubscribe(channels),
+            (Engine::Embedded(engine), Address::Embedded(mailbox)) => engine.unsubscribe(mailbox, channels),
+            (Engine::Redis(_), Address::Embedded(_)) => {}
+        }
+    }
+
+    /// The payloads with rev `after` + 1, + 2, … up to the newest in the room's log (none if `after`
+    /// is the newest); `None` when the log cannot vouch for all of them.
+    pub async fn room_log(&self, room: RoomId, after: Rev) -> Result<Option<Vec<Bytes>>, RealtimeError> {
+        ask!(self, engine => engine.room_log(room, after))
+    }
+
+    /// Marks the jobs as seen, in one round. `true`: never seen as far as is known, so a look-up of
+    /// duplicates may be skipped if the store's unique keys decide in the end. `false`: seen before,
+    /// though perhaps by somebody who died with it.
+    pub async fn claim(&self, jobs: &[JobId]) -> Result<Vec<bool>, RealtimeError> {
+        ask!(self, engine => engine.claim(jobs))
+    }
+
+    /// A device is connected; it replaces whatever session held the device. True if the user was
+    /// offline before. Repeating it is harmless.
+    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+        ask!(self, engine => engine.arrive(lease, now))
+    }
+
+    /// A device is gone, if this session still holds it. True if it was the user's last one, who is
+    /// offline now and was last seen at `now`.
+    pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+        ask!(self, engine => engine.depart(lease, now))
+    }
+
+    /// The user's connected devices, wherever they are connected.
+    pub async fn sessions_of(&self, user: UserId) -> Result<Vec<DeviceLease>, RealtimeError> {
+        ask!(self, engine => engine.sessions_of(user))
+    }
+
+    /// Sets what the user wishes to be seen as while online; kept for a week after the last arrival.
+    pub async fn set_status(&self, user: UserId, status: Status, now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.set_status(user, status, now))
+    }
+
+    /// How the users stand, in the order asked.
+    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RealtimeError> {
+        ask!(self, engine => engine.presence(users))
+    }
+
+    /// The gateway lives, and `users` are all who are connected to it. Whoever departed in the last
+    /// minute stays offline, so that an old list does no harm.
+    pub async fn renew_gateway(&self, gateway: Uuid, users: &[UserId], now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.renew_gateway(gateway, users, now))
+    }
+
+    /// The user's rooms as last cached; `None` when not known (or none). Authorises nothing.
+    pub async fn cached_rooms(&self, user: UserId) -> Result<Option<Vec<RoomId>>, RealtimeError> {
+        ask!(self, engine => engine.cached_rooms(user))
+    }
+
+    /// Remembers the user's rooms for 12 hours.
+    pub async fn cache_rooms(&self, user: UserId, rooms: &[RoomId]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.cache_rooms(user, rooms))
+    }
+
+    /// Forgets the user's rooms, because they changed.
+    pub async fn forget_rooms(&self, user: UserId) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.forget_rooms(user))
+    }
+
+    /// The room's members as last cached; `None` when not known. Authorises nothing.
+    pub async fn cached_members(&self, room: RoomId) -> Result<Option<Vec<UserId>>, RealtimeError> {
+        ask!(self, engine => engine.cached_members(room))
+    }
+
+    /// Remembers the room's members for 30 minutes.
+    pub async fn cache_members(&self, room: RoomId, members: &[UserId]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.cache_members(room, members))
+    }
+
+    /// Forgets the room's members, because they changed.
+    pub async fn forget_members(&self, room: RoomId) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.forget_members(room))
+    }
+
+    /// Trims those online to the last 5 minutes and extends the sessions of gateways that live, in
+    /// slices. Every processor calls it every [`crate::JANITOR_EVERY`]; one of them does the work,
+    /// the others count nothing.
+    pub async fn janitor(&self, now: Timestamp) -> Result<Trimmed, RealtimeError> {
+        ask!(self, engine => engine.janitor(now))
+    }
+}

@@ -1,0 +1,57 @@
+//! Room sets as a cache.
+//!
+//! Authorises nothing. The invariant: a set is replaced as a whole, never half.
+
+use domain::{RoomId, UserId};
+use std::time::Duration;
+use uuid::Uuid;
+
+use super::{RedisEngine, keys};
+use crate::RealtimeError;
+
+/// Ids in one SADD.
+const SLICE: usize = 1000;
+
+impl RedisEngine {
+    pub(crate) async fn cached_rooms(&self, user: UserId) -> Result<Option<Vec<RoomId>>, RealtimeError> {
+        Ok(self.cached(keys::groups(user)).await?.map(|ids| ids.into_iter().map(RoomId).collect()))
+    }
+
+    pub(crate) async fn cache_rooms(&self, user: UserId, rooms: &[RoomId]) -> Result<(), RealtimeError> {
+        self.cache(keys::groups(user), rooms.iter().map(|room| room.0), keys::GROUPS_TTL).await
+    }
+
+    pub(crate) async fn forget_rooms(&self, user: UserId) -> Result<(), RealtimeError> {
+        self.pipeline(redis::pipe().del(keys::groups(user)).ignore()).await
+    }
+
+    pub(crate) async fn cached_members(&self, room: RoomId) -> Result<Option<Vec<UserId>>, RealtimeError> {
+        Ok(self.cached(keys::members(room)).await?.map(|ids| ids.into_iter().map(UserId).collect()))
+    }
+
+    pub(crate) async fn cache_members(&self, room: RoomId, members: &[UserId]) -> Result<(), RealtimeError> {
+        self.cache(keys::members(room), members.iter().map(|user| user.0), keys::MEMBERS_TTL).await
+    }
+
+    pub(crate) async fn forget_members(&self, room: RoomId) -> Result<(), RealtimeError> {
+        self.pipeline(redis::pipe().del(keys::members(room)).ignore()).await
+    }
+
+    /// Redis has no empty sets, so a set without elements is not known.
+    async fn cached(&self, key: String) -> Result<Option<Vec<Uuid>>, RealtimeError> {
+        let (texts,): (Vec<String>,) = self.pipeline(redis::pipe().smembers(key)).await?;
+        let ids: Vec<Uuid> = texts.iter().filter_map(|text| Uuid::try_parse(text).ok()).collect();
+        Ok((!ids.is_empty()).then_some(ids))
+    }
+
+    async fn cache(&self, key: String, ids: impl Iterator<Item = Uuid>, keep: Duration) -> Result<(), RealtimeError> {
+        let texts: Vec<String> = ids.map(|id| id.to_string()).collect();
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(&key).ignore();
+        for slice in texts.chunks(SLICE) {
+            pipe.sadd(&key, slice).ignore();
+        }
+        pipe.expire(&key, keep.as_secs() as i64).ignore();
+        self.pipeline(&pipe).await
+    }
+}

@@ -1,0 +1,60 @@
+//! The scheduled script: trims those online, extends the sessions of gateways that live.
+//!
+//! Reads no socket and no store. The invariant: bounded work per run of the script, and one janitor
+//! at a time.
+
+use std::sync::LazyLock;
+
+use domain::Timestamp;
+use redis::Script;
+
+use super::{RedisEngine, keys};
+use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
+
+/// Users in one run of the script (about a millisecond of the server).
+const SLICE: u64 = 500;
+/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
+const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
+
+static JANITOR: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/janitor.lua")));
+static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/due.lua")));
+
+impl RedisEngine {
+    pub(crate) async fn janitor(&self, now: Timestamp) -> Result<Trimmed, RealtimeError> {
+        let mut total = Trimmed::default();
+        if !self.is_due(now).await? {
+            return Ok(total);
+        }
+        let mut cursor = 0;
+        loop {
+            let (trimmed, extended, next) = self.slice(now, cursor).await?;
+            total.users += trimmed;
+            total.extended += extended;
+            cursor = next;
+            if cursor == 0 && trimmed < SLICE {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn is_due(&self, now: Timestamp) -> Result<bool, RealtimeError> {
+        let mut script = DUE.prepare_invoke();
+        script.key(keys::JANITOR).arg(now.0).arg(DUE_AFTER_MS).arg(keys::JANITOR_TTL.as_millis() as u64);
+        self.script(&script).await
+    }
+
+    async fn slice(&self, now: Timestamp, cursor: u64) -> Result<(u64, u64, u64), RealtimeError> {
+        let mut script = JANITOR.prepare_invoke();
+        script
+            .key(keys::ONLINE)
+            .arg(now.0 - ONLINE_FOR.as_millis() as i64)
+            .arg(SLICE)
+            .arg(cursor)
+            .arg(keys::SOCKET_PREFIX)
+            .arg(keys::PRESENCE_PREFIX)
+            .arg(keys::GATEWAY_PREFIX)
+            .arg(keys::SOCKET_TTL.as_millis() as u64)
+            .arg(keys::PRESENCE_TTL.as_millis() as u64);
+        self.script(&script).await
+    }
+}

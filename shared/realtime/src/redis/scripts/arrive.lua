@@ -1,0 +1,21 @@
+-- A device is connected. Answers 1 if its user was offline before.
+-- KEYS: the user's socket hash, online:users, the user's presence hash.
+-- ARGV: user, device, session, gateway, now in ms, prefix of gateway leases,
+--       times to live of socket hash, presence hash and lease in ms.
+redis.call('SET', ARGV[6] .. ARGV[4], ARGV[5], 'PX', ARGV[9])
+local live = 0
+local held = redis.call('HGETALL', KEYS[1])
+for i = 1, #held, 2 do
+  local gateway = string.match(held[i + 1], '@(.*)$')
+  if gateway and redis.call('EXISTS', ARGV[6] .. gateway) == 1 then
+    live = live + 1
+  else
+    redis.call('HDEL', KEYS[1], held[i])
+  end
+end
+local was_online = live > 0 and redis.call('ZSCORE', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3] .. '@' .. ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('ZADD', KEYS[2], 'GT', ARGV[5], ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[8])
+return was_online and 0 or 1

@@ -1,0 +1,125 @@
+//! The task that keeps one inbox subscribed, whatever happens to its connection.
+//!
+//! It knows what is wanted and how to begin again; [`super::session`] is one connection's life. The
+//! invariant: between two connections the inbox is told [`Arrival::Reconnected`], and only after
+//! everything wanted is subscribed again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use protocol::Channel;
+use runtime::{Backoff, Shutdown};
+use telemetry::Counter;
+use tokio::sync::oneshot;
+
+use super::session::{Session, Subscribing};
+use super::{RedisEngine, Wishes};
+use crate::inbox::{Arrival, Mailbox};
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+pub(super) struct Subscription {
+    pub(super) engine: Arc<RedisEngine>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) wishes: Arc<Wishes>,
+    stop: Shutdown,
+    /// What the server must have confirmed once nobody waits.
+    wanted: HashSet<Channel>,
+    waiters: Vec<oneshot::Sender<()>>,
+    /// Whether a connection worked before this one.
+    connected_before: bool,
+    /// There until everything is subscribed.
+    down: Option<Down>,
+}
+
+impl Subscription {
+    pub(super) fn new(engine: Arc<RedisEngine>, mailbox: Arc<Mailbox>, wishes: Arc<Wishes>, stop: Shutdown) -> Self {
+        let (wanted, waiters) = (HashSet::new(), Vec::new());
+        Self { engine, mailbox, wishes, stop, wanted, waiters, connected_before: false, down: None }
+    }
+
+    /// Keeps the inbox subscribed until it is dropped or the service stops; returns when the service
+    /// stops, since a task that is owned may not end before.
+    pub(super) async fn run(mut self, service: Shutdown) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.requested() => {}
+            () = self.keep_connected() => {}
+        }
+        self.wishes.close();
+        drop(self);
+        service.requested().await;
+    }
+
+    async fn keep_connected(&mut self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        loop {
+            self.down = Some(Down::begin(&self.engine));
+            let reason = match Session::connect(self).await {
+                Ok(mut session) => session.live(self).await,
+                Err(reason) => reason,
+            };
+            if self.down.is_none() {
+                Counter::ConnectionsLost.inc_with("realtime");
+                backoff.reset();
+            }
+            tracing::warn!(reason, "no subscription connection to Redis");
+            backoff.wait().await;
+        }
+    }
+
+    /// Takes over what its owner wants by now. `None` if that changes nothing.
+    pub(super) fn absorb(&mut self) -> Option<Subscribing> {
+        let changes = self.wishes.take()?;
+        let mut subscribing = Subscribing::default();
+        for (channel, wanted) in changes.channels {
+            if wanted {
+                self.wanted.insert(channel);
+                subscribing.add.push(channel);
+            } else if self.wanted.remove(&channel) {
+                subscribing.remove.push(channel);
+            }
+        }
+        self.waiters.retain(|waiter| !waiter.is_closed());
+        self.waiters.extend(changes.waiters);
+        Some(subscribing)
+    }
+
+    /// Everything that a new connection must subscribe to.
+    pub(super) fn everything(&mut self) -> Subscribing {
+        self.absorb();
+        Subscribing { add: self.wanted.iter().copied().collect(), remove: Vec::new() }
+    }
+
+    /// The server has confirmed all that was taken over.
+    pub(super) fn confirmed(&mut self, first_on_connection: bool) {
+        if first_on_connection && self.connected_before {
+            self.mailbox.put([Arrival::Reconnected]);
+        }
+        self.connected_before = true;
+        self.down = None;
+        for waiter in self.waiters.drain(..) {
+            // Err means that the caller has given up waiting.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+/// Counts an inbox as down for as long as it lives.
+struct Down(Arc<RedisEngine>);
+
+impl Down {
+    fn begin(engine: &Arc<RedisEngine>) -> Self {
+        engine.inboxes_down.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(engine))
+    }
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        self.0.inboxes_down.fetch_sub(1, Ordering::Relaxed);
+    }
+}

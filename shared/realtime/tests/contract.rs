@@ -1,0 +1,12 @@
+//! What the realtime port promises, asked of both engines; and what only Redis can go through.
+
+mod contract {
+    mod cache;
+    mod claim;
+    mod fanout;
+    mod faults;
+    mod janitor;
+    mod presence;
+    mod room_log;
+    mod world;
+}

@@ -1,0 +1,57 @@
+//! The scheduled tidying-up.
+
+use domain::UserId;
+use domain::presence::Status;
+use realtime::Trimmed;
+use rstest::rstest;
+use uuid::Uuid;
+
+use super::world::{Kind, World, at, device};
+
+#[rstest]
+#[tokio::test]
+async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let gateway = Uuid::now_v7();
+    let users: Vec<UserId> = (0..1300).map(|_| UserId::generate()).collect();
+    world.realtime.renew_gateway(Uuid::now_v7(), &users[..1200], at(0)).await.expect("done");
+    for user in &users[1200..] {
+        world.realtime.arrive(&device(*user, "phone", gateway), at(0)).await.expect("done");
+    }
+    world.realtime.renew_gateway(gateway, &users[1200..], at(100)).await.expect("done");
+    let trimmed = world.realtime.janitor(at(301)).await.expect("done");
+    assert_eq!(trimmed.users, 1200);
+    assert!(trimmed.extended >= 100, "{trimmed:?}");
+    let found = world.realtime.presence(&users).await.expect("an answer");
+    for (number, presence) in found.iter().enumerate() {
+        let expected = if number < 1200 { Status::Offline } else { Status::Online };
+        assert_eq!(presence.status, expected);
+        assert_eq!(presence.last_seen, Some(if number < 1200 { at(0) } else { at(100) }));
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let user = UserId::generate();
+    world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("done");
+    assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { users: 0, extended: 1 }));
+    assert_eq!(world.realtime.janitor(at(301)).await, Ok(Trimmed::default()), "not due yet");
+    assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { users: 1, extended: 0 }));
+}
+
+#[tokio::test]
+async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_are_not() {
+    let world = World::new(Kind::Redis).await;
+    let (dead, living) = (Uuid::now_v7(), Uuid::now_v7());
+    let (lost, there) = (UserId::generate(), UserId::generate());
+    for (user, gateway) in [(lost, dead), (there, living)] {
+        world.realtime.arrive(&device(user, "phone", gateway), at(0)).await.expect("done");
+        world.ask(&format!("EXPIRE chat:socket:{user} 500")).await;
+    }
+    world.ask(&format!("DEL chat:gateway:{dead}")).await;
+    assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { users: 0, extended: 1 }));
+    assert!(world.ask_number(&format!("TTL chat:socket:{there}")).await > 86_000);
+    assert!(world.ask_number(&format!("TTL chat:socket:{lost}")).await <= 500);
+}

@@ -1,0 +1,179 @@
+//! Who is there.
+
+use domain::presence::Status;
+use domain::{Timestamp, UserId};
+use realtime::{DeviceLease, Presence};
+use rstest::rstest;
+use uuid::Uuid;
+
+use super::world::{Kind, World, at, device};
+
+async fn arrive(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
+    world.realtime.arrive(lease, now).await.expect("an answer")
+}
+
+async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
+    world.realtime.depart(lease, now).await.expect("an answer")
+}
+
+async fn presence(world: &World, user: UserId) -> (Status, Option<Timestamp>) {
+    let found = world.realtime.presence(&[user]).await.expect("an answer");
+    let [Presence { user: of, status, last_seen }] = found[..] else { panic!("one answer for one user") };
+    assert_eq!(of, user);
+    (status, last_seen)
+}
+
+async fn sessions(world: &World, user: UserId) -> Vec<DeviceLease> {
+    let mut sessions = world.realtime.sessions_of(user).await.expect("an answer");
+    sessions.sort_by(|one, other| one.device.cmp(&other.device));
+    sessions
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
+    let (phone, laptop) = (device(user, "a-phone", one), device(user, "b-laptop", other));
+    assert_eq!(presence(&world, user).await, (Status::Offline, None));
+    assert!(arrive(&world, &phone, at(0)).await);
+    assert!(!arrive(&world, &laptop, at(1)).await);
+    assert!(!arrive(&world, &laptop, at(1)).await, "a repeat is harmless");
+    assert_eq!(sessions(&world, user).await, [phone.clone(), laptop.clone()]);
+    assert_eq!(presence(&world, user).await, (Status::Online, Some(at(1))));
+    assert!(!depart(&world, &phone, at(2)).await);
+    assert_eq!(sessions(&world, user).await, std::slice::from_ref(&laptop));
+    assert!(depart(&world, &laptop, at(3)).await);
+    assert_eq!(sessions(&world, user).await, []);
+    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(3))));
+    assert!(arrive(&world, &phone, at(4)).await);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let user = UserId::generate();
+    let (before, after) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
+    assert!(arrive(&world, &before, at(0)).await);
+    assert!(!arrive(&world, &after, at(1)).await);
+    assert!(!depart(&world, &before, at(2)).await);
+    assert_eq!(sessions(&world, user).await, std::slice::from_ref(&after));
+    assert_eq!(presence(&world, user).await.0, Status::Online);
+    assert!(depart(&world, &after, at(3)).await);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_status_shows_while_online_and_outlives_a_break(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let user = UserId::generate();
+    let phone = device(user, "phone", Uuid::now_v7());
+    arrive(&world, &phone, at(0)).await;
+    for status in [Status::Away, Status::Busy, Status::Invisible, Status::Online, Status::Busy] {
+        world.realtime.set_status(user, status, at(1)).await.expect("done");
+        assert_eq!(presence(&world, user).await.0, status);
+    }
+    depart(&world, &phone, at(2)).await;
+    assert_eq!(presence(&world, user).await.0, Status::Offline);
+    arrive(&world, &phone, at(3)).await;
+    assert_eq!(presence(&world, user).await.0, Status::Busy);
+}
+
+#[rstest]
+#[tokio::test]
+async fn whoever_hides_was_last_seen_when_hiding(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let (user, gateway) = (UserId::generate(), Uuid::now_v7());
+    let phone = device(user, "phone", gateway);
+    arrive(&world, &phone, at(0)).await;
+    world.realtime.set_status(user, Status::Invisible, at(10)).await.expect("done");
+    world.realtime.set_status(user, Status::Invisible, at(20)).await.expect("done");
+    world.realtime.renew_gateway(gateway, &[user], at(30)).await.expect("done");
+    assert_eq!(presence(&world, user).await, (Status::Invisible, Some(at(10))));
+    depart(&world, &phone, at(40)).await;
+    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(10))));
+    arrive(&world, &phone, at(50)).await;
+    assert_eq!(presence(&world, user).await, (Status::Invisible, Some(at(10))));
+    world.realtime.set_status(user, Status::Online, at(60)).await.expect("done");
+    assert_eq!(presence(&world, user).await, (Status::Online, Some(at(60))));
+}
+
+#[rstest]
+#[tokio::test]
+async fn many_are_looked_up_in_the_order_asked(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let users: Vec<UserId> = (0..1201).map(|_| UserId::generate()).collect();
+    for user in users.iter().step_by(100) {
+        arrive(&world, &device(*user, "phone", Uuid::now_v7()), at(0)).await;
+    }
+    let found = world.realtime.presence(&users).await.expect("an answer");
+    for (number, (user, presence)) in users.iter().zip(&found).enumerate() {
+        let expected = if number % 100 == 0 { Status::Online } else { Status::Offline };
+        assert_eq!((presence.user, presence.status), (*user, expected));
+    }
+    assert_eq!(found.len(), users.len());
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_renewal_keeps_users_online_but_does_not_bring_back_who_just_left(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let gateway = Uuid::now_v7();
+    let users: Vec<UserId> = (0..3).map(|_| UserId::generate()).collect();
+    let devices: Vec<DeviceLease> = users.iter().map(|user| device(*user, "phone", gateway)).collect();
+    arrive(&world, &devices[0], at(0)).await;
+    arrive(&world, &devices[1], at(0)).await;
+    depart(&world, &devices[1], at(19)).await;
+    world.realtime.renew_gateway(gateway, &users, at(20)).await.expect("done");
+    assert_eq!(presence(&world, users[0]).await, (Status::Online, Some(at(20))));
+    assert_eq!(presence(&world, users[1]).await, (Status::Offline, Some(at(19))));
+    assert_eq!(presence(&world, users[2]).await.0, Status::Online, "known to the gateway, forgotten here");
+    world.realtime.renew_gateway(gateway, &[], at(40)).await.expect("done");
+}
+
+#[tokio::test]
+async fn redis_keys_are_those_of_the_contract() {
+    let world = World::new(Kind::Redis).await;
+    let user = UserId::generate();
+    let phone = device(user, "phone", Uuid::now_v7());
+    arrive(&world, &phone, at(7)).await;
+    let holder = world.ask(&format!("HGET chat:socket:{user} phone")).await;
+    assert!(holder.contains(&format!("{}@{}", phone.session, phone.gateway)), "{holder}");
+    assert!((86_390..=86_400).contains(&world.ask_number(&format!("TTL chat:socket:{user}")).await));
+    let score = world.ask(&format!("ZSCORE chat:online:users {user}")).await;
+    assert!(score.contains(&at(7).0.to_string()), "{score}");
+    assert!((50..=60).contains(&world.ask_number(&format!("TTL chat:gateway:{}", phone.gateway)).await));
+}
+
+#[tokio::test]
+async fn devices_of_a_gateway_that_died_do_not_count() {
+    let world = World::new(Kind::Redis).await;
+    let (user, dead, living) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
+    let (lost, phone) = (device(user, "lost", dead), device(user, "phone", living));
+    arrive(&world, &lost, at(0)).await;
+    world.ask(&format!("DEL chat:gateway:{dead}")).await;
+    assert_eq!(sessions(&world, user).await, []);
+    assert!(arrive(&world, &phone, at(60)).await, "nobody was there any more");
+    assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
+    assert!(depart(&world, &phone, at(61)).await);
+}
+
+#[tokio::test]
+async fn after_a_wipe_leaving_and_arriving_still_come_out_right() {
+    let world = World::new(Kind::Redis).await;
+    let (user, gateway) = (UserId::generate(), Uuid::now_v7());
+    let (phone, laptop) = (device(user, "phone", gateway), device(user, "laptop", gateway));
+    arrive(&world, &phone, at(0)).await;
+    arrive(&world, &laptop, at(0)).await;
+    world.ask("FLUSHALL").await;
+    assert_eq!(presence(&world, user).await, (Status::Offline, None));
+    assert!(arrive(&world, &phone, at(1)).await, "as far as is known");
+    assert!(!depart(&world, &laptop, at(2)).await, "the phone is there");
+    assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
+    world.ask("FLUSHALL").await;
+    assert!(depart(&world, &phone, at(3)).await);
+    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(3))));
+}

@@ -1,0 +1,84 @@
+//! The room's log.
+
+use bytes::Bytes;
+use domain::Rev;
+use protocol::Channel;
+use rstest::rstest;
+
+use super::world::{Kind, World, durable, passing, room, room_of};
+
+async fn log(world: &World, room: Channel, after: i64) -> Option<Vec<i64>> {
+    let payloads = world.realtime.room_log(room_of(room), Rev(after)).await.expect("an answer")?;
+    let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
+    Some(payloads.iter().map(|payload| number(payload).expect("a number")).collect())
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_log_answers_what_came_after_a_rev_without_a_gap(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let room = room();
+    world.publish(&[durable(room, 1), passing(room, "0"), durable(room, 2)]).await;
+    world.publish(&[durable(room, 3)]).await;
+    assert_eq!(log(&world, room, 0).await, Some(vec![1, 2, 3]));
+    assert_eq!(log(&world, room, 1).await, Some(vec![2, 3]));
+    assert_eq!(log(&world, room, 3).await, Some(vec![]));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_log_that_cannot_vouch_for_everything_is_no_answer(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let room = room();
+    assert_eq!(log(&world, room, 0).await, None, "nothing was ever logged");
+    world.publish(&[durable(room, 5), durable(room, 6), durable(room, 8)]).await;
+    assert_eq!(log(&world, room, 3).await, None, "it begins later");
+    assert_eq!(log(&world, room, 4).await, None, "7 is missing in between");
+    assert_eq!(log(&world, room, 6).await, None, "7 is missing at the start");
+    assert_eq!(log(&world, room, 7).await, Some(vec![8]));
+    assert_eq!(log(&world, room, 9).await, None, "it ends earlier");
+    world.publish(&[durable(room, 7)]).await;
+    assert_eq!(log(&world, room, 6).await, None, "too late to be appended");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_repeated_rev_is_in_the_log_once(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let room = room();
+    world.publish(&[durable(room, 1), durable(room, 1), durable(room, 2)]).await;
+    world.publish(&[durable(room, 1), durable(room, 2), durable(room, 3)]).await;
+    assert_eq!(log(&world, room, 0).await, Some(vec![1, 2, 3]));
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_log_is_bounded_and_keeps_the_newest(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let room = room();
+    let all: Vec<_> = (1..=1000).map(|rev| durable(room, rev)).collect();
+    world.publish(&all).await;
+    let kept = realtime::ROOM_LOG_ENTRIES as i64;
+    assert_eq!(log(&world, room, 1000 - kept).await, Some((1001 - kept..=1000).collect()));
+    assert_eq!(log(&world, room, 500).await, None);
+}
+
+#[rstest]
+#[tokio::test]
+async fn rooms_have_logs_of_their_own_and_users_have_none(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let (one, other) = (room(), room());
+    let same_id_user = Channel::User(domain::UserId(room_of(one).0));
+    world.publish(&[durable(one, 1), durable(other, 1), durable(one, 2), durable(same_id_user, 3)]).await;
+    assert_eq!(log(&world, one, 0).await, Some(vec![1, 2]));
+    assert_eq!(log(&world, other, 0).await, Some(vec![1]));
+}
+
+#[tokio::test]
+async fn a_redis_log_lives_ten_minutes_after_the_last_append() {
+    let world = World::new(Kind::Redis).await;
+    let room = room();
+    world.publish(&[durable(room, 1)]).await;
+    let left_ms = world.ask_number(&format!("PTTL chat:log:{}", room_of(room))).await;
+    assert!((590_000..=600_000).contains(&left_ms), "{left_ms}");
+}

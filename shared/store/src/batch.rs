@@ -1,0 +1,206 @@
+//! The storing transaction: locks the rooms, loads what is needed to judge, writes all or nothing.
+//!
+//! It knows no rights and gives no numbers: the caller decides by what was loaded and writes what
+//! it decided. The invariant: from `begin` to the end no other transaction changes the rooms that
+//! were found, and rooms are locked in the order of their ids, so that batches never deadlock.
+
+use std::collections::HashMap;
+
+use domain::room::RoomKind;
+use domain::{JobId, MessageId, Rev, RoomId, Seq, UserId};
+use protocol::Code;
+use uuid::Uuid;
+
+use crate::db::Tx;
+use crate::error::damaged;
+use crate::member::read_kind;
+use crate::rows::{Rows, RowsSql};
+use crate::timeline::EventRecord;
+pub use crate::write::{Delete, Edit, NewRoomEvent, Reaction, Writes};
+use crate::{MessageRow, RevEntry, Standing, Store, StoreError, message};
+
+/// What a batch is about. Repeats are harmless.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// The rooms to lock.
+    pub rooms: Vec<RoomId>,
+    /// Whose standing to load: those who act, and those who are acted upon.
+    pub actors: Vec<(RoomId, UserId)>,
+    /// The messages to load.
+    pub messages: Vec<MessageId>,
+    /// The jobs that may have been done before.
+    pub jobs: Vec<JobId>,
+}
+
+/// A room's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Direct or group; never changes.
+    pub kind: RoomKind,
+    /// The number of the newest message.
+    pub last_seq: Seq,
+    /// The number of the newest durable change.
+    pub rev: Rev,
+    /// The `rev` of the newest change of membership.
+    pub epoch: Rev,
+}
+
+/// How a job ended that was done before.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all receipts are of the large kind")]
+pub enum Receipt {
+    /// It was stored.
+    Stored {
+        /// Where.
+        room: RoomId,
+        /// The change it made, as it now stands.
+        entry: RevEntry,
+    },
+    /// It was refused.
+    Refused(Code),
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The rooms that exist, locked.
+    pub rooms: HashMap<RoomId, Head>,
+    /// The actors who are members.
+    pub standings: HashMap<(RoomId, UserId), Standing>,
+    /// The messages that exist, tombstones included; without their reactions.
+    pub messages: HashMap<MessageId, MessageRow>,
+    /// The jobs that were done before.
+    pub receipts: HashMap<JobId, Receipt>,
+}
+
+/// A transaction in progress. Dropping it rolls back.
+#[derive(Debug)]
+#[must_use = "a batch that is dropped is rolled back"]
+pub struct Batch {
+    /// What was found; nobody changes it until the batch ends.
+    pub loaded: Loaded,
+    tx: Tx,
+}
+
+// The rows are sorted before they are locked: batches that share rooms wait, but never in a circle.
+const LOCK: RowsSql = rows_sql!([1 room uuid]
+    "SELECT c.room_id, c.kind, c.last_seq, c.rev, c.epoch FROM room_counters c
+     WHERE c.room_id IN (SELECT room FROM given) ORDER BY c.room_id",
+    postgres " FOR UPDATE OF c");
+const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
+    "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
+     JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
+     JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id");
+// The receipt of a message is the message; of any other change the change; of a refusal its own row.
+const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
+    "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
+       FROM given JOIN room_events e ON e.job_id = given.job
+     UNION ALL
+     SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, NULL
+       FROM given JOIN messages m ON m.message_id = given.job
+       JOIN room_events e ON e.room_id = m.room_id AND e.rev = m.rev
+     UNION ALL
+     SELECT given.job, r.room_id, 0, 0, NULL, NULL, r.code FROM given JOIN refused_jobs r ON r.job_id = given.job");
+
+#[derive(sqlx::FromRow)]
+struct ReceiptRecord {
+    job: Uuid,
+    room_id: Uuid,
+    rev: i64,
+    epoch: i64,
+    message_id: Option<Uuid>,
+    payload: Option<Vec<u8>>,
+    code: Option<String>,
+}
+
+impl Store {
+    /// Begins a storing transaction over the scope.
+    pub async fn begin(&self, scope: &Scope) -> Result<Batch, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let loaded = Loaded {
+            // First the locks: what is read after them is what the last holder left.
+            rooms: lock_rooms(&mut tx, &scope.rooms).await?,
+            standings: load_standings(&mut tx, &scope.actors).await?,
+            messages: message::load(&mut tx.conn, distinct(&scope.messages).into_iter()).await?,
+            receipts: load_receipts(&mut tx, &scope.jobs).await?,
+        };
+        Ok(Batch { loaded, tx })
+    }
+}
+
+impl Batch {
+    /// Writes everything and commits. `Conflict("message")` or `Conflict("job")`: one of them was
+    /// stored meanwhile; nothing was written, begin again.
+    pub async fn commit(mut self, writes: Writes) -> Result<(), StoreError> {
+        match writes.apply(&mut self.tx).await {
+            Ok(()) => self.tx.commit().await,
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                self.tx.roll_back().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn distinct<T: Copy + Ord>(items: &[T]) -> Vec<T> {
+    let mut items = items.to_vec();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+async fn lock_rooms(tx: &mut Tx, rooms: &[RoomId]) -> Result<HashMap<RoomId, Head>, StoreError> {
+    if rooms.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = Rows::new().id(distinct(rooms).into_iter().map(|room| room.0));
+    let found: Vec<(Uuid, String, i64, i64, i64)> = tx.conn.fetch(&LOCK, &rows).await?;
+    let head = |(room, kind, last_seq, rev, epoch): (Uuid, String, i64, i64, i64)| {
+        let head = Head { kind: read_kind(&kind)?, last_seq: Seq(last_seq), rev: Rev(rev), epoch: Rev(epoch) };
+        Ok((RoomId(room), head))
+    };
+    found.into_iter().map(head).collect()
+}
+
+async fn load_standings(
+    tx: &mut Tx,
+    actors: &[(RoomId, UserId)],
+) -> Result<HashMap<(RoomId, UserId), Standing>, StoreError> {
+    if actors.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let actors = distinct(actors);
+    let rows = Rows::new().id(actors.iter().map(|(room, _)| room.0)).id(actors.iter().map(|(_, user)| user.0));
+    let found: Vec<(Uuid, Uuid, String, String, Option<i64>)> = tx.conn.fetch(&STANDINGS, &rows).await?;
+    let standing = |(room, user, kind, role, blocked_at): (Uuid, Uuid, String, String, Option<i64>)| {
+        Ok(((RoomId(room), UserId(user)), Standing::read(&kind, &role, blocked_at)?))
+    };
+    found.into_iter().map(standing).collect()
+}
+
+async fn load_receipts(tx: &mut Tx, jobs: &[JobId]) -> Result<HashMap<JobId, Receipt>, StoreError> {
+    if jobs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = Rows::new().id(distinct(jobs).into_iter().map(|job| job.0));
+    let found: Vec<ReceiptRecord> = tx.conn.fetch(&RECEIPTS, &rows).await?;
+    let about = found.iter().filter_map(|record| record.message_id.map(MessageId));
+    let messages = message::load(&mut tx.conn, about).await?;
+    found.into_iter().map(|record| Ok((JobId(record.job), record.read(&messages)?))).collect()
+}
+
+impl ReceiptRecord {
+    fn read(self, messages: &HashMap<MessageId, MessageRow>) -> Result<Receipt, StoreError> {
+        if let Some(code) = self.code {
+            return Code::parse(&code).map(Receipt::Refused).ok_or_else(|| damaged("a refusal's code"));
+        }
+        let stored = EventRecord {
+            rev: self.rev,
+            epoch: self.epoch,
+            message_id: self.message_id,
+            payload: self.payload.unwrap_or_default(),
+        };
+        Ok(Receipt::Stored { room: RoomId(self.room_id), entry: stored.read(messages)? })
+    }
+}

@@ -1,0 +1,129 @@
+//! What can go wrong in the store, in three kinds: wait, somebody was first, never try again.
+//!
+//! It knows the databases' error codes and no table. The invariant: an error about the connection
+//! or the server's state is always transient, an error about the data never is.
+
+use sqlx::error::ErrorKind;
+use sqlx::migrate::MigrateError;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, no answer in time, or the server is stopping: the same call may work later.
+    /// A write that ends so may or may not have been stored.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// Somebody stored it before; says what: `email`, `message`, `job`, `memberIds`, ….
+    #[error("{0} is taken or changed meanwhile")]
+    Conflict(&'static str),
+    /// The data itself, or a fault of ours: trying again changes nothing.
+    #[error("the database refused: {0}")]
+    Rejected(String),
+}
+
+impl StoreError {
+    /// True when the database and not the data was at fault.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    pub(crate) fn timed_out() -> Self {
+        Self::Unavailable("no answer in time".to_owned())
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                if is_transient_code(&code) {
+                    Self::Unavailable(describe(&code, database.message()))
+                } else if database.kind() == ErrorKind::UniqueViolation {
+                    Self::Conflict("key")
+                } else {
+                    Self::Rejected(describe(&code, database.message()))
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error.to_string()),
+            // The text of a configuration error can hold parts of the address, password included.
+            sqlx::Error::Configuration(_) => Self::Rejected("the database address is malformed".to_owned()),
+            _ => Self::Rejected(error.to_string()),
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => inner.into(),
+            other => Self::Rejected(other.to_string()),
+        }
+    }
+}
+
+/// A row that does not say what it must: somebody else wrote it.
+pub(crate) fn damaged(what: &str) -> StoreError {
+    StoreError::Rejected(format!("{what} in the database is damaged"))
+}
+
+/// A message of a database holds names and numbers of columns; values stand in its details, which
+/// are left out.
+fn describe(code: &str, message: &str) -> String {
+    format!("{message} ({code})")
+}
+
+/// True for states of the server that pass. Postgres codes have five characters
+/// (appendix A of its manual), `SQLite` codes are numbers whose low byte is the primary code.
+fn is_transient_code(code: &str) -> bool {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => {
+            // BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+            matches!(number & 0xff, 5 | 6 | 7 | 9 | 10 | 13 | 14 | 15)
+        }
+        _ => is_transient_sqlstate(code),
+    }
+}
+
+fn is_transient_sqlstate(code: &str) -> bool {
+    match code.get(..2) {
+        // connection, insufficient resources, operator intervention (shutdown, cancel, idle session), system error
+        Some("08" | "53" | "57" | "58") => true,
+        // serialization failure, deadlock; idle in transaction; lock not available; read-only after a fail-over
+        _ => matches!(code, "40001" | "40P01" | "25P03" | "55P03" | "25006" | "28P01" | "28000"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_the_server_are_transient() {
+        for code in ["57P01", "57P03", "57014", "40001", "40P01", "53300", "08006", "55P03", "57P05"] {
+            assert!(is_transient_code(code), "postgres {code}");
+        }
+        for code in ["5", "517", "6", "10", "778", "14"] {
+            assert!(is_transient_code(code), "sqlite {code}");
+        }
+    }
+
+    #[test]
+    fn faults_of_the_data_are_not() {
+        for code in ["23505", "22021", "22P02", "23502", "42P01", "1", "19", "2067", "1555", "25"] {
+            assert!(!is_transient_code(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_free_connection_is_transient() {
+        assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_transient());
+        assert!(!StoreError::from(sqlx::Error::RowNotFound).is_transient());
+    }
+}

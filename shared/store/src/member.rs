@@ -1,0 +1,121 @@
+//! Membership: who is in a room, in which role, and how far they have read.
+//!
+//! It knows no rights: it says what is, the callers judge. The invariant: how far somebody has read
+//! only moves forward and never past the room's newest message.
+
+use domain::room::{Role, RoomKind};
+use domain::{RoomId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use crate::error::damaged;
+use crate::rows::{Rows, RowsSql};
+use crate::{Store, StoreError};
+
+/// What somebody is in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The kind of room.
+    pub kind: RoomKind,
+    /// What the member may do.
+    pub role: Role,
+    /// True: the account is blocked and may do nothing.
+    pub blocked: bool,
+}
+
+const STANDING: &str = "SELECT c.kind, m.role, u.blocked_at FROM room_members m
+    JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id
+    WHERE m.room_id = $1 AND m.user_id = $2";
+const MEMBERS: &str =
+    "SELECT user_id, role FROM room_members WHERE room_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3";
+const DIRECT_PARTNERS: &str = "SELECT other.user_id FROM room_members m
+    JOIN room_counters c ON c.room_id = m.room_id AND c.kind = 'direct'
+    JOIN room_members other ON other.room_id = m.room_id AND other.user_id <> m.user_id
+    WHERE m.user_id = $1 LIMIT $2";
+const SHARING: RowsSql = rows_sql!([1 id uuid, 2 viewer uuid]
+    "SELECT id FROM given WHERE EXISTS (SELECT 1 FROM room_members v
+        JOIN room_members o ON o.room_id = v.room_id AND o.user_id = given.id WHERE v.user_id = given.viewer)");
+const SET_READ: &str = "UPDATE room_members
+    SET read_seq = CASE WHEN c.last_seq < $3 THEN c.last_seq ELSE $3 END, read_at = $4
+    FROM room_counters c
+    WHERE room_members.room_id = $1 AND room_members.user_id = $2 AND c.room_id = $1
+      AND read_seq < $3 AND read_seq < c.last_seq
+    RETURNING read_seq";
+const READS: &str = "SELECT user_id, read_seq FROM room_members
+    WHERE room_id = $1 AND read_seq > 0 ORDER BY read_at DESC, user_id LIMIT $2";
+
+impl Store {
+    /// What `user` is in `room`; `None`: no member, or no such room.
+    pub async fn standing(&self, room: RoomId, user: UserId) -> Result<Option<Standing>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Option<(String, String, Option<i64>)> =
+            on!(conn, c => sqlx::query_as(STANDING).bind(room.0).bind(user.0).fetch_optional(c))?;
+        found.map(|(kind, role, blocked_at)| Standing::read(&kind, &role, blocked_at)).transpose()
+    }
+
+    /// The members of a room by ascending id, those after `after`, at most `limit`.
+    pub async fn members(
+        &self,
+        room: RoomId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Role)>, StoreError> {
+        let after = after.map_or_else(Uuid::nil, |user| user.0);
+        let mut conn = self.db.read().await?;
+        let found: Vec<(Uuid, String)> =
+            on!(conn, c => sqlx::query_as(MEMBERS).bind(room.0).bind(after).bind(limit as i64).fetch_all(c))?;
+        found.into_iter().map(|(user, role)| Ok((UserId(user), read_role(&role)?))).collect()
+    }
+
+    /// The others in the user's direct rooms, at most `limit`.
+    pub async fn direct_partners(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Vec<(Uuid,)> =
+            on!(conn, c => sqlx::query_as(DIRECT_PARTNERS).bind(user.0).bind(limit as i64).fetch_all(c))?;
+        Ok(found.into_iter().map(|(user,)| UserId(user)).collect())
+    }
+
+    /// Those of `users` who share at least one room with `viewer`, the viewer included who has any.
+    pub async fn sharing_room(&self, viewer: UserId, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let rows = Rows::new().id(users.iter().map(|user| user.0)).id(users.iter().map(|_| viewer.0));
+        let found: Vec<(Uuid,)> = self.db.read().await?.fetch(&SHARING, &rows).await?;
+        Ok(found.into_iter().map(|(user,)| UserId(user)).collect())
+    }
+
+    /// Marks everything up to and including `seq` (at most the newest message) as read. The new
+    /// watermark if it moved; `None` if it stood there already or `user` is no member.
+    pub async fn set_read(
+        &self,
+        room: RoomId,
+        user: UserId,
+        seq: Seq,
+        at: Timestamp,
+    ) -> Result<Option<Seq>, StoreError> {
+        let mut conn = self.db.write().await?;
+        let moved: Option<(i64,)> = on!(conn, c => {
+            sqlx::query_as(SET_READ).bind(room.0).bind(user.0).bind(seq.0).bind(at.0).fetch_optional(c)
+        })?;
+        Ok(moved.map(|(seq,)| Seq(seq)))
+    }
+
+    /// How far the members have read, those who have read anything, latest first, at most `limit`.
+    pub async fn reads(&self, room: RoomId, limit: usize) -> Result<Vec<(UserId, Seq)>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Vec<(Uuid, i64)> =
+            on!(conn, c => sqlx::query_as(READS).bind(room.0).bind(limit as i64).fetch_all(c))?;
+        Ok(found.into_iter().map(|(user, seq)| (UserId(user), Seq(seq))).collect())
+    }
+}
+
+impl Standing {
+    pub(crate) fn read(kind: &str, role: &str, blocked_at: Option<i64>) -> Result<Self, StoreError> {
+        Ok(Self { kind: read_kind(kind)?, role: read_role(role)?, blocked: blocked_at.is_some() })
+    }
+}
+
+pub(crate) fn read_kind(text: &str) -> Result<RoomKind, StoreError> {
+    RoomKind::parse(text).map_err(|_| damaged("a room's kind"))
+}
+
+pub(crate) fn read_role(text: &str) -> Result<Role, StoreError> {
+    Role::parse(text).ok_or_else(|| damaged("a member's role"))
+}

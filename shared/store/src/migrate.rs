@@ -1,0 +1,87 @@
+//! The tables and how they come to be: numbered texts that are only ever added to.
+//!
+//! It knows no rows. The invariant: a text that was released never changes; what it did is changed
+//! by a later one.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
+
+use crate::StoreError;
+use crate::db::Db;
+
+const TEXTS: [(i64, &str, &str); 1] = [(1, "base", include_str!("../migrations/0001_base.sql"))];
+
+/// The engine's name in comments that cover a clause only it knows.
+const POSTGRES: &str = "postgres";
+const SQLITE: &str = "sqlite";
+
+/// All migrations together, the wait for another service's included.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// Applies what is missing, under a lock that all services share.
+pub(crate) async fn run(db: &Db) -> Result<(), StoreError> {
+    tokio::time::timeout(LIMIT, apply(db)).await.map_err(|_| StoreError::timed_out())?
+}
+
+async fn apply(db: &Db) -> Result<(), StoreError> {
+    match db {
+        Db::Postgres { options, .. } => {
+            // A session of its own: waiting for the lock may take longer than a statement may.
+            let options = PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+            let mut session = sqlx::PgConnection::connect_with(&options).await?;
+            migrator(POSTGRES).run_direct(None, &mut session, false).await?;
+            session.close().await?;
+        }
+        Db::Sqlite { write, .. } => {
+            let mut transaction = write.begin_with("BEGIN EXCLUSIVE").await?;
+            migrator(SQLITE).run_direct(None, &mut *transaction, false).await?;
+            transaction.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+fn migrator(engine: &str) -> Migrator {
+    let migrations = TEXTS.iter().map(|(version, name, text)| {
+        let sql = AssertSqlSafe(uncover(text, engine)).into_sql_str();
+        Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // During a rolling upgrade an older service may start after a newer one migrated.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// Takes the comment marks off the clauses of `engine`: `/*postgres WITH (…) */` becomes `WITH (…)`.
+fn uncover(text: &str, engine: &str) -> String {
+    let mark = format!("/*{engine} ");
+    let mut parts = text.split(mark.as_str());
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(&part.replacen("*/", "", 1));
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_engine_sees_its_own_clauses() {
+        let text = "a /*postgres p */ b /*sqlite s */ c /* both */";
+        assert_eq!(uncover(text, POSTGRES), "a p  b /*sqlite s */ c /* both */");
+        assert_eq!(uncover(text, SQLITE), "a /*postgres p */ b s  c /* both */");
+    }
+
+    #[test]
+    fn versions_ascend_from_one() {
+        for (index, (version, _, _)) in TEXTS.iter().enumerate() {
+            assert_eq!(*version, index as i64 + 1);
+        }
+    }
+}

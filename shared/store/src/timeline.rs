@@ -1,0 +1,84 @@
+//! A room's timeline: every durable change by `rev`, for those who missed some.
+//!
+//! Events of messages are rebuilt from the messages as they now stand, so that what was taken back
+//! is gone here too. The invariant: what is given out is contiguous and ascending.
+
+use std::collections::HashMap;
+
+use domain::{MessageId, Rev, RoomId};
+use prost::Message as _;
+use protocol::EventData;
+use protocol::wire::ServerEvent;
+use uuid::Uuid;
+
+use crate::error::damaged;
+use crate::{MessageRow, Store, StoreError, message};
+
+/// One durable change of a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RevEntry {
+    /// Its number.
+    pub rev: Rev,
+    /// The `rev` of the room's newest change of membership at that time.
+    pub epoch: Rev,
+    /// What the members are told.
+    pub event: EventData,
+}
+
+const AFTER: &str = "SELECT rev, epoch, message_id, payload FROM room_events
+    WHERE room_id = $1 AND rev > $2 ORDER BY rev LIMIT $3";
+
+/// A change as it is stored.
+#[derive(sqlx::FromRow)]
+pub(crate) struct EventRecord {
+    pub(crate) rev: i64,
+    pub(crate) epoch: i64,
+    pub(crate) message_id: Option<Uuid>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Store {
+    /// The changes that follow `rev`, ascending and without a gap, at most `limit`.
+    pub async fn after_rev(&self, room: RoomId, rev: Rev, limit: usize) -> Result<Vec<RevEntry>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Vec<EventRecord> =
+            on!(conn, c => sqlx::query_as(AFTER).bind(room.0).bind(rev.0).bind(limit as i64).fetch_all(c))?;
+        let about = found.iter().filter_map(|record| record.message_id.map(MessageId));
+        let mut messages = message::load(&mut conn, about).await?;
+        message::add_reactions(&mut conn, messages.values_mut()).await?;
+        drop(conn);
+        let mut expected = rev;
+        found
+            .into_iter()
+            .map(|record| {
+                expected = expected.next();
+                if record.rev != expected.0 {
+                    return Err(damaged("the order of a room's changes"));
+                }
+                record.read(&messages)
+            })
+            .collect()
+    }
+}
+
+impl EventRecord {
+    /// The change as it is told now: what it says of a message is taken from the message.
+    pub(crate) fn read(self, messages: &HashMap<MessageId, MessageRow>) -> Result<RevEntry, StoreError> {
+        let message = self.message_id.and_then(|id| messages.get(&MessageId(id)));
+        let event = if self.payload.is_empty() {
+            let row = message.ok_or_else(|| damaged("a change without its message"))?;
+            EventData::MessageDelivered(row.to_wire())
+        } else {
+            let stored = ServerEvent::decode(self.payload.as_slice()).ok().and_then(|event| event.kind);
+            match (stored, message) {
+                (Some(EventData::MessageEdited(mut edited)), Some(row)) => {
+                    edited.content.clone_from(&row.content);
+                    EventData::MessageEdited(edited)
+                }
+                (Some(other), _) => other,
+                (None, _) => return Err(damaged("a change")),
+            }
+        };
+        Ok(RevEntry { rev: Rev(self.rev), epoch: Rev(self.epoch), event })
+    }
+}

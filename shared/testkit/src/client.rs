@@ -1,0 +1,12 @@
+//! Clients for tests: the native WebSocket, REST, tokens.
+//!
+//! They speak plain JSON as the public contract says and share no code with the server.
+
+mod person;
+mod rest;
+mod socket;
+pub mod token;
+
+pub use person::Person;
+pub use rest::{Answer, Rest};
+pub use socket::{Closed, Socket};

@@ -1,0 +1,85 @@
+//! A Redis of one's own: it starts in a tenth of a second, so every test has one.
+//!
+//! It keeps nothing on disk, so stopping it also shows what happens when Redis forgets everything.
+
+use std::process::Command;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::free_port;
+use crate::folder::Folder;
+use crate::process::Process;
+use crate::{PATIENCE, until};
+
+/// A private redis-server.
+#[derive(Debug)]
+pub struct RedisServer {
+    port: u16,
+    // Before the folder: fields drop in this order.
+    process: Mutex<Option<Process>>,
+    folder: Folder,
+}
+
+impl RedisServer {
+    /// Starts a new, empty one.
+    pub async fn start() -> Self {
+        let server = Self { port: free_port(), process: Mutex::new(None), folder: Folder::new() };
+        server.start_again().await;
+        server
+    }
+
+    /// Its URL, the same over its whole life.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub async fn start_again(&self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(self.folder.path());
+        let process = Process::spawn("redis", command, &self.folder.path().join("redis.log"));
+        *self.process.lock() = Some(process);
+        until(PATIENCE, || self.answers()).await;
+    }
+
+    /// Stops it in good order.
+    pub async fn stop(&self) {
+        let process = self.process.lock().take().expect("it runs");
+        process.terminate(Duration::from_secs(10)).await;
+    }
+
+    /// Kills it.
+    pub async fn kill9(&self) {
+        let process = self.process.lock().take().expect("it runs");
+        process.kill9().await;
+    }
+
+    /// It lives, holds its connections and answers nothing.
+    pub fn pause(&self) {
+        self.process.lock().as_ref().expect("it runs").pause();
+    }
+
+    /// It answers again.
+    pub fn resume(&self) {
+        self.process.lock().as_ref().expect("it runs").resume();
+    }
+
+    /// The answer to one command, given inline (`FLUSHALL`), as the protocol's text.
+    pub async fn command(&self, line: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    async fn answers(&self) -> bool {
+        let ended = self.process.lock().as_ref().is_none_or(|process| process.ended().is_some());
+        assert!(!ended, "redis-server ended at start: {}", self.folder.path().display());
+        self.command("PING").await.is_ok_and(|answer| answer.starts_with("+PONG"))
+    }
+}

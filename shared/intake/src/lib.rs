@@ -1,1 +1,132 @@
-//! Not written yet.
+//! The one way in, for sockets and REST alike: validate, authorise, limit, sign, publish.
+//!
+//! Knows no transport and applies nothing. The invariant: what leaves here as `Accepted` was judged
+//! against the caller's standing, is signed, and was handed to the broker in the order of the calls.
+
+mod accepted;
+mod limiter;
+pub mod message;
+mod presence;
+mod room;
+mod shedding;
+
+use std::sync::Arc;
+
+use broker::Broker;
+use domain::permission::{Action, Verdict, judge};
+use domain::rate::Rate;
+use domain::room::{Role, RoomKind};
+use domain::{JobId, RoomId, UserId};
+use protocol::envelope::NewEvent;
+use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
+use runtime::{Clock, Tasks};
+use store::{Store, StoreError};
+
+pub use accepted::Accepted;
+
+/// What the intake works with.
+pub struct IntakeParts {
+    /// Where accepted events go.
+    pub broker: Broker,
+    /// Asked for targets and, by REST, for standings.
+    pub store: Store,
+    /// Signs events.
+    pub keys: Keyring,
+    /// The edge's clock.
+    pub clock: Clock,
+    /// Events per second of one user.
+    pub rate: Rate,
+}
+
+/// The intake. Clones share it.
+#[derive(Clone)]
+pub struct Intake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: IntakeParts,
+    limiter: limiter::Limiter,
+    shedding: Arc<shedding::Shedding>,
+}
+
+/// Who asks, from where.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// The account.
+    pub user: UserId,
+    /// The device; empty by REST.
+    pub device: String,
+    /// W3C trace context of the request.
+    pub traceparent: Option<String>,
+}
+
+/// A member's place in a room: its kind and the member's role. `None`: no member.
+pub type Standing = Option<(RoomKind, Role)>;
+
+impl Intake {
+    /// An intake whose depth watch runs under `tasks`.
+    pub fn new(parts: IntakeParts, tasks: &Tasks) -> Self {
+        let shedding = shedding::Shedding::watch(parts.broker.clone(), tasks);
+        let limiter = limiter::Limiter::new(parts.rate);
+        Self { inner: Arc::new(Inner { parts, limiter, shedding }) }
+    }
+
+    /// Counts one event of `user` against the rate; over it: `RATE_LIMITED` with a time to wait.
+    pub fn allow(&self, user: UserId) -> Result<(), Refusal> {
+        self.inner.limiter.take(user, self.inner.parts.clock.monotonic_us()).map_err(Refusal::rate_limited)
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// Signs a change and hands it to the broker.
+    fn submit(&self, actor: &Actor, job_id: JobId, room_id: RoomId, change: Change, ack: wire::Queued) -> Accepted {
+        let parts = &self.inner.parts;
+        let event = NewEvent {
+            job_id,
+            room_id,
+            actor: actor.user,
+            device_id: actor.device.clone(),
+            accepted_at: parts.clock.now(),
+            correlation_id: ack.client_msg_id.clone(),
+            traceparent: actor.traceparent.clone(),
+            change,
+        };
+        let envelope = SignedEnvelope::seal(event, &parts.keys);
+        let kind = envelope.kind;
+        Accepted::new(ack, kind, parts.clock.clone(), parts.broker.publish(envelope))
+    }
+}
+
+/// Turns the domain's verdict into a refusal; a stranger does not learn that the room exists.
+fn permit(standing: Standing, action: Action) -> Result<(), Refusal> {
+    let verdict = match standing {
+        Some((kind, role)) => judge(kind, Some(role), action),
+        None => Verdict::Unknown,
+    };
+    match verdict {
+        Verdict::Allowed => Ok(()),
+        Verdict::Forbidden => Err(Refusal::forbidden()),
+        Verdict::Unknown => Err(Refusal::not_found("room")),
+    }
+}
+
+/// What a caller is told when the store fails under a request.
+fn store_refusal(error: &StoreError) -> Refusal {
+    if error.is_transient() {
+        Refusal::unavailable()
+    } else {
+        tracing::error!(%error, "the store rejected a read");
+        Refusal::internal()
+    }
+}
+
+fn done() -> wire::Done {
+    wire::Done { status: "OK".to_owned() }
+}
+
+fn queued(client_msg_id: Option<String>, id: impl std::fmt::Display) -> wire::Queued {
+    wire::Queued { status: "QUEUED".to_owned(), client_msg_id, message_id: id.to_string() }
+}

@@ -1,0 +1,52 @@
+//! Read receipts: a direct event, a watermark that only moves forward.
+
+use domain::{MessageId, Rev, RoomId, Seq, UserId};
+use protocol::{Channel, EventData, OpenedDelivery, Refusal, wire};
+
+use crate::fanout::Planned;
+use crate::{Handlers, store_refusal};
+
+impl Handlers {
+    /// Marks everything up to and including a message as read, and tells the room if that is news.
+    pub async fn read(&self, user: UserId, read: wire::MessageRead) -> Result<wire::Done, Refusal> {
+        let room = RoomId::parse("roomId", &read.room_id)?;
+        let store = self.store();
+        let standing = store.standing(room, user).await.map_err(|error| store_refusal(&error))?;
+        if standing.is_none() {
+            return Err(Refusal::not_found("room"));
+        }
+        let seq = self.read_position(room, &read).await?;
+        let now = self.parts.clock.now();
+        let moved = store.set_read(room, user, seq, now).await.map_err(|error| store_refusal(&error))?;
+        if let Some(seq) = moved {
+            let told = wire::MessageReadBy {
+                room_id: room.to_string(),
+                user_id: user.to_string(),
+                seq: seq.0,
+                read_at: now.to_rfc3339(),
+            };
+            let delivery =
+                OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::MessageRead(told) };
+            let planned = Planned { channel: Channel::Room(room), delivery };
+            // The watermark is stored; who misses the telling finds it in the next sync.
+            if let Err(error) = self.publish(&[planned]).await {
+                tracing::warn!(%error, "a read receipt was not published");
+            }
+        }
+        Ok(wire::Done { status: "OK".to_owned() })
+    }
+
+    async fn read_position(&self, room: RoomId, read: &wire::MessageRead) -> Result<Seq, Refusal> {
+        match (read.seq, &read.message_id) {
+            (Some(seq), _) if seq >= 0 => Ok(Seq(seq)),
+            (Some(_), _) => Err(Refusal::invalid("seq", "must not be negative")),
+            (None, Some(id)) => {
+                let id = MessageId::parse("messageId", id)?;
+                let row = self.store().message(id).await.map_err(|error| store_refusal(&error))?;
+                let row = row.filter(|row| row.room == room).ok_or_else(|| Refusal::not_found("message"))?;
+                Ok(row.seq)
+            }
+            (None, None) => Err(Refusal::invalid("seq", "or messageId is required")),
+        }
+    }
+}

@@ -1,1 +1,136 @@
-//! Not written yet.
+//! The edge: sockets in, deliveries out.
+//!
+//! A client's frames pass `transport`, `session` and `commands` on their way in; what is told to it
+//! passes `delivery`, `hub` and `outbox` on its way out. Knows the ports through `intake` and
+//! `handlers`, and never a processor or the REST service. The invariant: what a client was told is
+//! `QUEUED` is with the broker, and each room's events reach each connection in the order of `rev`.
+
+mod admission;
+mod codec;
+mod commands;
+mod deadlines;
+mod delivery;
+mod drain;
+mod following;
+mod handle;
+mod hub;
+mod outbox;
+mod pages;
+mod presence;
+mod recovery;
+mod routes;
+mod session;
+mod shared;
+mod transport;
+mod upkeep;
+mod wheel;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use auth::Tokens;
+use axum::Router;
+use config::Settings;
+use domain::limits;
+use domain::rate::Rate;
+use engine::Engine;
+use handlers::{HandlerParts, Handlers};
+use intake::{Intake, IntakeParts};
+use protocol::wire::SessionLimits;
+use runtime::Tasks;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::admission::Admission;
+use crate::handle::Meters;
+use crate::hub::{Hub, Requests};
+use crate::shared::Shared;
+use crate::wheel::Wheel;
+
+/// What a gateway works with.
+pub struct GatewayParts {
+    /// The process's settings; checked, so the token secret is there.
+    pub settings: Arc<Settings>,
+    /// The three ports.
+    pub engine: Engine,
+    /// What its background tasks and connections run under.
+    pub tasks: Tasks,
+}
+
+/// A running gateway. Clones share it.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    /// Starts the background tasks; connections come by the router.
+    pub fn start(parts: GatewayParts) -> Self {
+        let GatewayParts { settings, engine, tasks } = parts;
+        let inbox = engine.realtime.inbox();
+        let (hub, requests) = Hub::new();
+        let keys = engine.keys.clone();
+        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id()));
+        let lost = Arc::new(Notify::new());
+        let Requests { fills, joins } = requests;
+
+        tasks.own("deliveries", delivery::run(Arc::clone(&shared), inbox, keys, Arc::clone(&lost)));
+        tasks.own("gaps", recovery::fill_gaps(Arc::clone(&shared), fills));
+        tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
+        tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
+        tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
+        tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
+        let turning = Arc::clone(&shared);
+        let shutdown = tasks.shutdown().clone();
+        tasks.own("wheel", async move { turning.wheel.run(shutdown).await });
+        Self { shared }
+    }
+
+    /// `/ws` and its alias `/chat`, `/socket.io/`, and the page at `/`. The server must insert
+    /// `ConnectInfo<SocketAddr>` for limits by address to work.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.shared))
+    }
+
+    /// Refuses new connections and takes leave of the others; ten seconds at most.
+    pub async fn drain(&self) {
+        drain::drain(&self.shared).await;
+    }
+}
+
+fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox: realtime::InboxId) -> Shared {
+    let Engine { store, broker, realtime, keys, clock, .. } = engine;
+    let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
+    let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
+    let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
+    let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
+    Shared {
+        hub,
+        wheel: Wheel::new(clock.clone()),
+        meters: Arc::new(Meters::default()),
+        admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
+        store,
+        realtime,
+        inbox,
+        intake: Intake::new(intake, &tasks),
+        handlers: Handlers::new(handlers),
+        tokens: Tokens::new(secret, settings.access_lifetime),
+        clock,
+        tasks,
+        gateway: Uuid::now_v7(),
+        limits: session_limits(rate),
+        draining: AtomicBool::new(false),
+        live: AtomicUsize::new(0),
+        next_key: AtomicU64::new(1),
+    }
+}
+
+fn session_limits(rate: Rate) -> SessionLimits {
+    SessionLimits {
+        events_per_sec: i64::from(rate.per_second),
+        burst: i64::from(rate.burst),
+        frame_bytes: limits::FRAME_BYTES as i64,
+        content_bytes: limits::CONTENT_BYTES as i64,
+        sync_rooms: limits::SYNC_ROOMS as i64,
+    }
+}

@@ -1,1 +1,90 @@
-//! Not written yet.
+//! The processor: applies accepted events, one shard at a time, in batches.
+//!
+//! Owns shards by leases, consumes only what it owns, and settles only what was committed and told.
+//! Knows no client. The invariant: one processor at a time works on a room.
+
+mod batch;
+mod janitor;
+mod note;
+mod ownership;
+mod worker;
+
+use std::time::Duration;
+
+use broker::Broker;
+use engine::Engine;
+use handlers::{HandlerParts, Handlers};
+use protocol::Keyring;
+use realtime::Realtime;
+use runtime::{Clock, Shutdown, Tasks};
+use store::Store;
+
+/// How long a stop may take before the process gives back what it holds and goes.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running processor.
+pub struct Processor {
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+/// What all parts of a processor work with.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) broker: Broker,
+    pub(crate) realtime: Realtime,
+    pub(crate) handlers: Handlers,
+    pub(crate) keys: Keyring,
+    pub(crate) clock: Clock,
+}
+
+impl Processor {
+    /// Starts to take shards and work on them. `tasks` is stopped if any part of it ends early.
+    pub fn start(engine: &Engine, tasks: &Tasks) -> Self {
+        let handlers = Handlers::new(HandlerParts {
+            store: engine.store.clone(),
+            realtime: engine.realtime.clone(),
+            keys: engine.keys.clone(),
+            clock: engine.clock.clone(),
+        });
+        let parts = Parts {
+            store: engine.store.clone(),
+            broker: engine.broker.clone(),
+            realtime: engine.realtime.clone(),
+            handlers,
+            keys: engine.keys.clone(),
+            clock: engine.clock.clone(),
+        };
+        // Its own request and its own tasks: a stop of the service first ends the processor in good
+        // order, then what it stands on.
+        let shutdown = Shutdown::new();
+        let own = Tasks::new(shutdown.clone());
+        own.own("shard ownership", ownership::run(parts.clone(), own.clone()));
+        own.own("janitor", janitor::run(parts, shutdown.clone()));
+        let (watched, service) = (own.clone(), tasks.shutdown().clone());
+        tasks.own("processor", async move {
+            tokio::select! {
+                () = service.requested() => {}
+                () = watched.shutdown().requested() => {
+                    if watched.failed() {
+                        service.request();
+                    }
+                    service.requested().await;
+                }
+            }
+        });
+        Self { shutdown, tasks: own }
+    }
+
+    /// Finishes the batches under way, gives up the shards and ends. True when all went in time.
+    pub async fn stop(self) -> bool {
+        self.shutdown.request();
+        self.tasks.drained(STOP_LIMIT).await
+    }
+
+    /// True when a part of the processor ended early.
+    pub fn failed(&self) -> bool {
+        self.tasks.failed()
+    }
+}

@@ -1,0 +1,22 @@
+//! The program `api`: settings, engine, routes, and a good end.
+
+use std::process::ExitCode;
+
+use api::ApiParts;
+use auth::Tokens;
+use config::Role;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    engine::service::run(Role::Api, async |service| {
+        let settings = service.settings.clone();
+        let secret = settings.jwt_secret.as_ref().ok_or("JWT_ACCESS_TOKEN is required")?;
+        let tokens = Tokens::new(secret, settings.access_lifetime);
+        let parts = ApiParts { settings, engine: service.engine.clone(), tasks: service.tasks.clone(), tokens };
+        service.listen(api::router(parts).fallback(api::unknown_route)).await?;
+        service.until_stopped().await;
+        Ok(())
+    })
+}

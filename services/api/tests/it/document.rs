@@ -1,0 +1,112 @@
+//! The description of the API and the page that shows it.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use config::Environment;
+use serde_json::Value;
+
+use crate::world::{Reply, World};
+
+/// What clients rely on.
+const ROUTES: [&str; 16] = [
+    "delete /api/v1/conversations/{id}/members/{userId}",
+    "delete /api/v1/conversations/{id}/messages/{messageId}",
+    "get /api/v1/conversations",
+    "get /api/v1/conversations/{id}",
+    "get /api/v1/conversations/{id}/members",
+    "get /api/v1/conversations/{id}/messages",
+    "get /api/v1/users/me",
+    "patch /api/v1/conversations/{id}",
+    "patch /api/v1/conversations/{id}/messages/{messageId}",
+    "post /api/v1/auth/login",
+    "post /api/v1/auth/logout",
+    "post /api/v1/auth/refresh",
+    "post /api/v1/auth/register",
+    "post /api/v1/conversations",
+    "post /api/v1/conversations/{id}/members",
+    "post /api/v1/conversations/{id}/messages",
+];
+
+async fn get(world: &World, path: &str) -> Reply {
+    world.send(Request::get(path).body(Body::empty()).expect("a request")).await
+}
+
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths");
+    let each = paths.iter().flat_map(|(path, item)| {
+        let item = item.as_object().expect("operations");
+        item.iter().map(move |(method, operation)| (method.clone(), path.clone(), operation))
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_every_description_is_a_route() {
+    let world = World::start().await;
+    let document = get(&world, "/api-docs/openapi.json").await.body;
+    let described: BTreeSet<String> =
+        operations(&document).iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    assert_eq!(described, ROUTES.map(str::to_owned).into());
+    for (method, path, _) in operations(&document) {
+        let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+        let reply = world.ask(method.clone(), path.trim_start_matches("/api/v1"), "", None).await;
+        assert!(![404, 405].contains(&reply.status.as_u16()), "{method} {path}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_is_named_once_and_tells_its_refusals() {
+    let document = serde_json::to_value(api::document()).expect("a document");
+    let mut names = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let name = operation["operationId"].as_str().expect("a name");
+        assert!(names.insert(name.to_owned()), "{name} twice");
+        let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+        assert_eq!(problem, "#/components/schemas/Problem", "{method} {path}");
+        assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = serde_json::to_value(api::document()).expect("a document");
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for reference in found {
+        let pointer = reference.strip_prefix('#').expect("a reference into this document");
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_there_except_in_production() {
+    let world = World::start().await;
+    for path in ["/api-docs", "/api-docs/"] {
+        let page = get(&world, path).await;
+        assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/html"));
+        assert!(page.body.as_str().is_some_and(|html| html.contains("swagger-ui") && html.contains("<base")), "{path}");
+    }
+    let script = get(&world, "/api-docs/swagger-initializer.js").await;
+    assert!(script.body.as_str().is_some_and(|js| js.contains("/api-docs/openapi.json")), "{script:?}");
+    assert_eq!(get(&world, "/api-docs/swagger-ui-bundle.js").await.status, StatusCode::OK);
+    assert_eq!(get(&world, "/api-docs/../../etc/passwd").await.status, StatusCode::NOT_FOUND);
+
+    let world = World::with(|settings| settings.environment = Environment::Production).await;
+    for path in ["/api-docs", "/api-docs/", "/api-docs/index.html"] {
+        assert_eq!(get(&world, path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(get(&world, "/api-docs/openapi.json").await.status, StatusCode::OK);
+}

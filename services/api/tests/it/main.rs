@@ -1,0 +1,11 @@
+//! The whole REST service over the embedded engine, driven as a client would, in one process.
+
+mod auth;
+
+mod document;
+mod login_limit;
+mod member;
+mod message;
+mod problem;
+mod room;
+mod world;

@@ -1,0 +1,141 @@
+//! How many sockets an address may open, and how fast. Off unless configured.
+//!
+//! Knows no session. The invariant: a connection that was counted in is counted out exactly once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use config::{IpRange, Limits};
+use dashmap::DashMap;
+use domain::rate::{ArrivalUs, Rate};
+use http::HeaderMap;
+
+use crate::transport::Refused;
+
+/// Addresses remembered before those that do nothing are forgotten.
+const ADDRESSES: usize = 100_000;
+
+/// The door.
+pub(crate) struct Admission {
+    addresses: Arc<DashMap<IpAddr, Address>>,
+    connections: u32,
+    handshakes: Rate,
+    trusted: Vec<IpRange>,
+}
+
+#[derive(Default)]
+struct Address {
+    connections: u32,
+    handshakes: ArrivalUs,
+}
+
+/// A connection that was let in; counted out when dropped.
+pub(crate) struct Admitted(Option<(Arc<DashMap<IpAddr, Address>>, IpAddr)>);
+
+impl Admission {
+    pub(crate) fn new(limits: &Limits, trusted: Vec<IpRange>) -> Self {
+        let per_second = limits.ip_handshakes_per_sec;
+        let handshakes = Rate { per_second, burst: per_second.saturating_mul(2) };
+        Self { addresses: Arc::default(), connections: limits.ip_connections, handshakes, trusted }
+    }
+
+    /// Lets a request in, or not.
+    pub(crate) fn admit(&self, peer: SocketAddr, headers: &HeaderMap, now_us: u64) -> Result<Admitted, Refused> {
+        if self.connections == 0 && self.handshakes.per_second == 0 {
+            return Ok(Admitted(None));
+        }
+        let client = self.client(peer.ip(), headers);
+        if self.addresses.len() >= ADDRESSES {
+            self.addresses.retain(|_, address| address.connections > 0);
+        }
+        let mut address = self.addresses.entry(client).or_default();
+        address.handshakes = self.handshakes.take(address.handshakes, now_us).map_err(|_| Refused::TooMany)?;
+        if self.connections > 0 && address.connections >= self.connections {
+            return Err(Refused::TooMany);
+        }
+        address.connections += 1;
+        Ok(Admitted(Some((Arc::clone(&self.addresses), client))))
+    }
+
+    /// The nearest address that is not a proxy of ours; what stands before it anybody may have written.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let forwarded = headers.get_all("x-forwarded-for");
+        let hops: Vec<&str> =
+            forwarded.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+        for hop in hops.into_iter().rev() {
+            let is_proxy = self.trusted.iter().any(|range| range.contains(client));
+            match hop.trim().parse::<IpAddr>() {
+                Ok(before) if is_proxy => client = before.to_canonical(),
+                _ => break,
+            }
+        }
+        client
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some((addresses, client)) = self.0.take()
+            && let Some(mut address) = addresses.get_mut(&client)
+        {
+            address.connections = address.connections.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 5000);
+
+    fn door(ip_connections: u32, ip_handshakes_per_sec: u32) -> Admission {
+        let limits =
+            Limits { user_events_per_sec: 0, user_burst: 0, ip_connections, ip_handshakes_per_sec, logins_per_min: 0 };
+        Admission::new(&limits, vec![IpRange::parse("10.0.0.0/8").expect("a range")])
+    }
+
+    fn via(hops: &'static str) -> HeaderMap {
+        [("x-forwarded-for".parse().expect("a name"), hops.parse().expect("a value"))].into_iter().collect()
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_gets_them_back() {
+        let door = door(2, 0);
+        let first = door.admit(PEER, &HeaderMap::new(), 0).expect("let in");
+        let _second = door.admit(PEER, &HeaderMap::new(), 0).expect("let in");
+        assert!(door.admit(PEER, &HeaderMap::new(), 0).is_err());
+        drop(first);
+        assert!(door.admit(PEER, &HeaderMap::new(), 0).is_ok());
+    }
+
+    #[test]
+    fn behind_a_proxy_of_ours_the_forwarded_address_counts() {
+        let door = door(1, 0);
+        let _one = door.admit(PEER, &via("203.0.113.1"), 0).expect("let in");
+        assert!(door.admit(PEER, &via("203.0.113.2"), 0).is_ok());
+        assert!(
+            door.admit(PEER, &via("198.51.100.7, 203.0.113.1"), 0).is_err(),
+            "what the client wrote counts for nothing"
+        );
+    }
+
+    #[test]
+    fn zero_switches_a_limit_off() {
+        let door = door(0, 0);
+        let held: Vec<_> = (0..1000).map(|_| door.admit(PEER, &HeaderMap::new(), 0)).collect();
+        assert!(held.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn handshakes_are_limited_in_time() {
+        let door = door(0, 1);
+        let mut passed = 0;
+        while door.admit(PEER, &HeaderMap::new(), 1_000_000).is_ok() {
+            passed += 1;
+        }
+        assert_eq!(passed, 2);
+        assert!(door.admit(PEER, &HeaderMap::new(), 3_000_000).is_ok());
+    }
+}

@@ -1,0 +1,55 @@
+//! Switching a room on and off for one connection. Membership itself is not changed here.
+//!
+//! The invariant: a stranger learns nothing, not even that the room exists.
+
+use domain::RoomId;
+use protocol::{Ack, Refusal, wire};
+use store::RoomState;
+
+use super::{Caller, Outcome, later};
+use crate::following;
+
+pub(super) fn join(caller: &Caller, join: &wire::RoomJoin) -> Outcome {
+    let (caller, room) = match parse(caller, &join.room_id) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    later(async move {
+        // Asked before anything is subscribed, so that strangers cost no more than this.
+        member_state(&caller, room).await?;
+        let followed = following::follow(&caller.shared, &caller.handle, caller.user, room).await?;
+        let state = followed.ok_or_else(|| Refusal::not_found("room"))?;
+        Ok(Outcome::Joined { ack: ack(&state), room })
+    })
+}
+
+pub(super) fn leave(caller: &Caller, leave: &wire::RoomLeave) -> Outcome {
+    let (caller, room) = match parse(caller, &leave.room_id) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    later(async move {
+        let state = member_state(&caller, room).await?;
+        caller.handle.set_selective();
+        caller.shared.hub.leave(&caller.handle, &[room]);
+        Ok(Outcome::Answer(Ack::RoomState(ack(&state))))
+    })
+}
+
+fn parse(caller: &Caller, room: &str) -> Result<(Caller, RoomId), Refusal> {
+    Ok((caller.clone(), RoomId::parse("roomId", room)?))
+}
+
+async fn member_state(caller: &Caller, room: RoomId) -> Result<RoomState, Refusal> {
+    let state = following::state_of(&caller.shared, caller.user, room).await?;
+    state.ok_or_else(|| Refusal::not_found("room"))
+}
+
+fn ack(state: &RoomState) -> wire::RoomState {
+    wire::RoomState {
+        status: "OK".to_owned(),
+        room_id: state.room_id.to_string(),
+        last_seq: state.last_seq.0,
+        rev: state.rev.0,
+    }
+}

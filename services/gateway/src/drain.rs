@@ -1,0 +1,66 @@
+//! Taking leave of all clients before the service stops.
+//!
+//! The invariant: what was accepted before is confirmed and acked before its connection is closed,
+//! and all of it ends within the limit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use protocol::{CloseCode, EventData, wire};
+use runtime::backoff::jittered;
+
+use crate::handle::Handle;
+use crate::outbox::Kind;
+use crate::shared::Shared;
+
+/// How long taking leave may take altogether.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Over how long clients are asked to spread their coming back, at most.
+const RETURN_WITHIN: Duration = Duration::from_secs(5);
+/// Over how long the connections are closed.
+const CLOSE_OVER: Duration = Duration::from_secs(2);
+const CLOSE_STEPS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Refuses new connections, tells the others when to come back, closes them, waits for them.
+pub(crate) async fn drain(shared: &Arc<Shared>) {
+    shared.draining.store(true, Ordering::SeqCst);
+    let drained = async {
+        let handles = shared.wheel.handles();
+        tracing::info!(connections = handles.len(), "taking leave of all clients");
+        handles.iter().for_each(warn);
+        close(&handles).await;
+        while shared.live.load(Ordering::SeqCst) > 0 {
+            // Whoever slipped in while the door was being shut.
+            for handle in shared.wheel.handles() {
+                handle.close(CloseCode::Draining);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+        tracing::warn!(left = shared.live.load(Ordering::SeqCst), "not all clients were taken leave of in time");
+    }
+}
+
+fn warn(handle: &Arc<Handle>) {
+    if handle.is_ready() {
+        let retry_after_ms = jittered(RETURN_WITHIN).as_millis() as i64;
+        let warning = EventData::ServerDraining(wire::ServerDraining { retry_after_ms });
+        handle.push(handle.dialect.event(&warning), Kind::Answer);
+    }
+}
+
+/// Closes a few at a time, so that not all come back at once.
+async fn close(handles: &[Arc<Handle>]) {
+    let share = handles.len().div_ceil(CLOSE_STEPS as usize).max(1);
+    for slice in handles.chunks(share) {
+        for handle in slice {
+            handle.close(CloseCode::Draining);
+        }
+        if handles.len() > share {
+            tokio::time::sleep(CLOSE_OVER / CLOSE_STEPS).await;
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! How a connection comes to follow rooms: the one order of steps in which nothing is missed.
+//!
+//! Knows no transport. The invariant: a connection holds what a room releases, and the subscription
+//! is confirmed, before the store is read; so what was read and what is held leave no gap.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Rev, RoomId, UserId};
+use protocol::{Channel, CloseCode, EventData, Refusal};
+use store::RoomState;
+
+use crate::codec::Delivered;
+use crate::handle::Handle;
+use crate::hub::{Join, Known, Position};
+use crate::shared::{Shared, store_refusal, within};
+
+/// The store is read again when a room was released further meanwhile; twice is enough unless rooms
+/// are joined all the time.
+const READINGS: usize = 8;
+/// How often it is looked whether an earlier membership is wound up, and how long altogether.
+const WIND_UP_STEP: Duration = Duration::from_millis(50);
+const WIND_UP_STEPS: usize = 100;
+
+/// What the store says, as the hub wants it.
+fn known(states: &[RoomState]) -> Vec<Known> {
+    let of_room = |state: &RoomState| Known { room: state.room_id, rev: state.rev, kind: state.kind, role: state.role };
+    states.iter().map(of_room).collect()
+}
+
+/// Enters rooms, holding what they release, with confirmed subscriptions.
+async fn enter(shared: &Shared, handle: &Arc<Handle>, rooms: &[RoomId], also: Option<Channel>) -> Result<(), Refusal> {
+    let missing = shared.hub.enter(handle, rooms);
+    let channels: Vec<Channel> = also.into_iter().chain(missing.into_iter().map(Channel::Room)).collect();
+    shared.subscribe(&channels).await
+}
+
+/// Enters all rooms of the user and the user's own channel. The rooms as the connection is armed
+/// with them; `open` them once the client was told.
+pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: UserId) -> Result<Vec<RoomState>, Refusal> {
+    // Only a hint: it saves a second reading of the store, it decides nothing.
+    let hint = within(async { Ok(shared.realtime.cached_rooms(user).await.ok().flatten()) });
+    let mut entered = hint.await.ok().flatten().unwrap_or_default();
+    handle.reserve_rooms(entered.len());
+    enter(shared, handle, &entered, Some(Channel::User(user))).await?;
+    for _ in 0..READINGS {
+        let states = within(async { shared.store.rooms_of(user).await.map_err(|error| store_refusal(&error)) }).await?;
+        let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
+        let (fresh, gone) = differences(&entered, &rooms);
+        shared.hub.leave(handle, &gone);
+        if fresh.is_empty() && shared.hub.arm(handle, &known(&states)).is_empty() {
+            return Ok(states);
+        }
+        enter(shared, handle, &fresh, None).await?;
+        entered = rooms;
+    }
+    Err(Refusal::unavailable())
+}
+
+/// What is only in `rooms`, and what is only in `entered`.
+fn differences(entered: &[RoomId], rooms: &[RoomId]) -> (Vec<RoomId>, Vec<RoomId>) {
+    let only = |these: &[RoomId], those: &[RoomId]| {
+        let those: std::collections::HashSet<&RoomId> = those.iter().collect();
+        these.iter().filter(|room| !those.contains(room)).copied().collect()
+    };
+    (only(rooms, entered), only(entered, rooms))
+}
+
+/// Enters one room, if the user is a member. The room as the connection is armed with it; `open` it
+/// once the client was told.
+pub(crate) async fn follow(
+    shared: &Shared,
+    handle: &Arc<Handle>,
+    user: UserId,
+    room: RoomId,
+) -> Result<Option<RoomState>, Refusal> {
+    let was_there = shared.hub.position(handle, room) != Position::Absent;
+    let followed = try_follow(shared, handle, user, room).await;
+    if followed.is_err() && !was_there {
+        shared.hub.leave(handle, &[room]);
+    }
+    followed
+}
+
+async fn try_follow(
+    shared: &Shared,
+    handle: &Arc<Handle>,
+    user: UserId,
+    room: RoomId,
+) -> Result<Option<RoomState>, Refusal> {
+    enter(shared, handle, &[room], None).await?;
+    for _ in 0..READINGS {
+        let Some(state) = state_of(shared, user, room).await? else {
+            shared.hub.leave(handle, &[room]);
+            return Ok(None);
+        };
+        if shared.hub.arm(handle, &known(std::slice::from_ref(&state))).is_empty() {
+            return Ok(Some(state));
+        }
+    }
+    Err(Refusal::unavailable())
+}
+
+/// What the store says about a user in a room; `None` for strangers.
+pub(crate) async fn state_of(shared: &Shared, user: UserId, room: RoomId) -> Result<Option<RoomState>, Refusal> {
+    let read = async { shared.store.room_states(user, &[room]).await.map_err(|error| store_refusal(&error)) };
+    let states = within(read).await?;
+    Ok(states.into_iter().next())
+}
+
+/// Carries out a join that the user's own channel told of. What cannot be done ends the connection,
+/// which then reads the truth anew.
+pub(crate) async fn join(shared: &Shared, join: Join) {
+    let Some(user) = join.handle.identity().map(|identity| identity.user) else { return };
+    if try_join(shared, &join, user).await.is_err() {
+        join.handle.close(CloseCode::Draining);
+    }
+}
+
+async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refusal> {
+    let Join { handle, room, since, told } = join;
+    if is_there_already(shared, join).await? {
+        return Ok(());
+    }
+    let Some(state) = follow(shared, handle, user, *room).await? else { return Ok(()) };
+    let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
+    handle.deliver(told);
+    for delivered in &missed {
+        handle.deliver(delivered);
+        if delivered.leaver() == Some(user) {
+            // Joined once more since: that has a word of its own, which comes after this one.
+            shared.hub.leave(handle, &[*room]);
+            return Ok(());
+        }
+    }
+    shared.hub.open(handle, &[*room]);
+    Ok(())
+}
+
+/// True if the connection is in the room with all of `since`. An earlier membership is waited for
+/// until it is wound up.
+async fn is_there_already(shared: &Shared, join: &Join) -> Result<bool, Refusal> {
+    for _ in 0..WIND_UP_STEPS {
+        match shared.hub.position(&join.handle, join.room) {
+            Position::Absent => return Ok(false),
+            Position::Following(released) if released >= join.since => return Ok(true),
+            Position::Following(_) | Position::Entering => tokio::time::sleep(WIND_UP_STEP).await,
+        }
+    }
+    Err(Refusal::unavailable())
+}
+
+async fn replay(shared: &Shared, room: RoomId, after: Rev, up_to: Rev) -> Result<Vec<Arc<Delivered>>, Refusal> {
+    let replay = async { shared.handlers.replay(room, after, Some(up_to)).await.map_err(|_| Refusal::unavailable()) };
+    let found = within(replay).await?;
+    let wanted = found.into_iter().filter(|opened| opened.rev.is_some_and(|rev| rev > after && rev <= up_to));
+    Ok(wanted.map(|opened| Arc::new(Delivered::new(opened))).collect())
+}
+
+/// The first thing a client is told.
+pub(crate) fn session_ready(shared: &Shared, identity: &crate::handle::Identity, states: &[RoomState]) -> EventData {
+    let room = |state: &RoomState| protocol::wire::SessionRoom {
+        room_id: state.room_id.to_string(),
+        last_seq: state.last_seq.0,
+        rev: state.rev.0,
+        unread: state.unread,
+    };
+    EventData::SessionReady(protocol::wire::SessionReady {
+        user_id: identity.user.to_string(),
+        session_id: identity.session.to_string(),
+        device_id: identity.device.to_string(),
+        rooms: states.iter().map(room).collect(),
+        server_time: shared.clock.now().to_rfc3339(),
+        limits: Some(shared.limits),
+    })
+}

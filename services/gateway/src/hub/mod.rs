@@ -1,0 +1,315 @@
+//! Who is on this gateway and in which rooms; where deliveries are put into order.
+//!
+//! Knows no socket and waits for nothing: what takes time is asked for through bounded channels and
+//! done by owned tasks. The invariant: a room's deliveries are released under its shard's lock, in
+//! the order of their revs.
+
+mod member;
+mod room;
+mod user;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::room::{Role, RoomKind};
+use domain::{Rev, RoomId, UserId};
+use parking_lot::{Mutex, MutexGuard};
+use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
+use tokio::sync::mpsc;
+
+use room::{Armed, Need, Room};
+pub(crate) use room::{Gap, Position};
+use user::Users;
+
+use crate::codec::Delivered;
+use crate::handle::Handle;
+
+const SHARDS: usize = 64;
+/// Rooms that may wait to be filled.
+const FILLS: usize = 8192;
+/// Joins that may wait in each lane.
+const JOINS: usize = 1024;
+/// Joins of one connection are done one after another, in one lane; lanes side by side.
+const JOIN_LANES: u64 = 16;
+
+/// A connection that has to follow a room from now on.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) room: RoomId,
+    /// The connection is told this and then all that came after it.
+    pub(crate) since: Rev,
+    pub(crate) told: Arc<Delivered>,
+}
+
+/// What the hub asks of the tasks around it.
+pub(crate) struct Requests {
+    pub(crate) fills: mpsc::Receiver<RoomId>,
+    pub(crate) joins: Vec<mpsc::Receiver<Join>>,
+}
+
+/// What a filling came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Done,
+    /// Something is missing still; `progress` if less than before.
+    More {
+        progress: bool,
+    },
+}
+
+/// What the store knows about a user in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) room: RoomId,
+    pub(crate) rev: Rev,
+    pub(crate) kind: RoomKind,
+    pub(crate) role: Role,
+}
+
+/// The hub.
+pub(crate) struct Hub {
+    rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
+    pub(crate) users: Users,
+    fills: mpsc::Sender<RoomId>,
+    joins: Vec<mpsc::Sender<Join>>,
+}
+
+/// Ends a connection whose device has a newer one.
+fn yield_device(handle: &Handle, taken: &wire::DeviceTaken) {
+    let is_older = handle.identity().is_some_and(|identity| {
+        identity.device.as_str() == taken.device_id && identity.session.to_string() < taken.session_id
+    });
+    if is_older {
+        handle.close(CloseCode::Replaced);
+    }
+}
+
+impl Hub {
+    pub(crate) fn new() -> (Arc<Self>, Requests) {
+        let (fills, fill_requests) = mpsc::channel(FILLS);
+        let (joins, join_requests) = (0..JOIN_LANES).map(|_| mpsc::channel(JOINS)).unzip();
+        let rooms = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let hub = Self { rooms, users: Users::new(), fills, joins };
+        (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
+    }
+
+    fn shard(&self, room: RoomId) -> MutexGuard<'_, HashMap<RoomId, Room>> {
+        self.rooms[user::shard_of(room.as_bytes(), SHARDS)].lock()
+    }
+
+    // ---- connections in rooms
+
+    /// Adds a connection to rooms, holding what they release; answers which of them have to be
+    /// subscribed first.
+    pub(crate) fn enter(&self, handle: &Arc<Handle>, rooms: &[RoomId]) -> Vec<RoomId> {
+        let mut missing = Vec::new();
+        for id in rooms {
+            let mut shard = self.shard(*id);
+            let room = shard.entry(*id).or_insert_with(|| Room::new(*id));
+            room.enter(handle);
+            if !room.subscribed {
+                missing.push(*id);
+            }
+        }
+        missing
+    }
+
+    /// The subscriptions of these rooms were confirmed.
+    pub(crate) fn subscribed(&self, rooms: &[RoomId]) {
+        for id in rooms {
+            if let Some(room) = self.shard(*id).get_mut(id) {
+                room.subscribed = true;
+            }
+        }
+    }
+
+    /// Says what the store knows; answers the rooms for which it was read too early.
+    pub(crate) fn arm(&self, handle: &Handle, known: &[Known]) -> Vec<RoomId> {
+        let mut too_early = Vec::new();
+        for it in known {
+            let armed = match self.shard(it.room).get_mut(&it.room) {
+                Some(room) => room.arm(handle.key, it.rev, it.kind, it.role),
+                None => Armed::Gone,
+            };
+            match armed {
+                Armed::Yes(need) => self.see_to(it.room, need),
+                Armed::TooEarly => too_early.push(it.room),
+                Armed::Gone => {}
+            }
+        }
+        too_early
+    }
+
+    /// Opens a connection in rooms it was armed for.
+    pub(crate) fn open(&self, handle: &Handle, rooms: &[RoomId]) {
+        for id in rooms {
+            if let Some(room) = self.shard(*id).get_mut(id) {
+                room.open(handle.key);
+            }
+        }
+    }
+
+    /// Takes a connection out of rooms.
+    pub(crate) fn leave(&self, handle: &Handle, rooms: &[RoomId]) {
+        for id in rooms {
+            if let Some(room) = self.shard(*id).get_mut(id) {
+                room.leave(handle.key);
+            }
+        }
+    }
+
+    /// Takes a connection out of everything, for good.
+    pub(crate) fn depart(&self, handle: &Handle) {
+        let rooms = handle.leave_all();
+        self.leave(handle, &rooms);
+        self.users.leave(handle);
+    }
+
+    /// The kind of a room and the role of a connection's user in it, if the room is on.
+    pub(crate) fn standing(&self, handle: &Handle, room: RoomId) -> Option<(RoomKind, Role)> {
+        self.shard(room).get(&room)?.standing(handle.key)
+    }
+
+    /// Where a connection stands in a room.
+    pub(crate) fn position(&self, handle: &Handle, room: RoomId) -> Position {
+        self.shard(room).get(&room).map_or(Position::Absent, |room| room.position(handle.key))
+    }
+
+    // ---- deliveries
+
+    /// Takes a genuine delivery to where it belongs.
+    pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery) {
+        if let (Channel::User(user), EventData::DeviceTaken(taken)) = (channel, &opened.event) {
+            self.users.each_of(user, |handle| yield_device(handle, taken));
+            return;
+        }
+        let delivered = Arc::new(Delivered::new(opened));
+        match channel {
+            Channel::Room(room) => self.accept(room, delivered),
+            Channel::User(user) => self.users.each_of(user, |handle| self.tell(user, handle, &delivered)),
+        }
+    }
+
+    fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
+        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| room.accept(delivered));
+        self.see_to(id, need);
+    }
+
+    /// Passes something of a user's own channel to one of the user's connections.
+    pub(crate) fn tell(&self, user: UserId, handle: &Arc<Handle>, delivered: &Arc<Delivered>) {
+        if handle.keep_early(delivered) {
+            return;
+        }
+        let Some((room, since)) = delivered.room_entered_by(user) else {
+            handle.deliver(delivered);
+            return;
+        };
+        self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered) });
+    }
+
+    /// Asks for a join. If too many wait already, the connection ends and will read the truth anew.
+    pub(crate) fn join(&self, join: Join) {
+        let lane = (join.handle.key % JOIN_LANES) as usize;
+        if let Err(refused) = self.joins[lane].try_send(join) {
+            let (mpsc::error::TrySendError::Full(join) | mpsc::error::TrySendError::Closed(join)) = refused;
+            join.handle.close(CloseCode::TooSlow);
+        }
+    }
+
+    fn see_to(&self, id: RoomId, need: Need) {
+        if need == Need::Fill && self.fills.try_send(id).is_err() {
+            // The next delivery or the periodic comparison with the store asks again.
+            self.stop_filling(id);
+        }
+    }
+
+    // ---- gaps
+
+    /// What is missing in a room; `None` when nothing is, and its filling is over.
+    pub(crate) fn gap(&self, id: RoomId) -> Option<Gap> {
+        let mut shard = self.shard(id);
+        let room = shard.get_mut(&id)?;
+        let gap = room.gap();
+        if gap.is_none() {
+            room.stop_filling();
+        }
+        gap
+    }
+
+    /// Takes what was missing.
+    pub(crate) fn fill(&self, id: RoomId, found: Vec<OpenedDelivery>) -> Filled {
+        let mut shard = self.shard(id);
+        let Some(room) = shard.get_mut(&id) else { return Filled::Done };
+        let before = room.released();
+        for opened in found {
+            // Already being filled: a further need is answered below.
+            let _ = room.accept(Arc::new(Delivered::new(opened)));
+        }
+        if room.gap().is_none() {
+            room.stop_filling();
+            return Filled::Done;
+        }
+        Filled::More { progress: room.released() > before }
+    }
+
+    /// Gives up filling a room for now.
+    pub(crate) fn stop_filling(&self, id: RoomId) {
+        if let Some(room) = self.shard(id).get_mut(&id) {
+            room.stop_filling();
+        }
+    }
+
+    /// True when the store is ahead of what was released.
+    pub(crate) fn is_behind(&self, id: RoomId, rev: Rev) -> bool {
+        self.shard(id).get(&id).is_some_and(|room| room.released().is_some_and(|released| released < rev))
+    }
+
+    /// Notes that the store has a room at `rev`.
+    pub(crate) fn learn(&self, id: RoomId, rev: Rev) {
+        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| room.learn(rev));
+        self.see_to(id, need);
+    }
+
+    // ---- housekeeping
+
+    /// All rooms with a local member at the moment.
+    pub(crate) fn room_ids(&self) -> Vec<RoomId> {
+        let of_shard = |shard: &Mutex<HashMap<RoomId, Room>>| {
+            let shard = shard.lock();
+            shard.iter().filter(|(_, room)| !room.is_empty()).map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        self.rooms.iter().flat_map(of_shard).collect()
+    }
+
+    /// Forgets rooms and users that have been without a connection for `patience` counts;
+    /// `unsubscribe` is called under the lock, so that it cannot overtake a new subscription.
+    pub(crate) fn sweep(&self, count: u64, patience: u64, unsubscribe: impl Fn(&[Channel])) -> usize {
+        let mut left = 0;
+        for shard in &self.rooms {
+            let mut shard = shard.lock();
+            let mut gone = Vec::new();
+            for (id, room) in shard.iter_mut().filter(|(_, room)| room.is_empty()) {
+                if count >= *room.empty_since.get_or_insert(count) + patience {
+                    gone.push(*id);
+                }
+            }
+            if !gone.is_empty() {
+                for id in &gone {
+                    shard.remove(id);
+                }
+                let channels: Vec<Channel> = gone.into_iter().map(Channel::Room).collect();
+                unsubscribe(&channels);
+            }
+            left += shard.len();
+        }
+        self.users.sweep(count, patience, |users| {
+            let channels: Vec<Channel> = users.iter().copied().map(Channel::User).collect();
+            unsubscribe(&channels);
+        });
+        left
+    }
+}

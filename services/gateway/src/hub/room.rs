@@ -1,0 +1,262 @@
+//! One room on this gateway: a pure state machine that puts deliveries into one order.
+//!
+//! Knows no network and no store; says when it needs something. The invariant: what carries a rev
+//! is released in the order of revs, without a gap and without a repeat; whoever stopped being a
+//! member gets nothing of a later rev.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::room::{Role, RoomKind};
+use domain::{Rev, RoomId};
+
+use crate::codec::Delivered;
+use crate::handle::Handle;
+use crate::hub::member::Member;
+
+/// Deliveries that may wait for an earlier one; what does not fit is read again later. Few, because
+/// all of them are released in one go.
+const AHEAD: usize = 128;
+/// Deliveries without a rev that may wait for a change of members.
+const WAITING: usize = 64;
+
+/// What a room needs from outside after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Need {
+    Nothing,
+    /// Something is missing: ask `gap` what, find it and `accept` it.
+    Fill,
+}
+
+/// What is missing: everything after the one, at least up to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) after: Rev,
+    pub(crate) up_to: Rev,
+}
+
+/// What became of arming a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Armed {
+    Yes(Need),
+    /// The store was read too early: read it again.
+    TooEarly,
+    /// The connection is not in the room (any more).
+    Gone,
+}
+
+/// Where a connection stands in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    Absent,
+    /// It is being let in; nothing was released yet.
+    Entering,
+    /// It is there, and everything up to that was released.
+    Following(Rev),
+}
+
+/// A room with local members.
+#[derive(Debug)]
+pub(crate) struct Room {
+    id: RoomId,
+    /// Ordered by key; new connections have larger ones, so they are added at the end.
+    members: Vec<Member>,
+    kind: RoomKind,
+    /// The subscription was confirmed.
+    pub(crate) subscribed: bool,
+    /// When the last member left, by the sweeper's count; `None` while there are members.
+    pub(crate) empty_since: Option<u64>,
+    /// Everything up to this was released; `None` until the first member is armed.
+    released: Option<Rev>,
+    /// The highest rev that was heard of.
+    seen: Rev,
+    ahead: BTreeMap<Rev, Arc<Delivered>>,
+    waiting: Vec<Arc<Delivered>>,
+    filling: bool,
+}
+
+impl Room {
+    pub(crate) fn new(id: RoomId) -> Self {
+        Self {
+            id,
+            members: Vec::new(),
+            kind: RoomKind::Group,
+            subscribed: false,
+            empty_since: None,
+            released: None,
+            seen: Rev::ZERO,
+            ahead: BTreeMap::new(),
+            waiting: Vec::new(),
+            filling: false,
+        }
+    }
+
+    // ---- members
+
+    /// Adds a connection for which everything is held; nothing changes if it is there already.
+    pub(crate) fn enter(&mut self, handle: &Arc<Handle>) {
+        let Err(at) = self.find(handle.key) else { return };
+        if handle.note_room(self.id) {
+            self.empty_since = None;
+            let floor = self.released.unwrap_or(Rev(-1));
+            if self.members.len() == self.members.capacity() {
+                self.members.reserve_exact(self.members.len() / 4 + 1);
+            }
+            self.members.insert(at, Member::holding(Arc::clone(handle), floor));
+        }
+    }
+
+    /// Says what the store knows about a connection's user in this room.
+    pub(crate) fn arm(&mut self, key: u64, rev: Rev, kind: RoomKind, role: Role) -> Armed {
+        let Ok(at) = self.find(key) else { return Armed::Gone };
+        if !self.members[at].arm(rev, role) {
+            return Armed::TooEarly;
+        }
+        self.kind = kind;
+        if self.released.is_none() {
+            self.begin(rev);
+        }
+        // Others may still wait for what this one has read; a delivery on its way is no gap yet.
+        Armed::Yes(self.learn(self.seen))
+    }
+
+    /// The first position that is known for sure: from here on everything is released in order.
+    fn begin(&mut self, rev: Rev) {
+        self.released = Some(rev);
+        self.members.iter_mut().for_each(|member| member.raise_floor(rev));
+        self.ahead = self.ahead.split_off(&rev.next());
+        self.release_ahead();
+    }
+
+    /// Opens a connection in the room: from now on it gets what the room releases.
+    pub(crate) fn open(&mut self, key: u64) {
+        let Ok(at) = self.find(key) else { return };
+        if self.members[at].open() {
+            self.remove_at(at);
+        }
+    }
+
+    /// Removes a connection.
+    pub(crate) fn leave(&mut self, key: u64) {
+        if let Ok(at) = self.find(key) {
+            self.remove_at(at);
+        }
+    }
+
+    fn remove_at(&mut self, at: usize) {
+        let member = self.members.remove(at);
+        member.handle.forget_room(self.id);
+    }
+
+    /// The kind of the room and the role of a connection's user, if the store said so.
+    pub(crate) fn standing(&self, key: u64) -> Option<(RoomKind, Role)> {
+        let at = self.find(key).ok()?;
+        self.members[at].role().map(|role| (self.kind, role))
+    }
+
+    /// Where a connection stands in the room.
+    pub(crate) fn position(&self, key: u64) -> Position {
+        match (self.find(key), self.released) {
+            (Err(_), _) => Position::Absent,
+            (Ok(_), None) => Position::Entering,
+            (Ok(_), Some(released)) => Position::Following(released),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn find(&self, key: u64) -> Result<usize, usize> {
+        self.members.binary_search_by_key(&key, |member| member.handle.key)
+    }
+
+    // ---- deliveries
+
+    /// Takes a delivery from pub/sub, the room's log or the store.
+    pub(crate) fn accept(&mut self, delivered: Arc<Delivered>) -> Need {
+        let Some(rev) = delivered.rev else {
+            self.accept_without_rev(delivered);
+            return Need::Nothing;
+        };
+        match self.released {
+            Some(released) if rev <= released => return Need::Nothing,
+            Some(released) if rev == released.next() => {
+                self.release(&delivered);
+                self.release_ahead();
+            }
+            _ => self.set_ahead(rev, delivered),
+        }
+        self.learn(rev)
+    }
+
+    /// Notes that `rev` exists.
+    pub(crate) fn learn(&mut self, rev: Rev) -> Need {
+        self.seen = self.seen.max(rev);
+        if self.filling || self.gap().is_none() {
+            return Need::Nothing;
+        }
+        self.filling = true;
+        Need::Fill
+    }
+
+    /// What is missing at the moment.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        let after = self.released?;
+        (after < self.seen).then_some(Gap { after, up_to: self.seen })
+    }
+
+    /// The filling is given up or done; the next sign of a gap begins another.
+    pub(crate) fn stop_filling(&mut self) {
+        self.filling = false;
+    }
+
+    /// Up to where the room was released.
+    pub(crate) fn released(&self) -> Option<Rev> {
+        self.released
+    }
+
+    fn accept_without_rev(&mut self, delivered: Arc<Delivered>) {
+        if self.released.is_some_and(|released| delivered.epoch <= released) {
+            self.members.iter_mut().for_each(|member| member.offer(&delivered));
+        } else if !delivered.is_fleeting() && self.waiting.len() < WAITING {
+            self.waiting.push(delivered);
+        }
+    }
+
+    fn set_ahead(&mut self, rev: Rev, delivered: Arc<Delivered>) {
+        self.ahead.entry(rev).or_insert(delivered);
+        if self.ahead.len() > AHEAD {
+            self.ahead.pop_last();
+        }
+    }
+
+    fn release_ahead(&mut self) {
+        while let Some(first) = self.ahead.first_entry() {
+            if self.released.is_none_or(|released| *first.key() > released.next()) {
+                break;
+            }
+            let delivered = first.remove();
+            if delivered.rev > self.released {
+                self.release(&delivered);
+            }
+        }
+    }
+
+    fn release(&mut self, delivered: &Arc<Delivered>) {
+        self.released = delivered.rev.or(self.released);
+        self.members.iter_mut().for_each(|member| member.offer(delivered));
+        if delivered.leaver().is_some() {
+            let id = self.id;
+            for gone in self.members.extract_if(.., |member| member.leaves_with(delivered)) {
+                gone.handle.forget_room(id);
+            }
+        }
+        if !self.waiting.is_empty() {
+            for waiting in std::mem::take(&mut self.waiting) {
+                self.accept_without_rev(waiting);
+            }
+        }
+    }
+}

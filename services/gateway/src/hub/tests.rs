@@ -1,0 +1,443 @@
+//! What the hub promises, shown on the state machines alone: no network, no store.
+
+use std::sync::Arc;
+
+use domain::room::{Role, RoomKind};
+use domain::{Rev, RoomId, UserId};
+use proptest::prelude::*;
+use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
+use uuid::Uuid;
+
+use super::room::{Armed, Need, Room};
+use super::{Filled, Hub, Known, Position};
+use crate::codec::Delivered;
+use crate::handle::tests::{handle, sent};
+use crate::handle::{Handle, Signal};
+
+const ROOM: RoomId = RoomId(Uuid::from_u128(77));
+
+fn user(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+fn message(rev: i64) -> OpenedDelivery {
+    let event = wire::MessageDelivered { room_id: ROOM.to_string(), rev: Some(rev), ..Default::default() };
+    OpenedDelivery { rev: Some(Rev(rev)), epoch: Rev::ZERO, except: None, event: EventData::MessageDelivered(event) }
+}
+
+fn left(rev: i64, who: u128) -> OpenedDelivery {
+    let event =
+        wire::RoomMemberLeft { room_id: ROOM.to_string(), rev, user_id: user(who).to_string(), ..Default::default() };
+    OpenedDelivery { rev: Some(Rev(rev)), epoch: Rev(rev), except: None, event: EventData::RoomMemberLeft(event) }
+}
+
+fn typing(by: u128, epoch: i64) -> OpenedDelivery {
+    let event = wire::Typing { room_id: ROOM.to_string(), user_id: user(by).to_string(), is_typing: true };
+    OpenedDelivery { rev: None, epoch: Rev(epoch), except: Some(user(by)), event: EventData::Typing(event) }
+}
+
+fn receipt(epoch: i64) -> OpenedDelivery {
+    let event = wire::MessageReadBy { room_id: ROOM.to_string(), seq: 1, ..Default::default() };
+    OpenedDelivery { rev: None, epoch: Rev(epoch), except: None, event: EventData::MessageRead(event) }
+}
+
+/// The revs that wait for a connection, in their order.
+fn revs(handle: &Handle) -> Vec<i64> {
+    sent(handle).iter().map(|frame| frame["data"]["rev"].as_i64().unwrap_or(-1)).collect()
+}
+
+fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
+    room.accept(Arc::new(Delivered::new(opened)))
+}
+
+fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {
+    room.enter(handle);
+    assert!(matches!(room.arm(handle.key, Rev(rev), RoomKind::Group, Role::Member), Armed::Yes(_)));
+    room.open(handle.key);
+}
+
+#[test]
+fn deliveries_are_released_in_order_without_repeats() {
+    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
+    join(&mut room, &one, 10);
+    assert_eq!(accept(&mut room, message(11)), Need::Nothing);
+    assert_eq!(accept(&mut room, message(11)), Need::Nothing);
+    assert_eq!(accept(&mut room, message(13)), Need::Fill, "12 is missing");
+    assert_eq!(accept(&mut room, message(14)), Need::Nothing, "a filling goes on already");
+    assert_eq!(revs(&one), [11]);
+    let _ = accept(&mut room, message(12));
+    assert_eq!(revs(&one), [12, 13, 14]);
+    assert!(room.gap().is_none());
+}
+
+#[test]
+fn what_came_before_the_first_member_was_armed_is_not_lost() {
+    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
+    room.enter(&one);
+    for rev in [4, 6, 5] {
+        assert_eq!(accept(&mut room, message(rev)), Need::Nothing);
+    }
+    assert_eq!(room.arm(1, Rev(4), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
+    assert!(revs(&one).is_empty(), "nothing before the connection is open");
+    room.open(1);
+    assert_eq!(revs(&one), [5, 6]);
+}
+
+#[test]
+fn a_member_that_read_the_store_too_early_has_to_read_again() {
+    let (mut room, one, late) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    room.enter(&late);
+    join(&mut room, &one, 5);
+    assert_eq!(room.arm(2, Rev(4), RoomKind::Group, Role::Member), Armed::TooEarly);
+    let _ = accept(&mut room, message(6));
+    assert_eq!(room.arm(2, Rev(5), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
+    room.open(2);
+    assert_eq!(revs(&late), [6]);
+}
+
+#[test]
+fn a_member_ahead_of_the_room_gets_nothing_twice() {
+    let (mut room, one, ahead) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    join(&mut room, &one, 5);
+    join(&mut room, &ahead, 7);
+    for rev in [6, 7, 8] {
+        let _ = accept(&mut room, message(rev));
+    }
+    assert_eq!(revs(&one), [6, 7, 8]);
+    assert_eq!(revs(&ahead), [8]);
+}
+
+#[test]
+fn who_leaves_is_told_so_and_gets_nothing_after_it() {
+    let (mut room, stays, goes) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    join(&mut room, &stays, 1);
+    join(&mut room, &goes, 1);
+    let _ = accept(&mut room, message(3));
+    let _ = accept(&mut room, left(2, 2));
+    let _ = accept(&mut room, typing(1, 2));
+    assert_eq!(revs(&goes), [2]);
+    assert_eq!(revs(&stays), [2, 3]);
+    assert!(goes.leave_all().is_empty());
+}
+
+#[test]
+fn who_was_removed_while_opening_is_told_up_to_that() {
+    let (mut room, goes) = (Room::new(ROOM), handle(2, 2));
+    room.enter(&goes);
+    let _ = room.arm(2, Rev(1), RoomKind::Group, Role::Member);
+    for opened in [message(2), left(3, 2), message(4)] {
+        let _ = accept(&mut room, opened);
+    }
+    room.open(2);
+    assert_eq!(revs(&goes), [2, 3]);
+    assert!(room.is_empty());
+}
+
+#[test]
+fn an_old_removal_does_not_remove_who_has_joined_again() {
+    let (mut room, one, again) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    join(&mut room, &one, 4);
+    join(&mut room, &again, 7);
+    let _ = accept(&mut room, left(5, 2));
+    for rev in [6, 7, 8] {
+        let _ = accept(&mut room, message(rev));
+    }
+    assert_eq!(revs(&again), [8]);
+}
+
+#[test]
+fn typing_is_not_told_to_who_types_and_waits_for_nobody() {
+    let (mut room, one, other) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    join(&mut room, &one, 4);
+    join(&mut room, &other, 4);
+    let _ = accept(&mut room, typing(1, 0));
+    assert_eq!((sent(&one).len(), sent(&other).len()), (0, 1));
+    let _ = accept(&mut room, typing(1, 6));
+    assert_eq!(sent(&other).len(), 0, "its audience is not known yet");
+}
+
+#[test]
+fn receipts_wait_for_the_change_of_members_before_them() {
+    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
+    join(&mut room, &one, 4);
+    let _ = accept(&mut room, receipt(6));
+    let _ = accept(&mut room, message(5));
+    assert_eq!(revs(&one), [5]);
+    let _ = accept(&mut room, left(6, 9));
+    assert_eq!(revs(&one), [6, -1]);
+}
+
+#[test]
+fn a_room_far_behind_asks_for_all_of_it_and_stays_bounded() {
+    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
+    join(&mut room, &one, 0);
+    for rev in 2..5_000 {
+        let _ = accept(&mut room, message(rev));
+    }
+    let gap = room.gap().expect("1 is missing");
+    assert_eq!((gap.after, gap.up_to), (Rev(0), Rev(4_999)));
+    for rev in 1..5_000 {
+        let _ = accept(&mut room, message(rev));
+    }
+    assert_eq!(revs(&one), (1..5_000).collect::<Vec<_>>());
+}
+
+fn known(rev: i64) -> Known {
+    Known { room: ROOM, rev: Rev(rev), kind: RoomKind::Group, role: Role::Owner }
+}
+
+#[tokio::test]
+async fn a_gap_is_asked_for_once_and_filled() {
+    let (hub, mut requests) = Hub::new();
+    let one = handle(1, 1);
+    assert_eq!(hub.enter(&one, &[ROOM]), [ROOM], "has to be subscribed");
+    hub.subscribed(&[ROOM]);
+    assert!(hub.enter(&handle(2, 2), &[ROOM]).is_empty(), "is subscribed");
+    assert!(hub.arm(&one, &[known(3)]).is_empty());
+    hub.open(&one, &[ROOM]);
+    for rev in [6, 7, 9] {
+        hub.route(Channel::Room(ROOM), message(rev));
+    }
+    assert_eq!(requests.fills.recv().await, Some(ROOM));
+    assert!(requests.fills.try_recv().is_err());
+    assert_eq!(hub.fill(ROOM, vec![message(4)]), Filled::More { progress: true });
+    assert_eq!(hub.fill(ROOM, vec![]), Filled::More { progress: false });
+    assert_eq!(hub.fill(ROOM, (5..9).map(message).collect()), Filled::Done);
+    assert_eq!(revs(&one), [4, 5, 6, 7, 8, 9]);
+}
+
+#[tokio::test]
+async fn a_member_knows_its_standing_only_once_the_store_said_so() {
+    let (hub, _requests) = Hub::new();
+    let one = handle(1, 1);
+    hub.enter(&one, &[ROOM]);
+    assert_eq!(hub.standing(&one, ROOM), None);
+    hub.arm(&one, &[known(3)]);
+    assert_eq!(hub.standing(&one, ROOM), Some((RoomKind::Group, Role::Owner)));
+    hub.leave(&one, &[ROOM]);
+    assert_eq!(hub.standing(&one, ROOM), None);
+}
+
+#[tokio::test]
+async fn user_events_wait_until_the_session_is_ready_and_joins_are_carried_out_by_others() {
+    let (hub, mut requests) = Hub::new();
+    let one = handle(17, 1);
+    hub.users.enter(&one);
+    let created = EventData::RoomCreated(wire::RoomCreated { room_id: ROOM.to_string(), rev: 1, ..Default::default() });
+    let failed = EventData::MessageFailed(wire::MessageFailed::default());
+    for event in [failed, created] {
+        let opened = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+        hub.route(Channel::User(user(1)), opened);
+    }
+    assert!(one.is_idle());
+    for early in one.take_early() {
+        hub.tell(user(1), &one, &early);
+    }
+    assert_eq!(sent(&one).len(), 1, "the failure; the room is told once it is followed");
+    let join = requests.joins[1].recv().await.expect("a join");
+    assert_eq!((join.room, join.since, join.handle.key), (ROOM, Rev(1), 17));
+}
+
+#[test]
+fn a_second_connection_of_a_device_takes_the_place_of_the_first() {
+    let (hub, _requests) = Hub::new();
+    let (first, second) = (handle(1, 1), handle(2, 1));
+    assert!(hub.users.enter(&first).is_none());
+    let replaced = hub.users.enter(&second).expect("the first one");
+    assert_eq!(replaced.key, 1);
+    replaced.close(CloseCode::Replaced);
+    assert_eq!(first.take_signal(), Some(Signal::Close(CloseCode::Replaced)));
+    hub.depart(&first);
+    assert_eq!(hub.users.ids(), [user(1)], "the second one is there still");
+}
+
+#[test]
+fn rooms_and_users_without_connections_are_swept_after_a_while() {
+    let (hub, _requests) = Hub::new();
+    let one = handle(1, 1);
+    hub.users.enter(&one);
+    hub.enter(&one, &[ROOM]);
+    hub.depart(&one);
+    let gone = std::cell::RefCell::new(Vec::new());
+    let note = |channels: &[Channel]| gone.borrow_mut().extend_from_slice(channels);
+    assert_eq!(hub.sweep(1, 2, note), 1);
+    assert_eq!(hub.sweep(2, 2, note), 1);
+    assert!(gone.borrow().is_empty());
+    assert_eq!(hub.sweep(3, 2, note), 0);
+    assert_eq!(*gone.borrow(), [Channel::Room(ROOM), Channel::User(user(1))]);
+}
+
+#[test]
+fn a_connection_that_has_departed_is_not_added_any_more() {
+    let (hub, _requests) = Hub::new();
+    let one = handle(1, 1);
+    hub.depart(&one);
+    hub.enter(&one, &[ROOM]);
+    assert_eq!(hub.position(&one, ROOM), Position::Absent);
+}
+
+/// One thing that happens in a world of one room, a store and a pub/sub that loses and repeats.
+#[derive(Debug, Clone)]
+enum Happening {
+    Commit,
+    Kick(usize),
+    Arrive(usize),
+    ArriveAgain(usize),
+    Lose(usize),
+    Enter(usize),
+    Read(usize),
+    Arm(usize),
+    Open(usize),
+    Fill,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let member = 0..3usize;
+    prop_oneof![
+        4 => Just(Happening::Commit),
+        1 => member.clone().prop_map(Happening::Kick),
+        6 => (0..6usize).prop_map(Happening::Arrive),
+        1 => (0..6usize).prop_map(Happening::ArriveAgain),
+        1 => (0..6usize).prop_map(Happening::Lose),
+        2 => member.clone().prop_map(Happening::Enter),
+        2 => member.clone().prop_map(Happening::Read),
+        2 => member.clone().prop_map(Happening::Arm),
+        2 => member.prop_map(Happening::Open),
+        1 => Just(Happening::Fill),
+    ]
+}
+
+#[derive(Default)]
+struct Person {
+    entered: bool,
+    read: Option<i64>,
+    armed: Option<i64>,
+    opened: bool,
+    kicked_at: Option<i64>,
+}
+
+struct World {
+    room: Room,
+    /// What each rev was; the store.
+    log: Vec<OpenedDelivery>,
+    network: Vec<OpenedDelivery>,
+    people: Vec<(Person, Arc<Handle>)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let people = (0..3).map(|number| (Person::default(), handle(number + 1, u128::from(number)))).collect();
+        Self { room: Room::new(ROOM), log: Vec::new(), network: Vec::new(), people }
+    }
+
+    fn rev(&self) -> i64 {
+        self.log.len() as i64
+    }
+
+    fn commit(&mut self, opened: OpenedDelivery) {
+        self.network.push(opened.clone());
+        self.log.push(opened);
+    }
+
+    fn fill(&mut self) {
+        while let Some(gap) = self.room.gap() {
+            for opened in self.log[gap.after.0 as usize..gap.up_to.0 as usize].iter().cloned() {
+                let _ = accept(&mut self.room, opened);
+            }
+        }
+        self.room.stop_filling();
+    }
+
+    fn arrive(&mut self, at: usize, stays: bool) {
+        if at < self.network.len() {
+            let opened = if stays { self.network[at].clone() } else { self.network.remove(at) };
+            let _ = accept(&mut self.room, opened);
+        }
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        let rev = self.rev();
+        match *happening {
+            Happening::Commit => self.commit(message(rev + 1)),
+            Happening::Kick(who) if self.people[who].0.kicked_at.is_none() => {
+                self.people[who].0.kicked_at = Some(rev + 1);
+                self.commit(left(rev + 1, who as u128));
+            }
+            Happening::Arrive(at) => self.arrive(at, false),
+            Happening::ArriveAgain(at) => self.arrive(at, true),
+            Happening::Lose(at) if at < self.network.len() => drop(self.network.remove(at)),
+            Happening::Kick(_) | Happening::Lose(_) => {}
+            Happening::Enter(who) => self.enter(who),
+            Happening::Read(who) => self.read(who),
+            Happening::Arm(who) => self.arm(who),
+            Happening::Open(who) => self.open(who),
+            Happening::Fill => self.fill(),
+        }
+    }
+
+    fn enter(&mut self, who: usize) {
+        let (person, handle) = &mut self.people[who];
+        if !person.entered {
+            person.entered = true;
+            self.room.enter(handle);
+        }
+    }
+
+    fn read(&mut self, who: usize) {
+        let rev = self.rev();
+        let (person, handle) = &mut self.people[who];
+        if person.entered && person.armed.is_none() {
+            person.read = person.kicked_at.is_none().then_some(rev);
+            if person.read.is_none() {
+                self.room.leave(handle.key);
+            }
+        }
+    }
+
+    fn arm(&mut self, who: usize) {
+        let (person, handle) = &mut self.people[who];
+        if let (Some(rev), None) = (person.read, person.armed) {
+            match self.room.arm(handle.key, Rev(rev), RoomKind::Group, Role::Member) {
+                Armed::Yes(_) => person.armed = Some(rev),
+                Armed::TooEarly => person.read = None,
+                Armed::Gone => {}
+            }
+        }
+    }
+
+    fn open(&mut self, who: usize) {
+        let (person, handle) = &mut self.people[who];
+        if person.armed.is_some() && !person.opened {
+            person.opened = true;
+            self.room.open(handle.key);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_is_lost_repeated_or_late_every_member_gets_every_rev_once_and_in_order(
+        happenings in proptest::collection::vec(happening(), 0..80),
+    ) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+        }
+        // In the end the room hears of what it missed and fills it.
+        let _ = world.room.learn(Rev(world.rev()));
+        world.fill();
+        let rev = world.rev();
+        for (person, handle) in &world.people {
+            let got = revs(handle);
+            match person.armed.filter(|_| person.opened) {
+                Some(armed) => {
+                    let last = person.kicked_at.unwrap_or(rev);
+                    prop_assert_eq!(got, (armed + 1..=last).collect::<Vec<_>>());
+                }
+                None => prop_assert!(got.is_empty()),
+            }
+        }
+    }
+}

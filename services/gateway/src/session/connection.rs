@@ -1,0 +1,149 @@
+//! A link and what waits for it: the one place where both directions are polled.
+//!
+//! Knows no phase of a session. The invariant: all that waits is sent with one flush, and neither
+//! reading nor writing starves the other.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use protocol::CloseCode;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::codec::Dialect;
+use crate::handle::{Handle, Signal};
+use crate::outbox::Kind;
+use crate::transport::socketio::engine;
+use crate::transport::{Frame, Gone, Link, Received};
+
+/// A client's connection.
+pub(crate) struct Connection<L> {
+    pub(crate) link: L,
+    pub(crate) handle: Arc<Handle>,
+    ping_due: bool,
+    unflushed: bool,
+    /// Nothing was polled since the task was woken.
+    is_woken: bool,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client has gone.
+    Gone,
+    /// We close, for that reason.
+    Close(CloseCode),
+}
+
+/// What a connection's task is to see to next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Signal(Signal),
+    Received(Received),
+}
+
+impl<L: Link> Connection<L> {
+    pub(crate) fn new(link: L, handle: Arc<Handle>) -> Self {
+        Self { link, handle, ping_due: false, unflushed: false, is_woken: true }
+    }
+
+    /// Sends what waits before anything else is looked at, once each time the task was woken. The
+    /// runtime grants a task so much input and output in one go; reading would use up all of it.
+    pub(crate) fn poll_send_first(&mut self, cx: &mut Context<'_>) {
+        if std::mem::take(&mut self.is_woken) {
+            // An error comes again when the rest is sent.
+            let _ = self.poll_send(cx, false);
+        }
+    }
+
+    /// The next thing to see to; meanwhile sends what waits. Reads only if `may_read`.
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<Step> {
+        self.handle.register(cx.waker());
+        self.poll_send_first(cx);
+        while let Some(signal) = self.handle.take_signal() {
+            if signal != Signal::Ping {
+                return Poll::Ready(Step::Signal(signal));
+            }
+            self.ping();
+        }
+        if may_read && let Poll::Ready(received) = self.link.poll_receive(cx) {
+            self.handle.heard();
+            return Poll::Ready(Step::Received(received));
+        }
+        match self.poll_send(cx, !may_read) {
+            Poll::Ready(Err(Gone)) => Poll::Ready(Step::Received(Received::Gone)),
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                self.is_woken = true;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Sends what waits. Ready when nothing waits any more.
+    fn poll_send(&mut self, cx: &mut Context<'_>, counts_as_life: bool) -> Poll<Result<(), Gone>> {
+        loop {
+            if !self.ping_due && self.handle.is_idle() {
+                break;
+            }
+            if self.link.poll_ready(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            let Some(frame) = self.next_frame() else { break };
+            self.link.send(frame)?;
+            self.unflushed = true;
+            if counts_as_life {
+                // A client that is not read on cannot say otherwise that it is there.
+                self.handle.heard();
+            }
+        }
+        if self.unflushed {
+            if self.link.poll_flush(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        if std::mem::take(&mut self.ping_due) {
+            return Some(Frame::Ping);
+        }
+        self.handle.pop().map(Frame::Text)
+    }
+
+    /// Asks whether the client is there, in the way of its dialect.
+    fn ping(&mut self) {
+        match self.handle.dialect {
+            Dialect::Native => self.ping_due = true,
+            Dialect::SocketIo => self.handle.push(Utf8Bytes::from_static(engine::PING), Kind::Answer),
+        }
+    }
+
+    /// Waits until all that waits was sent.
+    pub(crate) async fn sent(&mut self) -> Result<(), Gone> {
+        std::future::poll_fn(|cx| {
+            self.handle.register(cx.waker());
+            self.poll_send(cx, false)
+        })
+        .await
+    }
+
+    /// Sends texts past the queue, which may be closed already.
+    pub(crate) async fn send_last(&mut self, texts: Vec<Utf8Bytes>) -> Result<(), Gone> {
+        for text in texts {
+            std::future::poll_fn(|cx| self.link.poll_ready(cx)).await?;
+            self.link.send(Frame::Text(text))?;
+        }
+        std::future::poll_fn(|cx| self.link.poll_flush(cx)).await
+    }
+
+    /// Reads and forgets until the client has gone.
+    pub(crate) async fn gone(&mut self) {
+        loop {
+            let received = std::future::poll_fn(|cx| self.link.poll_receive(cx)).await;
+            if matches!(received, Received::Gone | Received::Broken(_)) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The last phase: telling the client why, and giving back what the connection held.
+//!
+//! Knows no command. The invariant: the hub forgets the connection before anything is waited for,
+//! and every wait here has a limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{CloseCode, EventData, wire};
+use telemetry::Counter;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::codec::Dialect;
+use crate::presence;
+use crate::session::connection::{Connection, End};
+use crate::session::open::Arrival;
+use crate::shared::Shared;
+use crate::transport::{Link, socketio};
+
+/// How long what waits may take to be sent.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+/// The same for a client that reads too slowly: it is to learn why, once it reads again.
+const SLOW_LAST_WORDS_LIMIT: Duration = Duration::from_secs(20);
+/// How long a Socket.IO client that was sent away may take to close its transport itself.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// When to come back to a server that closes for its own reasons, milliseconds.
+const RETRY_AFTER_MS: i64 = 1000;
+
+/// Ends a connection.
+pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end: End, arrival: Option<Arrival>) {
+    let handle = Arc::clone(&connection.handle);
+    shared.hub.depart(&handle);
+    let code = match end {
+        End::Gone => CloseCode::Normal,
+        End::Close(code) => {
+            Counter::SocketsClosed.inc_with(code.reason());
+            code
+        }
+    };
+    // Only who was announced as there has left.
+    let departure = async {
+        if let Some(arrival) = arrival {
+            arrival.await;
+        }
+        if handle.is_ready()
+            && let Some(identity) = handle.identity()
+        {
+            presence::depart(shared, identity).await;
+        }
+    };
+    tokio::join!(take_leave(connection, end, code), departure);
+}
+
+async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: CloseCode) {
+    if end != End::Gone {
+        let words = last_words(&connection, code);
+        let is_sent_away = code.is_final() && !words.is_empty();
+        let last = async {
+            connection.sent().await?;
+            connection.send_last(words).await
+        };
+        let limit = if code == CloseCode::TooSlow { SLOW_LAST_WORDS_LIMIT } else { LAST_WORDS_LIMIT };
+        let told = tokio::time::timeout(limit, last).await;
+        if is_sent_away && matches!(told, Ok(Ok(()))) {
+            let _ = tokio::time::timeout(LEAVE_LIMIT, connection.gone()).await;
+        }
+    }
+    connection.link.close(code).await;
+}
+
+/// What Socket.IO is told in the place of a close code.
+fn last_words<L: Link>(connection: &Connection<L>, code: CloseCode) -> Vec<Utf8Bytes> {
+    let handle = &connection.handle;
+    if handle.dialect != Dialect::SocketIo || !handle.is_ready() || code == CloseCode::Normal {
+        return Vec::new();
+    }
+    let error = handle.dialect.event(&EventData::Error(error(code)));
+    if code.is_final() { vec![error, Utf8Bytes::from_static(socketio::DISCONNECT)] } else { vec![error] }
+}
+
+fn error(code: CloseCode) -> wire::Refusal {
+    let comes_back = matches!(code, CloseCode::Draining | CloseCode::TooSlow | CloseCode::Flooding);
+    wire::Refusal {
+        status: "REJECTED".to_owned(),
+        code: code.reason().to_owned(),
+        message: "the connection is closed".to_owned(),
+        field: None,
+        retry_after_ms: comes_back.then_some(RETRY_AFTER_MS),
+        client_msg_id: None,
+        close_code: Some(i32::from(code.number())),
+    }
+}

@@ -1,0 +1,260 @@
+//! The third phase: serving an open session.
+//!
+//! Commands are taken one after another in the order of their frames; what a message waits for (the
+//! broker's confirm) is waited for beside that. The invariant: each command with an id gets exactly
+//! one ack, and `QUEUED` only after the confirm.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use domain::limits::COMMANDS_IN_FLIGHT;
+use domain::{RoomId, Timestamp};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use protocol::{Ack, ClientFrame, CloseCode, Code, Command, EventData, FrameId, Refusal, json, wire};
+use telemetry::Counter;
+
+use crate::codec::Dialect;
+use crate::commands::{self, Caller, Outcome};
+use crate::handle::{Handle, Identity, Signal};
+use crate::outbox::Kind;
+use crate::presence;
+use crate::session::connection::{Connection, End, Step};
+use crate::shared::Shared;
+use crate::transport::socketio::{self, Said};
+use crate::transport::{Link, Received};
+
+/// Commands refused for their rate in a row before the client is shown the door.
+const FLOOD: u32 = 500;
+
+type Confirmed = (Option<FrameId>, Result<wire::Queued, Refusal>);
+/// Waits for confirms; boxed and there only while something waits, because most sessions are idle.
+type Confirms = Option<Box<FuturesUnordered<BoxFuture<'static, Confirmed>>>>;
+
+/// Tells the others that a user is there.
+pub(crate) type Arrival = BoxFuture<'static, ()>;
+
+/// An open session.
+pub(crate) struct Open {
+    caller: Caller,
+    expires_at: Timestamp,
+    /// Done in the background.
+    arrival: Option<Arrival>,
+    /// The one command that looks something up.
+    preparing: Option<(Option<FrameId>, BoxFuture<'static, Outcome>)>,
+    confirms: Confirms,
+    refused_in_row: u32,
+    leaving: Option<CloseCode>,
+}
+
+enum Next {
+    Step(Step),
+    Prepared(Option<FrameId>, Outcome),
+    Confirmed(Confirmed),
+}
+
+impl Open {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        handle: Arc<Handle>,
+        identity: Identity,
+        expires_at: Timestamp,
+        rooms: Vec<RoomId>,
+    ) -> Self {
+        let arrival = presence::arrive(Arc::clone(&shared), identity.clone(), rooms);
+        let caller = Caller { shared, handle, user: identity.user, device: identity.device };
+        Self {
+            caller,
+            expires_at,
+            arrival: Some(Box::pin(arrival)),
+            preparing: None,
+            confirms: None,
+            refused_in_row: 0,
+            leaving: None,
+        }
+    }
+
+    /// What an `auth` is answered with.
+    pub(crate) fn refreshed(&self) -> wire::Refreshed {
+        commands::auth::refreshed(self.expires_at)
+    }
+
+    /// Serves the client until one of the two sides ends it; what is left of the arrival goes along,
+    /// because departing must not overtake it.
+    pub(crate) async fn run<L: Link>(mut self, connection: &mut Connection<L>) -> (End, Option<Arrival>) {
+        let end = loop {
+            if let Some(code) = self.leaving
+                && self.waits_for_nothing()
+            {
+                break End::Close(code);
+            }
+            let next = std::future::poll_fn(|cx| self.poll_next(connection, cx)).await;
+            if let ControlFlow::Break(end) = self.see_to(next) {
+                break end;
+            }
+        };
+        (end, self.arrival)
+    }
+
+    fn poll_next<L: Link>(&mut self, connection: &mut Connection<L>, cx: &mut Context<'_>) -> Poll<Next> {
+        connection.poll_send_first(cx);
+        if let Some(arrival) = &mut self.arrival
+            && arrival.as_mut().poll(cx).is_ready()
+        {
+            self.arrival = None;
+        }
+        if let Poll::Ready(confirmed) = self.poll_confirms(cx) {
+            return Poll::Ready(Next::Confirmed(confirmed));
+        }
+        if let Some((_, preparing)) = &mut self.preparing
+            && let Poll::Ready(outcome) = preparing.as_mut().poll(cx)
+        {
+            let id = self.preparing.take().and_then(|(id, _)| id);
+            return Poll::Ready(Next::Prepared(id, outcome));
+        }
+        let may_read = self.may_read();
+        connection.poll_step(cx, may_read).map(Next::Step)
+    }
+
+    fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Poll<Confirmed> {
+        let Some(confirms) = &mut self.confirms else { return Poll::Pending };
+        match Pin::new(&mut **confirms).poll_next_unpin(cx) {
+            Poll::Ready(Some(confirmed)) => Poll::Ready(confirmed),
+            Poll::Ready(None) => {
+                self.confirms = None;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// A client is read on only while there is room for what it may ask.
+    fn may_read(&self) -> bool {
+        let in_flight = self.confirms.as_ref().map_or(0, |confirms| confirms.len());
+        self.preparing.is_none()
+            && self.leaving.is_none()
+            && in_flight < COMMANDS_IN_FLIGHT
+            && !self.caller.handle.is_congested()
+    }
+
+    fn waits_for_nothing(&self) -> bool {
+        self.preparing.is_none() && self.confirms.as_ref().is_none_or(|confirms| confirms.is_empty())
+    }
+
+    fn see_to(&mut self, next: Next) -> ControlFlow<End> {
+        match next {
+            Next::Confirmed((id, Ok(queued))) => self.answer(id, &Ack::Queued(queued)),
+            Next::Confirmed((id, Err(refusal))) => self.refuse(id, refusal),
+            Next::Prepared(id, outcome) => self.settle(id, outcome),
+            Next::Step(Step::Signal(Signal::Close(CloseCode::Draining))) => self.leaving = Some(CloseCode::Draining),
+            Next::Step(Step::Signal(Signal::Close(code))) => return ControlFlow::Break(End::Close(code)),
+            Next::Step(Step::Signal(Signal::Expiring)) => self.warn_of_expiry(),
+            Next::Step(Step::Signal(Signal::Ping)) => {}
+            Next::Step(Step::Received(received)) => return self.receive(received),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn warn_of_expiry(&self) {
+        let warning = wire::AuthExpiring { expires_at: self.expires_at.to_rfc3339() };
+        let handle = &self.caller.handle;
+        handle.push(handle.dialect.event(&EventData::AuthExpiring(warning)), Kind::Answer);
+    }
+
+    fn receive(&mut self, received: Received) -> ControlFlow<End> {
+        let text = match received {
+            Received::Text(text) => text,
+            Received::Alive => return ControlFlow::Continue(()),
+            Received::Binary(_) => return ControlFlow::Break(End::Close(CloseCode::BadFrame)),
+            Received::Broken(code) => return ControlFlow::Break(End::Close(code)),
+            Received::Gone => return ControlFlow::Break(End::Gone),
+        };
+        match self.caller.handle.dialect {
+            Dialect::Native => match json::decode(&text) {
+                Ok(frame) => self.take(frame),
+                Err(code) => ControlFlow::Break(End::Close(code)),
+            },
+            Dialect::SocketIo => match socketio::read(&text) {
+                Ok(Said::Frame(frame)) => self.take(frame),
+                Ok(Said::Leave) => ControlFlow::Break(End::Gone),
+                Ok(Said::Connect(connect)) if connect.namespace != socketio::NAMESPACE => {
+                    let refusal = socketio::refuse_namespace(&connect.namespace);
+                    self.caller.handle.push(refusal, Kind::Answer);
+                    ControlFlow::Continue(())
+                }
+                Ok(Said::Connect(_) | Said::Nothing) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(End::Close(CloseCode::BadFrame)),
+            },
+        }
+    }
+
+    /// Takes one command: counts it against the rate, then starts it.
+    fn take(&mut self, frame: ClientFrame) -> ControlFlow<End> {
+        let ClientFrame { id, command } = frame;
+        if let Err(refusal) = self.caller.shared.intake.allow(self.caller.user) {
+            self.refused_in_row += 1;
+            if self.refused_in_row >= FLOOD {
+                return ControlFlow::Break(End::Close(CloseCode::Flooding));
+            }
+            let refusal = match &command {
+                Ok(Command::MessageSend(send)) => refusal.of(&send.client_msg_id),
+                _ => refusal,
+            };
+            self.refuse(id, refusal);
+            return ControlFlow::Continue(());
+        }
+        self.refused_in_row = 0;
+        match command {
+            Ok(command) => {
+                let outcome = commands::start(&self.caller, command);
+                self.settle(id, outcome);
+            }
+            Err(refusal) => self.refuse(id, refusal),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn settle(&mut self, id: Option<FrameId>, outcome: Outcome) {
+        match outcome {
+            Outcome::Answer(ack) => self.answer(id, &ack),
+            Outcome::Refused(refusal) => self.refuse(id, refusal),
+            Outcome::Later(look_up) => self.preparing = Some((id, look_up)),
+            Outcome::Accepted(accepted) => {
+                let confirm = Box::pin(async move { (id, accepted.confirmed().await) });
+                self.confirms.get_or_insert_default().push(confirm);
+            }
+            Outcome::Joined { ack, room } => {
+                self.answer(id, &Ack::RoomState(ack));
+                self.caller.shared.hub.open(&self.caller.handle, &[room]);
+            }
+            Outcome::Refreshed(expires_at) => {
+                self.expires_at = expires_at;
+                self.caller.handle.authenticated(self.caller.shared.monotonic_ms(expires_at));
+                self.caller.shared.wheel.watch(&self.caller.handle);
+                self.answer(id, &Ack::Refreshed(self.refreshed()));
+            }
+        }
+    }
+
+    fn answer(&self, id: Option<FrameId>, ack: &Ack) {
+        if let Some(id) = id {
+            self.caller.handle.answer(&id, ack);
+        }
+    }
+
+    /// A refusal reaches the client as its ack, or as an event when it asked for none.
+    fn refuse(&self, id: Option<FrameId>, refusal: Refusal) {
+        Counter::RequestsRefused.inc_with(refusal.code.as_str());
+        if refusal.code == Code::Internal {
+            tracing::error!(user = %self.caller.user, "a command failed inside");
+        }
+        let handle = &self.caller.handle;
+        match id {
+            Some(id) => handle.answer(&id, &Ack::Refusal(refusal.into())),
+            None => handle.push(handle.dialect.error(refusal), Kind::Answer),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The second phase: is the token good, and what does its user follow.
+//!
+//! Knows no dialect. The invariant: `session.ready` lies in the outbox before anything else of the
+//! session, and nothing that happened after what it says is missing behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::token::Claims;
+use domain::{DeviceId, SessionId};
+use protocol::{CloseCode, Refusal};
+
+use super::open::Open;
+use super::unauthenticated::{Candidate, Failure};
+use crate::codec::Dialect;
+use crate::following;
+use crate::handle::{Handle, Identity};
+use crate::outbox::Kind;
+use crate::shared::{Shared, store_refusal, within};
+use crate::transport::socketio;
+
+/// How long opening a session may take altogether.
+const OPENING_LIMIT: Duration = Duration::from_secs(8);
+
+impl From<Refusal> for Failure {
+    /// What is no fault of the client's: it may come back later.
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, close: CloseCode::Draining }
+    }
+}
+
+/// Lets a candidate in.
+pub(crate) async fn open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
+    match tokio::time::timeout(OPENING_LIMIT, try_open(shared, handle, candidate)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Refusal::unavailable().into()),
+    }
+}
+
+async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
+    handle.await_authentication(u64::MAX);
+    let claims = authenticate(shared, &candidate.token).await?;
+    let device = candidate.device.unwrap_or_else(DeviceId::generate);
+    let identity = Identity { user: claims.user, session: SessionId::generate(), device };
+    handle.identify(identity.clone());
+    handle.authenticated(shared.monotonic_ms(claims.expires_at));
+    shared.wheel.watch(handle);
+    // The same device on another gateway is told when this session arrives (see `presence`).
+    if let Some(replaced) = shared.hub.users.enter(handle) {
+        replaced.close(CloseCode::Replaced);
+    }
+    let states = following::follow_all(shared, handle, claims.user).await?;
+
+    if handle.dialect == Dialect::SocketIo {
+        handle.push(socketio::accept(&identity.session.to_string()), Kind::Answer);
+    }
+    let ready = following::session_ready(shared, &identity, &states);
+    handle.push(handle.dialect.event(&ready), Kind::Answer);
+    let rooms: Vec<_> = states.iter().map(|state| state.room_id).collect();
+    shared.hub.open(handle, &rooms);
+    for early in handle.take_early() {
+        shared.hub.tell(claims.user, handle, &early);
+    }
+    Ok(Open::new(Arc::clone(shared), Arc::clone(handle), identity, claims.expires_at, rooms))
+}
+
+/// Whose token it is, if it is good and its account may come in.
+pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims, Failure> {
+    let claims = shared.tokens.verify(token, shared.clock.now()).map_err(|error| not_let_in(&error.to_string()))?;
+    let look_up = async { shared.store.account(claims.user).await.map_err(|error| store_refusal(&error)) };
+    let account = within(look_up).await?;
+    let Some(account) = account else { return Err(not_let_in("the token is not valid")) };
+    if account.blocked {
+        let refusal = Refusal::new(protocol::Code::Forbidden, "the account is blocked");
+        return Err(Failure { refusal, close: CloseCode::Forbidden });
+    }
+    if claims.are_void(account.tokens_valid_after) {
+        return Err(not_let_in("the token is void"));
+    }
+    Ok(claims)
+}
+
+fn not_let_in(why: &str) -> Failure {
+    Failure { refusal: Refusal::unauthenticated(why), close: CloseCode::Unauthenticated }
+}

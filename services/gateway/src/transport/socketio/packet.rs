@@ -1,0 +1,159 @@
+//! Socket.IO v5 packets (<https://socket.io/docs/v4/socket-io-protocol/>): type, namespace, ack id, JSON.
+//!
+//! Knows no session. The invariant: borrows from the text and builds nothing before the nesting of
+//! its JSON was checked.
+
+use protocol::nesting;
+use serde_json::value::RawValue;
+
+/// A packet from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packet<'a> {
+    /// Asks to be let into a namespace; `auth` is the JSON of its credentials, if any.
+    Connect { namespace: &'a str, auth: Option<&'a str> },
+    /// Leaves a namespace.
+    Disconnect { namespace: &'a str },
+    /// An event; `args` is the JSON array `["name", …]`.
+    Event { namespace: &'a str, id: Option<u64>, args: &'a str },
+    /// An answer to an event of ours; we ask for none.
+    Ack { namespace: &'a str },
+}
+
+/// Not a packet, or one with binary attachments, which no event here takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadPacket;
+
+/// Reads a packet; its JSON only as far as the nesting goes.
+pub(crate) fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
+    if nesting::is_deeper_than(text.as_bytes(), domain::limits::FRAME_NESTING) {
+        return Err(BadPacket);
+    }
+    let (kind, rest) = text.split_at_checked(1).ok_or(BadPacket)?;
+    let (namespace, rest) = split_namespace(rest)?;
+    let (id, json) = split_id(rest)?;
+    match kind {
+        "0" => {
+            let auth = (!json.is_empty()).then_some(json);
+            let is_object = auth.is_none_or(|json| json.starts_with('{') && is_json(json));
+            if is_object && id.is_none() { Ok(Packet::Connect { namespace, auth }) } else { Err(BadPacket) }
+        }
+        "1" if rest.is_empty() => Ok(Packet::Disconnect { namespace }),
+        "2" => Ok(Packet::Event { namespace, id, args: json }),
+        "3" if id.is_some() => Ok(Packet::Ack { namespace }),
+        _ => Err(BadPacket),
+    }
+}
+
+/// `/chat,…` or `/chat` alone; without it the namespace is `/`. A query string after the name
+/// belongs to older clients and is cut off.
+fn split_namespace(text: &str) -> Result<(&str, &str), BadPacket> {
+    if !text.starts_with('/') {
+        return Ok(("/", text));
+    }
+    let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
+    let name = namespace.split('?').next().unwrap_or(namespace);
+    if name.len() > 64 { Err(BadPacket) } else { Ok((name, rest)) }
+}
+
+fn split_id(text: &str) -> Result<(Option<u64>, &str), BadPacket> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (id, rest) = text.split_at(digits);
+    if id.is_empty() {
+        return Ok((None, rest));
+    }
+    // Ids are a client's counter; what does not fit an integer that JSON clients can hold is none.
+    match id.parse::<u64>() {
+        Ok(id) if i64::try_from(id).is_ok() => Ok((Some(id), rest)),
+        _ => Err(BadPacket),
+    }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// An event's name and its first argument's JSON.
+pub(crate) fn event(args: &str) -> Result<(String, Option<&RawValue>), BadPacket> {
+    let args: Vec<&RawValue> = serde_json::from_str(args).map_err(|_| BadPacket)?;
+    let name = args.first().ok_or(BadPacket)?;
+    let name: String = serde_json::from_str(name.get()).map_err(|_| BadPacket)?;
+    Ok((name, args.get(1).copied()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("0", Packet::Connect { namespace: "/", auth: None })]
+    #[case("0/chat,", Packet::Connect { namespace: "/chat", auth: None })]
+    #[case("0/chat", Packet::Connect { namespace: "/chat", auth: None })]
+    #[case(r#"0/chat,{"token":"t"}"#, Packet::Connect { namespace: "/chat", auth: Some(r#"{"token":"t"}"#) })]
+    #[case(r#"0{"token":"t"}"#, Packet::Connect { namespace: "/", auth: Some(r#"{"token":"t"}"#) })]
+    #[case("1/chat,", Packet::Disconnect { namespace: "/chat" })]
+    #[case("1", Packet::Disconnect { namespace: "/" })]
+    #[case(r#"2/chat,7["ping"]"#, Packet::Event { namespace: "/chat", id: Some(7), args: r#"["ping"]"# })]
+    #[case(r#"2["ping"]"#, Packet::Event { namespace: "/", id: None, args: r#"["ping"]"# })]
+    #[case("3/chat,1[]", Packet::Ack { namespace: "/chat" })]
+    fn packets_are_read(#[case] text: &str, #[case] expected: Packet<'_>) {
+        assert_eq!(parse(text), Ok(expected));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("x")]
+    #[case("4/chat,{}")]
+    #[case(r#"51-/chat,["a",{"_placeholder":true,"num":0}]"#)]
+    #[case("0/chat,[1]")]
+    #[case("0/chat,{")]
+    #[case("3/chat,[]")]
+    #[case("2/chat,99999999999999999999[\"a\"]")]
+    fn what_is_no_packet_is_an_error(#[case] text: &str) {
+        assert_eq!(parse(text), Err(BadPacket));
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_before_anything_is_built() {
+        let deep = format!("2/chat,[\"a\",{}{}]", "[".repeat(40), "]".repeat(40));
+        assert_eq!(parse(&deep), Err(BadPacket));
+    }
+
+    #[rstest]
+    #[case(r#"["a",{"b":1},2]"#, Some(("a", Some(r#"{"b":1}"#))))]
+    #[case(r#"["a"]"#, Some(("a", None)))]
+    #[case("[]", None)]
+    #[case("[1]", None)]
+    #[case(r#"{"0":"a"}"#, None)]
+    #[case("", None)]
+    fn events_have_a_name_and_an_argument(#[case] args: &str, #[case] expected: Option<(&str, Option<&str>)>) {
+        let read = event(args).ok();
+        let read = read.as_ref().map(|(name, data)| (name.as_str(), data.map(RawValue::get)));
+        assert_eq!(read, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,120}") {
+            if let Ok(Packet::Event { args, .. }) = parse(&text) {
+                let _ = event(args);
+            }
+        }
+
+        #[test]
+        fn digits_namespaces_and_json_in_any_mixture_do_not_panic(text in "[0-9/,?{}\\[\\]\"a-c:-]{0,60}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn an_event_survives_the_wrapping(name in "[a-z.]{1,20}", id in 0u64..1_000_000, value in "\\PC{0,40}") {
+            let data = serde_json::json!({ "value": value }).to_string();
+            let text = format!("2/chat,{id}[{},{data}]", serde_json::json!(name));
+            let Ok(Packet::Event { namespace, id: read_id, args }) = parse(&text) else { panic!("an event") };
+            proptest::prop_assert_eq!((namespace, read_id), ("/chat", Some(id)));
+            let (read_name, read_data) = event(args).expect("well-formed");
+            proptest::prop_assert_eq!(read_name, name);
+            proptest::prop_assert_eq!(read_data.map(RawValue::get), Some(data.as_str()));
+        }
+    }
+}

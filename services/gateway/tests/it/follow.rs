@@ -1,0 +1,173 @@
+//! Which rooms a connection follows, and that nothing of them is missing, doubled or out of order.
+
+use domain::room::RoomKind;
+use handlers::{HandlerParts, Handlers, Job};
+use protocol::envelope::NewEvent;
+use protocol::{Change, SignedEnvelope, wire};
+use realtime::{Realtime, RealtimeSettings};
+use runtime::{Shutdown, Tasks};
+use serde_json::{Value, json};
+use testkit::client::Socket;
+
+use crate::house::{House, QUIET, until};
+
+/// The revs of a room that a client was told, in their order.
+fn revs(socket: &Socket, room: &str) -> Vec<i64> {
+    let of_room = |data: &Value| data["roomId"] == room;
+    socket.everything().iter().filter(|(_, data)| of_room(data)).filter_map(|(_, data)| data["rev"].as_i64()).collect()
+}
+
+#[tokio::test]
+async fn a_room_that_is_switched_off_is_silent_until_it_is_switched_on() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
+
+    let off = listener.request("room.leave", json!({"roomId": room})).await;
+    assert_eq!(off, json!({"status": "OK", "roomId": room, "lastSeq": 0, "rev": 1}));
+    talker.say(&room, "m1", "unheard").await;
+    talker.delivered(&room, 1).await;
+
+    let on = listener.request("room.join", json!({"roomId": room})).await;
+    assert_eq!(on, json!({"status": "OK", "roomId": room, "lastSeq": 1, "rev": 2}));
+    talker.say(&room, "m2", "heard").await;
+    let heard = listener.delivered(&room, 1).await;
+    assert_eq!(heard[0]["content"], "heard");
+    // Switched off, one may speak nevertheless.
+    listener.request("room.leave", json!({"roomId": room})).await;
+    assert_eq!(listener.say(&room, "b1", "from off").await["status"], "QUEUED");
+}
+
+#[tokio::test]
+async fn a_new_room_is_told_of_and_followed_at_once() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let (one, other) = (house.connect(ann).await, house.connect(bob).await);
+    let made = house.handlers().create_room(ann, RoomKind::Group, Some("New".into()), vec![bob]).await.expect("made");
+    let room = made.room.id.to_string();
+    for socket in [&one, &other] {
+        let told = socket.event("room.created", |_| true).await;
+        assert_eq!((&told["roomId"], &told["rev"]), (&json!(room), &json!(1)));
+    }
+    one.say(&room, "m1", "hello").await;
+    other.delivered(&room, 1).await;
+    assert_eq!(revs(&other, &room), [1, 2]);
+}
+
+#[tokio::test]
+async fn who_is_added_gets_everything_from_then_on_even_while_others_talk() {
+    let house = House::open().await;
+    let (ann, bob, eve) = (house.user().await, house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let name = room.to_string();
+    let (talker, added) = (house.connect(ann).await, house.connect(eve).await);
+    for number in 0..100 {
+        talker.send("message.send", json!({"roomId": name, "clientMsgId": format!("m{number}"), "content": "x"})).await;
+        if number == 50 {
+            house.add(ann, room, eve).await;
+        }
+    }
+    until(|| revs(&talker, &name).last() == Some(&102)).await;
+    until(|| revs(&added, &name).last() == Some(&102)).await;
+    let joined = added.event("room.memberJoined", |_| true).await["rev"].as_i64().expect("a rev");
+    assert_eq!(revs(&added, &name), (joined..=102).collect::<Vec<_>>());
+    assert_eq!(revs(&talker, &name), (2..=102).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let name = room.to_string();
+    let (stays, goes) = (house.connect(ann).await, house.connect(bob).await);
+    house.remove(ann, room, bob).await;
+    stays.event("room.memberLeft", |_| true).await;
+    stays.say(&name, "m1", "behind your back").await;
+    stays.delivered(&name, 1).await;
+    assert_eq!(goes.say(&name, "b1", "am I still there?").await["code"], "NOT_FOUND");
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(revs(&goes, &name), [2]);
+
+    house.add(ann, room, bob).await;
+    stays.say(&name, "m2", "welcome").await;
+    goes.delivered(&name, 1).await;
+    until(|| revs(&goes, &name).len() == 3).await;
+    assert_eq!(revs(&goes, &name), [2, 4, 5]);
+}
+
+#[tokio::test]
+async fn who_connects_while_others_talk_gets_everything_after_what_ready_said() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let talker = house.connect(ann).await;
+    let mut listeners = Vec::new();
+    for number in 0..300 {
+        talker.send("message.send", json!({"roomId": room, "clientMsgId": format!("m{number}"), "content": "x"})).await;
+        if number % 20 == 0 {
+            listeners.push(Socket::open(&house.base, &format!("/ws?token={}", House::token(bob))).await);
+        }
+    }
+    for listener in &listeners {
+        let ready = listener.event("session.ready", |_| true).await;
+        let start = ready["rooms"][0]["rev"].as_i64().expect("a rev");
+        until(|| start == 301 || revs(listener, &room).last() == Some(&301)).await;
+        assert_eq!(revs(listener, &room), (start + 1..=301).collect::<Vec<_>>());
+    }
+}
+
+/// Stores a message and tells nobody, as a processor does that dies between commit and publish.
+async fn store_silently(house: &House, room: domain::RoomId, sender: domain::UserId, name: &str) {
+    let tasks = Tasks::new(Shutdown::new());
+    let nowhere = Realtime::open(RealtimeSettings::Embedded, &tasks).await.expect("in memory");
+    let engine = house.engine.clone();
+    let parts =
+        HandlerParts { store: engine.store, realtime: nowhere, keys: engine.keys.clone(), clock: engine.clock.clone() };
+    let send = wire::MessageSend {
+        room_id: room.to_string(),
+        content: "unsaid".into(),
+        client_msg_id: name.into(),
+        ..Default::default()
+    };
+    let event = NewEvent {
+        job_id: domain::MessageId::of(sender, name).into(),
+        room_id: room,
+        actor: sender,
+        device_id: String::new(),
+        accepted_at: engine.clock.now(),
+        correlation_id: None,
+        traceparent: None,
+        change: Change::MessageSend(send),
+    };
+    let envelope = SignedEnvelope::seal(event, &engine.keys);
+    let event = envelope.to_unverified().verify(&engine.keys).expect("ours");
+    let job = Job { event, redelivered: false, first_failed_at: None, last_attempt: false };
+    Handlers::new(parts).apply(&[job]).await.expect("applied");
+}
+
+#[tokio::test]
+async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let name = room.to_string();
+    let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
+    store_silently(&house, room, bob, "lost").await;
+    talker.say(&name, "m1", "after").await;
+    let delivered = listener.delivered(&name, 2).await;
+    assert_eq!((&delivered[0]["content"], &delivered[1]["content"]), (&json!("unsaid"), &json!("after")));
+    assert_eq!(revs(&listener, &name), [2, 3]);
+}
+
+#[tokio::test]
+async fn what_was_never_told_is_found_by_comparing_with_the_store() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let listener = house.connect(ann).await;
+    store_silently(&house, room, bob, "lost").await;
+    let delivered = listener.delivered(&room.to_string(), 1).await;
+    assert_eq!(delivered[0]["content"], "unsaid");
+}

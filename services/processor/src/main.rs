@@ -1,0 +1,19 @@
+//! The processor service: opens the engine, works on its shards until told to stop.
+
+use std::process::ExitCode;
+
+use axum::Router;
+use processor::Processor;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    engine::service::run(config::Role::Processor, async |service| {
+        let processor = Processor::start(&service.engine, &service.tasks);
+        service.listen(Router::new()).await?;
+        service.until_stopped().await;
+        processor.stop().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,17 @@
+//! Whole-system tests: real processes, real services, clients from outside.
+//!
+//! One binary, one module per promise. Each test starts what it needs and leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
+
+mod bad_frames;
+mod bad_requests;
+mod bad_tokens;
+mod configuration;
+mod crashes;
+mod dead_letters;
+mod key_rotation;
+mod live;
+mod order;
+mod outages;
+mod scene;
+mod stock_clients;

@@ -72,21 +72,21 @@ impl Handlers {
                 outcomes[index] = outcome;
             }
         }
-        for index in ephemeral {
-            self.apply_ephemeral(&jobs[index].event).await?;
-        }
+        self.apply_ephemeral(ephemeral.into_iter().map(|index| &jobs[index].event)).await?;
         Ok(outcomes)
     }
 
-    async fn apply_ephemeral(&self, event: &VerifiedEnvelope) -> Result<(), Unavailable> {
-        match &event.change {
-            Change::Typing(typing) => {
-                let planned = presence::typing(event, typing);
-                self.publish(&[planned]).await
+    /// Typing is told in one round, however many type.
+    async fn apply_ephemeral(&self, events: impl Iterator<Item = &VerifiedEnvelope>) -> Result<(), Unavailable> {
+        let mut told = Vec::new();
+        for event in events {
+            match &event.change {
+                Change::Typing(typing) => told.push(presence::typing(event, typing)),
+                Change::PresenceSet(wish) => self.apply_presence(event.actor, wish).await?,
+                _ => {}
             }
-            Change::PresenceSet(wish) => self.apply_presence(event.actor, wish).await,
-            _ => Ok(()),
         }
+        self.publish(&told).await
     }
 
     /// Stores the batch as one, or each event for itself if the store rejects the whole.

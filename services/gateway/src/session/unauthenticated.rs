@@ -130,12 +130,14 @@ impl Unauthenticated {
     ) -> Result<(), End> {
         self.count()?;
         let handle = &connection.handle;
+        // No token is a bad token: a native client is closed at once, not when its time is up.
+        let is_over = self.dialect == Dialect::Native && refusal.code == Code::Unauthenticated;
         match (self.dialect, id) {
             (Dialect::SocketIo, _) => handle.push(socketio::refuse(&refusal), Kind::Answer),
             (Dialect::Native, Some(id)) => handle.answer(&id, &Ack::Refusal(wire::Refusal::from(refusal))),
             (Dialect::Native, None) => handle.push(self.dialect.error(refusal), Kind::Answer),
         }
-        Ok(())
+        if is_over { Err(End::Close(CloseCode::Unauthenticated)) } else { Ok(()) }
     }
 
     fn count(&mut self) -> Result<(), End> {

@@ -53,6 +53,18 @@ async fn before_the_first_frame_the_same_codes_hold() {
 }
 
 #[tokio::test]
+async fn a_first_frame_without_a_token_ends_the_connection_before_its_time_is_up() {
+    let house = House::open().await;
+    for data in [json!({}), json!({"token": ""})] {
+        let mut socket = Raw::open(&house.base, "/ws").await;
+        let frame = json!({"id": 1, "event": "auth", "data": data}).to_string();
+        futures_util::SinkExt::send(&mut socket.socket, Message::text(frame)).await.expect("open");
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(3), socket.close_code()).await;
+        assert_eq!(closed.ok().flatten(), Some(4401));
+    }
+}
+
+#[tokio::test]
 async fn bad_data_is_refused_and_the_connection_stays() {
     let house = House::open().await;
     let ann = house.user().await;

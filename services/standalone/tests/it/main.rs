@@ -13,5 +13,6 @@ mod key_rotation;
 mod live;
 mod order;
 mod outages;
+mod page;
 mod scene;
 mod stock_clients;

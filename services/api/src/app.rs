@@ -5,9 +5,10 @@ use std::sync::Arc;
 use auth::Tokens;
 use config::Settings;
 use domain::rate::Rate;
+use engine::Engine;
 use handlers::{HandlerParts, Handlers};
 use intake::{Intake, IntakeParts};
-use runtime::Clock;
+use runtime::{Clock, Tasks};
 use store::Store;
 
 use crate::ApiParts;
@@ -27,18 +28,22 @@ pub(crate) struct App {
     pub(crate) logins: Logins,
 }
 
+/// An intake of its own, for an api without a gateway beside it.
+pub fn intake(settings: &Settings, engine: &Engine, tasks: &Tasks) -> Intake {
+    let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
+    let parts = IntakeParts {
+        broker: engine.broker.clone(),
+        store: engine.store.clone(),
+        keys: engine.keys.clone(),
+        clock: engine.clock.clone(),
+        rate,
+    };
+    Intake::new(parts, tasks)
+}
+
 impl App {
     pub(crate) fn new(parts: ApiParts) -> Self {
-        let ApiParts { settings, engine, tasks, tokens } = parts;
-        let limits = settings.limits;
-        let rate = Rate { per_second: limits.user_events_per_sec, burst: limits.user_burst };
-        let intake = IntakeParts {
-            broker: engine.broker.clone(),
-            store: engine.store.clone(),
-            keys: engine.keys.clone(),
-            clock: engine.clock.clone(),
-            rate,
-        };
+        let ApiParts { settings, engine, tasks, tokens, intake } = parts;
         let handlers = HandlerParts {
             store: engine.store.clone(),
             realtime: engine.realtime.clone(),
@@ -47,13 +52,13 @@ impl App {
         };
         purge::start(engine.store.clone(), engine.clock.clone(), &tasks);
         Self {
-            intake: Intake::new(intake, &tasks),
+            intake,
             handlers: Handlers::new(handlers),
             store: engine.store,
             clock: engine.clock,
             tokens,
             accounts: Accounts::default(),
-            logins: Logins::new(limits.logins_per_min),
+            logins: Logins::new(settings.limits.logins_per_min),
             settings,
         }
     }

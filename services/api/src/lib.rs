@@ -25,8 +25,10 @@ use auth::Tokens;
 use axum::Router;
 use config::Settings;
 use engine::Engine;
+use intake::Intake;
 use runtime::Tasks;
 
+pub use app::intake;
 pub use context::unknown_route;
 pub use openapi::document;
 
@@ -40,6 +42,8 @@ pub struct ApiParts {
     pub tasks: Tasks,
     /// What issues and verifies access tokens.
     pub tokens: Tokens,
+    /// The way in. In one process with a gateway it is the gateway's, so that a user has one rate.
+    pub intake: Intake,
 }
 
 /// All routes: `/api/v1/…`, `/api-docs/openapi.json` and, outside production, the page `/api-docs`.

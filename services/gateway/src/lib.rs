@@ -92,6 +92,11 @@ impl Gateway {
         routes::router(Arc::clone(&self.shared))
     }
 
+    /// The way in that its sockets use.
+    pub fn intake(&self) -> Intake {
+        self.shared.intake.clone()
+    }
+
     /// Refuses new connections and takes leave of the others; ten seconds at most.
     pub async fn drain(&self) {
         drain::drain(&self.shared).await;

@@ -37,7 +37,7 @@ async fn serve(service: Service) -> Result<(), Failure> {
     let processor = Processor::start(&engine, &tasks);
     let gateway =
         Gateway::start(GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks: tasks.clone() });
-    let api = api::router(ApiParts { settings: settings.clone(), engine, tasks, tokens });
+    let api = api::router(ApiParts { settings: settings.clone(), engine, tasks, tokens, intake: gateway.intake() });
     let address = service.listen(gateway.router().merge(api).fallback(api::unknown_route)).await?;
     banner::print(&settings, address);
     service.until_stopped().await;

@@ -93,6 +93,7 @@ impl World {
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("the embedded engine opens");
         let tokens = Tokens::new(&SecretString::from(SECRET), settings.access_lifetime);
         let parts = ApiParts {
+            intake: api::intake(&settings, &engine, &tasks),
             settings: Arc::new(settings),
             engine: engine.clone(),
             tasks: tasks.clone(),

@@ -264,3 +264,24 @@ async fn a_flood_is_refused_and_the_others_keep_their_pace() {
     assert_eq!(calm.say(&room, "calm", "hello").await["status"], "QUEUED");
     system.assert_healthy();
 }
+
+#[tokio::test]
+async fn in_one_process_sockets_and_rest_share_a_users_rate() {
+    const BURST: usize = 20;
+    let spec = SystemSpec::all_in_one().env("LIMIT_USER_EVENTS_PER_SEC", "1").env("LIMIT_USER_BURST", "20");
+    let system = spec.start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    let room = alice.create_group(&[&bob]).await;
+    let socket = bob.connect(system.gateway(0)).await;
+    for number in 0..BURST {
+        socket.say(&room, &format!("socket {number}"), "hello").await;
+    }
+    let path = format!("/api/v1/conversations/{room}/messages");
+    let mut limited = 0;
+    for number in 0..BURST {
+        let body = json!({"content": "hello", "clientMsgId": format!("rest {number}")});
+        limited += usize::from(bob.rest.post(&path, body).await.status == 429);
+    }
+    assert!(limited >= BURST / 2, "{limited} of {BURST} were refused by REST after a burst by socket");
+    system.assert_healthy();
+}

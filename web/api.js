@@ -2,6 +2,11 @@
 
 const KEY = 'chatchit.session';
 
+/** A random name. `crypto.randomUUID` is there over HTTPS and on localhost only, not on a phone in the same network. */
+export function randomName() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
 /** A refusal of the server: `code`, and words for people. */
 export class ApiError extends Error {
   constructor(problem, status) {

@@ -410,7 +410,9 @@ function listen() {
   });
   $('logout').addEventListener('click', logOut);
   $('copy-id').addEventListener('click', async () => {
-    await navigator.clipboard?.writeText(me().id);
+    // Browsers let pages copy over HTTPS and on localhost only.
+    if (!navigator.clipboard) return getSelection().selectAllChildren($('my-id'));
+    await navigator.clipboard.writeText(me().id);
     $('copy-id').textContent = 'Copied';
     setTimeout(() => ($('copy-id').textContent = 'Copy'), 1200);
   });

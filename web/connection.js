@@ -1,7 +1,7 @@
 // The socket: logs in with its first frame, matches acks to requests, reconnects by itself.
 // It knows no rooms and no messages; what comes in is handed on as (event, data).
 
-import { refresh, session } from './api.js';
+import { randomName, refresh, session } from './api.js';
 
 const ACK_LIMIT_MS = 8000;
 const FIRST_PAUSE_MS = 500;
@@ -19,7 +19,7 @@ export class Refused extends Error {
 /** The name of this tab as a device. */
 function deviceId() {
   const key = 'chatchit.device';
-  if (!sessionStorage.getItem(key)) sessionStorage.setItem(key, `web-${crypto.randomUUID()}`);
+  if (!sessionStorage.getItem(key)) sessionStorage.setItem(key, `web-${randomName()}`);
   return sessionStorage.getItem(key);
 }
 

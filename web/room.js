@@ -1,5 +1,7 @@
 // What this tab knows of its rooms. Pure: no socket, no page. The same event twice changes nothing.
 
+import { randomName } from './api.js';
+
 /** A room as known here. `messages` by id; `rev` is the last change seen; `pages` says whether older ones exist. */
 function newRoom(id) {
   return {
@@ -142,7 +144,7 @@ export class Outbox {
 
   /** A new message; its name never changes, so that sending it again cannot double it. */
   add(roomId, content) {
-    const item = { roomId, content, clientMsgId: crypto.randomUUID(), state: 'pending', at: new Date().toISOString() };
+    const item = { roomId, content, clientMsgId: randomName(), state: 'pending', at: new Date().toISOString() };
     this.#items.push(item);
     this.save();
     return item;

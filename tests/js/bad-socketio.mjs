@@ -3,7 +3,7 @@
 //   SECRET=.. API=http://.. GATEWAY_A=http://.. node bad-socketio.mjs
 
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
+import { createHmac, randomUUID } from 'node:crypto';
 import WebSocket from 'ws';
 import { call, person } from './lib/rest.mjs';
 import { StockSocketIo, refusal } from './lib/stock-socketio.mjs';
@@ -44,7 +44,7 @@ async function badTokens(user) {
     expired: mint(SECRET, 'HS256', claims(user, -1)),
     'another secret': mint('another secret that is long enough', 'HS256', good),
     'alg none': mint(SECRET, 'none', good),
-    'nobody': mint(SECRET, 'HS256', { ...good, sub: crypto.randomUUID() }),
+    'nobody': mint(SECRET, 'HS256', { ...good, sub: randomUUID() }),
   };
   for (const [what, token] of Object.entries(tokens)) {
     const told = await refusal(GATEWAY_A, '/chat', { token });

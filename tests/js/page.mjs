@@ -6,6 +6,7 @@
 // line on standard input after each: `killed`, `started`.
 
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline';
 import { Browser } from './lib/browser.mjs';
 
@@ -26,7 +27,7 @@ async function signUp(tab, firstName, email) {
 
 async function person(browser, firstName) {
   const tab = await browser.tab(PAGE);
-  const email = `${firstName.toLowerCase()}-${crypto.randomUUID()}@example.org`;
+  const email = `${firstName.toLowerCase()}-${randomUUID()}@example.org`;
   await signUp(tab, firstName, email);
   await tab.reads('#connection-text', 'Connected');
   return { tab, email, id: await tab.text('#my-id') };

@@ -4,6 +4,7 @@
 //   API=http://.. GATEWAY_A=http://.. GATEWAY_B=http://.. node seven-steps.mjs
 
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { call, history, person } from './lib/rest.mjs';
 import { Native } from './lib/native.mjs';
 import { StockSocketIo, refusal } from './lib/stock-socketio.mjs';
@@ -79,7 +80,7 @@ async function outsiderIsRefused(room) {
   const read = await call('GET', `${API}/api/v1/conversations/${room}/messages`, { token: eve.token });
   assert.deepEqual([read.status, read.body.code], [404, 'NOT_FOUND']);
   assert.match(read.type, /^application\/problem\+json/);
-  const unknown = await call('GET', `${API}/api/v1/conversations/${crypto.randomUUID()}/messages`, { token: eve.token });
+  const unknown = await call('GET', `${API}/api/v1/conversations/${randomUUID()}/messages`, { token: eve.token });
   assert.deepEqual([unknown.status, unknown.body.code], [404, 'NOT_FOUND'], 'a forbidden room looks like none');
 }
 

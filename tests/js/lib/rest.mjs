@@ -1,5 +1,7 @@
 // REST by the platform's own fetch.
 
+import { randomUUID } from 'node:crypto';
+
 export const PASSWORD = 'correct horse battery';
 
 export async function call(method, url, { token, body } = {}) {
@@ -13,7 +15,7 @@ export async function call(method, url, { token, body } = {}) {
 
 /** Registers somebody and logs in with the password: the token is the login's. */
 export async function person(api, name) {
-  const email = `${name}-${crypto.randomUUID()}@example.org`;
+  const email = `${name}-${randomUUID()}@example.org`;
   const form = { email, password: PASSWORD, firstName: name, lastName: 'Test' };
   const registered = await call('POST', `${api}/api/v1/auth/register`, { body: form });
   if (registered.status !== 201) throw new Error(`register: ${registered.status} ${JSON.stringify(registered.body)}`);

@@ -15,10 +15,6 @@ use crate::problem::Problem;
 /// A body that takes longer to arrive is given up.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A refused body is read to its end, so that its sender can read the refusal; one that is longer
-/// than this is cut off.
-const DROPPED_BYTES: usize = 16 * 1024 * 1024;
-
 /// The body as a `T`, as the last argument of a route.
 pub(crate) struct Body<T>(pub(crate) T);
 
@@ -45,20 +41,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// The body; `None` when it is too large. What is too much is still taken and dropped, because a
-/// client that writes into a closed connection never reads why it was refused.
+/// The body; `None` when it is too large.
 async fn collect(mut body: axum::body::Body) -> Result<Option<Bytes>, axum::Error> {
-    let (mut kept, mut seen) = (BytesMut::new(), 0);
+    let mut kept = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
-        seen += data.len();
-        if seen <= BODY_BYTES {
-            kept.extend_from_slice(&data);
-        } else if seen > DROPPED_BYTES {
-            break;
+        if kept.len() + data.len() > BODY_BYTES {
+            return Ok(None);
         }
+        kept.extend_from_slice(&data);
     }
-    Ok((seen <= BODY_BYTES).then(|| kept.freeze()))
+    Ok(Some(kept.freeze()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

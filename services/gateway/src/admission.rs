@@ -4,16 +4,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use config::{IpRange, Limits};
 use dashmap::DashMap;
 use domain::rate::{ArrivalUs, Rate};
 use http::HeaderMap;
+use telemetry::{client_address, network};
 
 use crate::transport::Refused;
 
-/// Addresses remembered before those that do nothing are forgotten.
-const ADDRESSES: usize = 100_000;
+/// After so many handshakes, addresses without connections whose budget is full again are forgotten.
+const SWEEP_EVERY: u64 = 16_384;
 
 /// The door.
 pub(crate) struct Admission {
@@ -21,6 +23,7 @@ pub(crate) struct Admission {
     connections: u32,
     handshakes: Rate,
     trusted: Vec<IpRange>,
+    handshaken: AtomicU64,
 }
 
 #[derive(Default)]
@@ -36,7 +39,13 @@ impl Admission {
     pub(crate) fn new(limits: &Limits, trusted: Vec<IpRange>) -> Self {
         let per_second = limits.ip_handshakes_per_sec;
         let handshakes = Rate { per_second, burst: per_second.saturating_mul(2) };
-        Self { addresses: Arc::default(), connections: limits.ip_connections, handshakes, trusted }
+        Self {
+            addresses: Arc::default(),
+            connections: limits.ip_connections,
+            handshakes,
+            trusted,
+            handshaken: AtomicU64::new(0),
+        }
     }
 
     /// Lets a request in, or not.
@@ -44,9 +53,9 @@ impl Admission {
         if self.connections == 0 && self.handshakes.per_second == 0 {
             return Ok(Admitted(None));
         }
-        let client = self.client(peer.ip(), headers);
-        if self.addresses.len() >= ADDRESSES {
-            self.addresses.retain(|_, address| address.connections > 0);
+        let client = network(client_address(peer.ip(), headers, &self.trusted));
+        if self.handshaken.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.addresses.retain(|_, address| address.connections > 0 || address.handshakes > now_us);
         }
         let mut address = self.addresses.entry(client).or_default();
         address.handshakes = self.handshakes.take(address.handshakes, now_us).map_err(|_| Refused::TooMany)?;
@@ -55,22 +64,6 @@ impl Admission {
         }
         address.connections += 1;
         Ok(Admitted(Some((Arc::clone(&self.addresses), client))))
-    }
-
-    /// The nearest address that is not a proxy of ours; what stands before it anybody may have written.
-    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let mut client = peer.to_canonical();
-        let forwarded = headers.get_all("x-forwarded-for");
-        let hops: Vec<&str> =
-            forwarded.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
-        for hop in hops.into_iter().rev() {
-            let is_proxy = self.trusted.iter().any(|range| range.contains(client));
-            match hop.trim().parse::<IpAddr>() {
-                Ok(before) if is_proxy => client = before.to_canonical(),
-                _ => break,
-            }
-        }
-        client
     }
 }
 
@@ -126,6 +119,18 @@ mod tests {
         let door = door(0, 0);
         let held: Vec<_> = (0..1000).map(|_| door.admit(PEER, &HeaderMap::new(), 0)).collect();
         assert!(held.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn addresses_that_do_nothing_are_forgotten() {
+        let door = door(2, 1);
+        let held = door.admit(PEER, &via("203.0.113.1"), 0);
+        for n in 0..2 * SWEEP_EVERY as u32 {
+            let peer = SocketAddr::from((n.to_be_bytes(), 1));
+            drop(door.admit(peer, &HeaderMap::new(), u64::from(n) * 1_000_000));
+        }
+        assert!(held.is_ok() && door.addresses.len() < 10, "{}", door.addresses.len());
+        assert!(door.addresses.contains_key(&IpAddr::from([203, 0, 113, 1])), "who is connected stays");
     }
 
     #[test]

@@ -75,11 +75,26 @@ pub(crate) async fn follow(
     room: RoomId,
 ) -> Result<Option<RoomState>, Refusal> {
     let was_there = shared.hub.position(handle, room) != Position::Absent;
+    let mut entering = Entering { shared, handle, room, undo: !was_there };
     let followed = try_follow(shared, handle, user, room).await;
-    if followed.is_err() && !was_there {
-        shared.hub.leave(handle, &[room]);
-    }
+    entering.undo &= followed.is_err();
     followed
+}
+
+/// Leaves the room again unless it was followed in the end, also when nobody waits for that any more.
+struct Entering<'a> {
+    shared: &'a Shared,
+    handle: &'a Arc<Handle>,
+    room: RoomId,
+    undo: bool,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        if self.undo {
+            self.shared.hub.leave(self.handle, &[self.room]);
+        }
+    }
 }
 
 async fn try_follow(

@@ -18,8 +18,6 @@ const CROWDED_BYTES: usize = OUTBOX_BYTES / 4;
 const CONGESTED_BYTES: usize = OUTBOX_BYTES / 2;
 /// What an entry costs beyond its text.
 const ENTRY_BYTES: usize = 48;
-/// An emptied queue gives back what it took beyond this many entries.
-const KEPT_ENTRIES: usize = 16;
 
 /// What kind of thing waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Outbox {
             Kind::Answer => self.answer_bytes -= cost,
             Kind::Event | Kind::Fleeting => self.event_bytes -= cost,
         }
-        if self.entries.is_empty() && self.entries.capacity() > KEPT_ENTRIES {
+        if self.entries.is_empty() {
             self.entries = VecDeque::new();
         }
         Some(entry.text)
@@ -197,6 +195,6 @@ mod tests {
         let mut outbox = Outbox::default();
         fill(&mut outbox, Kind::Event, 100);
         while outbox.pop().is_some() {}
-        assert!(outbox.is_empty() && outbox.entries.capacity() <= KEPT_ENTRIES && outbox.bytes() == 0);
+        assert!(outbox.is_empty() && outbox.entries.capacity() == 0 && outbox.bytes() == 0);
     }
 }

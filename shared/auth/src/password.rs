@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// How many hashes are computed at once: each takes a core and `MEMORY_KIB` for tens of milliseconds.
 const CONCURRENT: usize = 2;
 /// How many may wait for their turn.
-const WAITING: usize = 64;
+const WAITING: usize = 128;
 /// How long one waits for its turn.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 

@@ -24,6 +24,11 @@ impl Rate {
         let ahead = next - now_us;
         if ahead > tolerance { Err((ahead - tolerance).div_ceil(1000).max(1)) } else { Ok(next) }
     }
+
+    /// Counts an event that has happened, allowed or not. The new state.
+    pub fn owe(self, state: ArrivalUs, now_us: u64) -> ArrivalUs {
+        if self.per_second == 0 { state } else { state.max(now_us) + 1_000_000 / u64::from(self.per_second).max(1) }
+    }
 }
 
 #[cfg(test)]

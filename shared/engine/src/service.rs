@@ -35,6 +35,8 @@ pub struct Service {
     /// Its tasks. They are told to end only after the body of `run` has returned.
     pub tasks: Tasks,
     stop: Shutdown,
+    /// The listeners and the requests under way: they end first, while the engine still works.
+    http: Tasks,
     health: Health,
     readiness: Readiness,
     metrics: PrometheusHandle,
@@ -58,15 +60,19 @@ where
 {
     block_on(&settings.clone(), async {
         let service = Box::pin(Service::open(settings)).await?;
-        let (engine, tasks) = (service.engine.clone(), service.tasks.clone());
+        let (engine, tasks, http) = (service.engine.clone(), service.tasks.clone(), service.http.clone());
         let outcome = body(service).await;
+        http.shutdown().request();
+        if !http.drained(http::LAST_ANSWER_LIMIT + Duration::from_secs(1)).await {
+            tracing::warn!(requests = http.len(), "some requests did not end in time");
+        }
         tasks.shutdown().request();
         engine.close().await;
         if !tasks.drained(END_LIMIT).await {
             tracing::warn!(tasks = tasks.len(), "some tasks did not end in time");
         }
         match outcome {
-            Ok(()) if tasks.failed() => Err("a task that had to run ended early".into()),
+            Ok(()) if tasks.failed() || http.failed() => Err("a task that had to run ended early".into()),
             outcome => outcome,
         }
     })
@@ -135,17 +141,18 @@ impl Service {
                 }
             }
         });
-        Ok(Self { settings: Arc::new(settings), engine, tasks, stop, health, readiness, metrics })
+        let http = Tasks::new(Shutdown::new());
+        Ok(Self { settings: Arc::new(settings), engine, tasks, stop, http, health, readiness, metrics })
     }
 
     /// Listens on `PORT`, with the health routes there or on `ADMIN_PORT`. Returns the address for
     /// traffic; both are also logged.
     pub async fn listen(&self, router: Router) -> Result<SocketAddr, Failure> {
-        let http = &self.settings.http;
+        let settings = &self.settings.http;
         let admin = admin_router(self.health.clone(), self.readiness.clone(), self.metrics.clone());
-        let listener = bind("PORT", (http.host, http.port).into()).await?;
-        let admin_listener = match http.admin_port {
-            Some(port) => Some(bind("ADMIN_PORT", (http.host, port).into()).await?),
+        let listener = bind("PORT", (settings.host, settings.port).into()).await?;
+        let admin_listener = match settings.admin_port {
+            Some(port) => Some(bind("ADMIN_PORT", (settings.host, port).into()).await?),
             None => None,
         };
         self.health.probed().await;
@@ -153,13 +160,13 @@ impl Service {
         let router = match admin_listener {
             Some(admin_listener) => {
                 tracing::info!(address = %admin_listener.local_addr()?, "listening for health and metrics");
-                http::serve(admin_listener, admin, self.tasks.shutdown().clone(), &self.tasks);
+                http::serve(admin_listener, admin, &self.http);
                 router
             }
             None => router.merge(admin),
         };
         tracing::info!(%address, role = self.settings.role.as_str(), "listening");
-        http::serve(listener, router, self.tasks.shutdown().clone(), &self.tasks);
+        http::serve(listener, router, &self.http);
         Ok(address)
     }
 
@@ -169,6 +176,7 @@ impl Service {
         tokio::select! {
             () = self.stop.requested() => {}
             () = self.tasks.shutdown().requested() => {}
+            () = self.http.shutdown().requested() => {}
         }
         self.readiness.drain();
     }

@@ -62,6 +62,8 @@ const LOCK: &str = "UPDATE refresh_families SET expires_at = expires_at
 const USE: &str = "UPDATE refresh_tokens SET used_at = $2
     WHERE token_hash = $1 AND used_at IS NULL AND expires_at > $2";
 const WAS_USED: &str = "SELECT used_at FROM refresh_tokens WHERE token_hash = $1 AND used_at IS NOT NULL";
+const OWNER: &str = "SELECT f.user_id FROM refresh_tokens t JOIN refresh_families f ON f.family = t.family
+    WHERE t.token_hash = $1";
 const PROLONG: &str = "UPDATE refresh_families SET expires_at = $2 WHERE family = $1";
 const END: &str = "DELETE FROM refresh_families WHERE family = $1";
 const END_OF: &str = "DELETE FROM refresh_families
@@ -79,6 +81,13 @@ impl Store {
         run!(tx.conn, NEW_FAMILY, new.family, new.user.0, new.expires_at.0)?;
         run!(tx.conn, NEW_TOKEN, hash, new.family, new.created_at.0, new.expires_at.0)?;
         tx.commit().await
+    }
+
+    /// Whose token it is, used or not; `None` when it is unknown.
+    pub async fn refresh_owner(&self, hash: &[u8; 32]) -> Result<Option<UserId>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Option<(Uuid,)> = on!(conn, c => sqlx::query_as(OWNER).bind(hash.as_slice()).fetch_optional(c))?;
+        Ok(found.map(|(user,)| UserId(user)))
     }
 
     /// Uses the token `old` and stores `next` in its place.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -24,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{Counter, Histogram};
+use crate::{Counter, Histogram, unread};
 
 /// Connections that speak HTTP at one time; a socket that was upgraded no longer counts.
 const CONNECTIONS: usize = 16_384;
@@ -33,23 +32,19 @@ const HEADER_READ_LIMIT: Duration = Duration::from_secs(10);
 /// A request's line and headers together.
 const HEADER_BYTES: usize = 64 * 1024;
 /// How long a request may still run after the stop.
-const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(5);
+pub const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// What a peer does not take from us in this time ends its connection, upgraded or not.
+const UNREAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `shutdown`; then open requests are finished. Handlers get
-/// the peer's address as `ConnectInfo<SocketAddr>`.
-pub fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, tasks: &Tasks) {
+/// Serves `router` on `listener` until `tasks` are told to end; then open requests are finished.
+/// Handlers get the peer's address as `ConnectInfo<SocketAddr>`.
+pub fn serve(listener: TcpListener, router: Router, tasks: &Tasks) {
     let router = router
         .layer(middleware::from_fn(measure))
         .layer(CatchPanicLayer::custom(answer_panic as fn(Box<dyn Any + Send>) -> Response));
-    let accepting = accept_until(listener, router, shutdown, tasks.clone());
-    let end = tasks.shutdown().clone();
-    tasks.own("http", async move {
-        accepting.await;
-        // Ending before the service does would count as a failure.
-        end.requested().await;
-    });
+    tasks.own("http", accept_until(listener, router, tasks.shutdown().clone(), tasks.clone()));
 }
 
 async fn accept_until(listener: TcpListener, router: Router, shutdown: Shutdown, tasks: Tasks) {
@@ -88,7 +83,7 @@ async fn connection(
     router: Router,
     shutdown: Shutdown,
 ) {
-    if stream.set_nodelay(true).is_err() {
+    if prepare(&stream).is_err() {
         return; // The peer has gone already.
     }
     let service = hyper::service::service_fn(move |request| respond(router.clone(), peer, request));
@@ -110,10 +105,20 @@ async fn connection(
     }
 }
 
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Neither HTTP nor WebSocket notices by itself that nobody reads.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_LIMIT))?;
+    Ok(())
+}
+
 async fn respond(router: Router, peer: SocketAddr, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let mut request = request.map(Body::new);
+    let (mut request, unread) = unread::watch(request);
     request.extensions_mut().insert(ConnectInfo(peer));
-    router.oneshot(request).await
+    let response = router.oneshot(request).await;
+    unread.discard().await;
+    response
 }
 
 async fn measure(route: Option<MatchedPath>, request: Request, next: Next) -> Response {

@@ -89,6 +89,7 @@ pub(crate) struct Session {
     responses((status = 201, body = Session), (status = 409, description = "The e-mail address is taken.")))]
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
+    ClientAddress(address): ClientAddress,
     Body(wanted): Body<Registration>,
 ) -> Answer<(StatusCode, Json<Session>)> {
     let email = normalise_email(&wanted.email)?;
@@ -96,11 +97,15 @@ pub(crate) async fn register(
     check_name("firstName", &wanted.first_name)?;
     check_name("lastName", &wanted.last_name)?;
     wanted.phone.as_deref().map_or(Ok(()), check_phone)?;
+    let now_us = app.clock.monotonic_us();
+    app.logins.check(address, &email, now_us).map_err(Refusal::rate_limited)?;
     // Saves the hash; two who ask at once are told apart by the store.
     if app.store.credentials(&email).await?.is_some() {
+        app.logins.failed(address, &email, now_us);
         let taken = Refusal::new(Code::Conflict, "email is taken already");
         return Err(Refusal { field: Some("email".to_owned()), ..taken }.into());
     }
+    let place = app.logins.place(address).ok_or_else(|| Refusal::overloaded(500))?;
     let new = NewUser {
         id: UserId::generate(),
         email,
@@ -110,6 +115,7 @@ pub(crate) async fn register(
         phone: wanted.phone,
         created_at: app.clock.now(),
     };
+    drop(place);
     let user = app.store.create_user(&new).await?;
     Ok((StatusCode::CREATED, Json(begin(&app, user).await?)))
 }
@@ -130,7 +136,9 @@ pub(crate) async fn login(
     app.logins.check(address, &email, now_us).map_err(Refusal::rate_limited)?;
     let known = app.store.credentials(&email).await?;
     let stored = known.as_ref().and_then(|known| known.password_hash.clone());
+    let place = app.logins.place(address).ok_or_else(|| Refusal::overloaded(500))?;
     let is_right = password::verify(wanted.password, stored).await?;
+    drop(place);
     match known {
         Some(known) if is_right && known.blocked => Err(caller::blocked().into()),
         Some(known) if is_right => Ok(Json(begin(&app, known.user).await?)),
@@ -149,23 +157,25 @@ pub(crate) async fn refresh(State(app): State<Arc<App>>, Body(shown): Body<Refre
         return Err(Refusal::invalid("refreshToken", "is required").into());
     }
     let now = app.clock.now();
-    let (token, hash) = refresh::generate();
-    let next = NextRefresh { hash, expires_at: now.plus(app.settings.refresh_lifetime) };
-    let rotation = app.store.rotate(&refresh::hash(&shown.refresh_token), &next, now).await?;
     let void = || Refusal::unauthenticated("the refresh token is not valid");
-    let user = match rotation {
-        Rotation::Rotated { user, .. } => user,
+    // All that is read is read before: a failure after the rotation would make the client come back
+    // with a token that is used up, and that ends its session.
+    let hash = refresh::hash(&shown.refresh_token);
+    let owner = app.store.refresh_owner(&hash).await?.ok_or_else(void)?;
+    let (account, user) = tokio::try_join!(app.store.account(owner), app.store.user(owner))?;
+    let (Some(account), Some(user)) = (account, user) else { return Err(void().into()) };
+    if account.blocked {
+        return Err(caller::blocked().into());
+    }
+    let (token, next) = refresh::generate();
+    let next = NextRefresh { hash: next, expires_at: now.plus(app.settings.refresh_lifetime) };
+    match app.store.rotate(&hash, &next, now).await? {
+        Rotation::Rotated { .. } => Ok(Json(session(&app, user, token, now))),
         Rotation::Reused { user } => {
-            tracing::warn!(%user, "a refresh token was used twice; its sessions ended");
-            return Err(void().into());
+            tracing::warn!(%user, "a refresh token was used twice; its session ended");
+            Err(void().into())
         }
-        Rotation::Unknown => return Err(void().into()),
-    };
-    let (account, user) = tokio::try_join!(app.store.account(user), app.store.user(user))?;
-    match (account, user) {
-        (Some(account), _) if account.blocked => Err(caller::blocked().into()),
-        (Some(_), Some(user)) => Ok(Json(session(&app, user, token, now))),
-        _ => Err(void().into()),
+        Rotation::Unknown => Err(void().into()),
     }
 }
 

@@ -44,7 +44,7 @@ async fn after_some_wrong_passwords_one_has_to_wait() {
     let wait_ms = limited.body["retryAfterMs"].as_u64().expect("milliseconds");
     assert!((1..=20_000).contains(&wait_ms), "{wait_ms}");
     assert_eq!(limited.header("retry-after"), wait_ms.div_ceil(1000).to_string());
-    login(&world, "192.0.2.1", None, "bob", "correct horse").await.refused(429, "RATE_LIMITED", "");
+    assert_eq!(login(&world, "192.0.2.1", None, "bob", "correct horse").await.status, StatusCode::OK);
     assert_eq!(login(&world, "192.0.2.2", None, "ann", "correct horse").await.status, StatusCode::OK);
     world.engine.clock.shift(wait_ms as i64 + 1);
     assert_eq!(login(&world, "192.0.2.1", None, "ann", "correct horse").await.status, StatusCode::OK);

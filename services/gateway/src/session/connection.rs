@@ -11,7 +11,6 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::codec::Dialect;
 use crate::handle::{Handle, Signal};
-use crate::outbox::Kind;
 use crate::transport::socketio::engine;
 use crate::transport::{Frame, Gone, Link, Received};
 
@@ -63,7 +62,7 @@ impl<L: Link> Connection<L> {
             if signal != Signal::Ping {
                 return Poll::Ready(Step::Signal(signal));
             }
-            self.ping();
+            self.ping_due = true;
         }
         if may_read && let Poll::Ready(received) = self.link.poll_receive(cx) {
             self.handle.heard();
@@ -88,7 +87,7 @@ impl<L: Link> Connection<L> {
                 return Poll::Pending;
             }
             let Some(frame) = self.next_frame() else { break };
-            self.link.send(frame)?;
+            self.link.send(frame);
             self.unflushed = true;
             if counts_as_life {
                 // A client that is not read on cannot say otherwise that it is there.
@@ -106,16 +105,17 @@ impl<L: Link> Connection<L> {
 
     fn next_frame(&mut self) -> Option<Frame> {
         if std::mem::take(&mut self.ping_due) {
-            return Some(Frame::Ping);
+            return Some(self.ping());
         }
         self.handle.pop().map(Frame::Text)
     }
 
-    /// Asks whether the client is there, in the way of its dialect.
-    fn ping(&mut self) {
+    /// The question whether the client is there, in the way of its dialect. It goes before all that
+    /// waits: a client on a slow line would get it too late to answer in time.
+    fn ping(&self) -> Frame {
         match self.handle.dialect {
-            Dialect::Native => self.ping_due = true,
-            Dialect::SocketIo => self.handle.push(Utf8Bytes::from_static(engine::PING), Kind::Answer),
+            Dialect::Native => Frame::Ping,
+            Dialect::SocketIo => Frame::Text(Utf8Bytes::from_static(engine::PING)),
         }
     }
 
@@ -132,7 +132,7 @@ impl<L: Link> Connection<L> {
     pub(crate) async fn send_last(&mut self, texts: Vec<Utf8Bytes>) -> Result<(), Gone> {
         for text in texts {
             std::future::poll_fn(|cx| self.link.poll_ready(cx)).await?;
-            self.link.send(Frame::Text(text))?;
+            self.link.send(Frame::Text(text));
         }
         std::future::poll_fn(|cx| self.link.poll_flush(cx)).await
     }

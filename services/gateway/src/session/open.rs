@@ -27,8 +27,9 @@ use crate::shared::Shared;
 use crate::transport::socketio::{self, Said};
 use crate::transport::{Link, Received};
 
-/// Commands refused for their rate in a row before the client is shown the door.
-const FLOOD: u32 = 500;
+/// By so many the commands refused for their rate may outnumber those that were taken, before the
+/// client is shown the door.
+const FLOOD: u32 = 2_000;
 
 type Confirmed = (Option<FrameId>, Result<wire::Queued, Refusal>);
 /// Waits for confirms; boxed and there only while something waits, because most sessions are idle.
@@ -46,7 +47,7 @@ pub(crate) struct Open {
     /// The one command that looks something up.
     preparing: Option<(Option<FrameId>, BoxFuture<'static, Outcome>)>,
     confirms: Confirms,
-    refused_in_row: u32,
+    flood: u32,
     leaving: Option<CloseCode>,
 }
 
@@ -72,7 +73,7 @@ impl Open {
             arrival: Some(Box::pin(arrival)),
             preparing: None,
             confirms: None,
-            refused_in_row: 0,
+            flood: 0,
             leaving: None,
         }
     }
@@ -116,7 +117,11 @@ impl Open {
             return Poll::Ready(Next::Prepared(id, outcome));
         }
         let may_read = self.may_read();
-        connection.poll_step(cx, may_read).map(Next::Step)
+        match connection.poll_step(cx, may_read) {
+            // What was sent just now made room: what came meanwhile would wait for the next ping.
+            Poll::Pending if !may_read && self.may_read() => connection.poll_step(cx, true).map(Next::Step),
+            step => step.map(Next::Step),
+        }
     }
 
     fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Poll<Confirmed> {
@@ -183,7 +188,7 @@ impl Open {
                 Ok(Said::Connect(connect)) if connect.namespace != socketio::NAMESPACE => {
                     let refusal = socketio::refuse_namespace(&connect.namespace);
                     self.caller.handle.push(refusal, Kind::Answer);
-                    ControlFlow::Continue(())
+                    self.flooded()
                 }
                 Ok(Said::Connect(_) | Said::Nothing) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(End::Close(CloseCode::BadFrame)),
@@ -195,10 +200,7 @@ impl Open {
     fn take(&mut self, frame: ClientFrame) -> ControlFlow<End> {
         let ClientFrame { id, command } = frame;
         if let Err(refusal) = self.caller.shared.intake.allow(self.caller.user) {
-            self.refused_in_row += 1;
-            if self.refused_in_row >= FLOOD {
-                return ControlFlow::Break(End::Close(CloseCode::Flooding));
-            }
+            self.flooded()?;
             let refusal = match &command {
                 Ok(Command::MessageSend(send)) => refusal.of(&send.client_msg_id),
                 _ => refusal,
@@ -206,7 +208,7 @@ impl Open {
             self.refuse(id, refusal);
             return ControlFlow::Continue(());
         }
-        self.refused_in_row = 0;
+        self.flood = self.flood.saturating_sub(1);
         match command {
             Ok(command) => {
                 let outcome = commands::start(&self.caller, command);
@@ -215,6 +217,12 @@ impl Open {
             Err(refusal) => self.refuse(id, refusal),
         }
         ControlFlow::Continue(())
+    }
+
+    /// Counts something that was answered with a refusal only.
+    fn flooded(&mut self) -> ControlFlow<End> {
+        self.flood += 1;
+        if self.flood < FLOOD { ControlFlow::Continue(()) } else { ControlFlow::Break(End::Close(CloseCode::Flooding)) }
     }
 
     fn settle(&mut self, id: Option<FrameId>, outcome: Outcome) {

@@ -100,7 +100,8 @@ impl Unauthenticated {
     }
 
     /// A candidate was not let in: a native client is closed, a Socket.IO client may try again
-    /// unless it was known already who it is.
+    /// unless it was known already who it is. When it is no fault of the client's, the transport of
+    /// Socket.IO closes without a word: after `connect_error` the stock client stays away for good.
     pub(crate) fn refused<L: Link>(
         &mut self,
         shared: &Shared,
@@ -113,6 +114,9 @@ impl Unauthenticated {
             if let Some(id) = id {
                 connection.handle.answer(&id, &Ack::Refusal(failure.refusal.into()));
             }
+            return Err(End::Close(failure.close));
+        }
+        if !failure.close.is_final() {
             return Err(End::Close(failure.close));
         }
         let by_ms = shared.wheel.now_ms() + super::auth_within_ms(self.dialect);

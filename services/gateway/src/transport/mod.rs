@@ -3,6 +3,7 @@
 //! A transport knows nothing of users, rooms and commands. The invariant: a session is the same
 //! over every transport; whatever differs is said by [`Link`] or by the dialect.
 
+mod frames;
 mod request;
 pub(crate) mod socketio;
 mod upgrade;
@@ -55,7 +56,7 @@ pub(crate) trait Link: Send + Unpin {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 
     /// Takes a frame; it may wait until the next flush.
-    fn send(&mut self, frame: Frame) -> Result<(), Gone>;
+    fn send(&mut self, frame: Frame);
 
     /// Ready when everything sent has left this process.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;

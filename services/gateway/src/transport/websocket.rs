@@ -1,27 +1,31 @@
 //! A link over one WebSocket (RFC 6455), small while idle.
 //!
-//! Knows no dialect. The invariant: an idle socket holds no more than its read buffer, and what a
-//! client sends is bounded before it is read.
+//! Knows no dialect. tungstenite reads, and writes what the protocol itself asks for: pongs and the
+//! close. What we have to say leaves by `Frames`. The invariant: the two never write into each
+//! other's frames, and what a client sends is bounded before it is read.
 
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use domain::limits::FRAME_BYTES;
 use futures_util::{Sink as _, SinkExt as _, Stream as _};
 use protocol::CloseCode;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::frames::Frames;
 use super::{Frame, Gone, Link, Received};
 
-/// What one read takes at most; this much memory every idle socket holds.
-const READ_BYTES: usize = 2048;
-/// What is gathered before it is written.
-const WRITE_BYTES: usize = 4096;
+/// What one read takes at most; this much memory every idle socket holds. A larger frame makes the
+/// buffer grow to its size.
+const READ_BYTES: usize = 1024;
+/// Pongs that may wait for a client that does not read; of more only the last one counts.
+const PONG_BYTES: usize = 512;
 /// How long a goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 /// What a client may still send during the goodbye before it is cut off.
@@ -30,7 +34,20 @@ const GOODBYE_BYTES: usize = 32 * 1024 * 1024;
 /// A WebSocket whose handshake is done.
 pub(crate) struct WebSocket<S> {
     /// Boxed, because it passes through several phases and each of them would keep room for it.
-    stream: Box<WebSocketStream<S>>,
+    inner: Box<Inner<S>>,
+}
+
+struct Inner<S> {
+    stream: WebSocketStream<Gate<S>>,
+    frames: Frames,
+    /// tungstenite may have a pong or a close to write.
+    owes: bool,
+}
+
+/// The socket as tungstenite sees it: it takes nothing while a frame of ours has left in part.
+struct Gate<S> {
+    io: S,
+    is_shut: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
@@ -38,19 +55,25 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
     pub(crate) async fn new(io: S, read: Bytes) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
-            .write_buffer_size(WRITE_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(PONG_BYTES)
             .max_message_size(Some(FRAME_BYTES))
             .max_frame_size(Some(FRAME_BYTES));
-        let stream = WebSocketStream::from_partially_read(io, read.into(), Role::Server, Some(config)).await;
-        Self { stream: Box::new(stream) }
+        let gate = Gate { io, is_shut: false };
+        // A copy, because `read` would bring the whole buffer of the HTTP server along.
+        let stream = WebSocketStream::from_partially_read(gate, read.to_vec(), Role::Server, Some(config)).await;
+        Self { inner: Box::new(Inner { stream, frames: Frames::default(), owes: false }) }
     }
 
     async fn say_goodbye(mut self, code: CloseCode) {
-        let frame = CloseFrame { code: code.number().into(), reason: code.reason().into() };
-        if self.stream.send(Message::Close(Some(frame))).await.is_err() {
+        if std::future::poll_fn(|cx| self.inner.poll_write(cx)).await.is_err() {
             return;
         }
-        let mut io = self.stream.into_inner();
+        let frame = CloseFrame { code: code.number().into(), reason: code.reason().into() };
+        // If the client has said goodbye itself, its own code goes back with the flush.
+        let _ = self.inner.stream.send(Message::Close(Some(frame))).await;
+        let _ = self.inner.stream.flush().await;
+        let io = &mut self.inner.stream.get_mut().io;
         if io.shutdown().await.is_err() {
             return;
         }
@@ -66,36 +89,82 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Inner<S> {
+    /// Writes all that waits, tungstenite's part at the end of a frame of ours.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.frames.is_midway() {
+            ready!(self.poll_write_frames(cx))?;
+        }
+        if self.owes {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(|_| Gone)?;
+            self.owes = false;
+        }
+        self.poll_write_frames(cx)
+    }
+
+    fn poll_write_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let gate = self.stream.get_mut();
+        let written = self.frames.poll_write(&mut gate.io, cx);
+        gate.is_shut = self.frames.is_midway();
+        written.map_err(|_| Gone)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for WebSocket<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        Pin::new(&mut *self.stream).poll_next(cx).map(|next| match next {
+        let inner = &mut *self.inner;
+        Pin::new(&mut inner.stream).poll_next(cx).map(|next| match next {
             Some(Ok(Message::Text(text))) => Received::Text(text),
             Some(Ok(Message::Binary(data))) => Received::Binary(data),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Alive,
+            Some(Ok(Message::Ping(_))) => {
+                inner.owes = true;
+                Received::Alive
+            }
+            Some(Ok(Message::Pong(_))) => Received::Alive,
             Some(Ok(Message::Close(_) | Message::Frame(_))) | None => Received::Gone,
             Some(Err(error)) => fault(&error).map_or(Received::Gone, Received::Broken),
         })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        Pin::new(&mut *self.stream).poll_ready(cx).map_err(|_| Gone)
+        if self.inner.frames.is_full() { self.inner.poll_write(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    fn send(&mut self, frame: Frame) -> Result<(), Gone> {
-        let message = match frame {
-            Frame::Text(text) => Message::Text(text),
-            Frame::Ping => Message::Ping(Bytes::new()),
-        };
-        Pin::new(&mut *self.stream).start_send(message).map_err(|_| Gone)
+    fn send(&mut self, frame: Frame) {
+        match frame {
+            Frame::Text(text) => self.inner.frames.text(text),
+            Frame::Ping => self.inner.frames.ping(),
+        }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        Pin::new(&mut *self.stream).poll_flush(cx).map_err(|_| Gone)
+        self.inner.poll_write(cx)
     }
 
     async fn close(self, code: CloseCode) {
         // Over the time it is cut off.
         let _ = tokio::time::timeout(GOODBYE_LIMIT, self.say_goodbye(code)).await;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+    /// While it is shut, whoever writes the rest of our frame is woken, and that is the same task.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_shut { Poll::Pending } else { Pin::new(&mut self.io).poll_write(cx, bytes) }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -152,7 +152,7 @@ async fn start_gateway(settings: &Arc<Settings>, engine: &Engine, tasks: &Tasks)
     let gateway = Gateway::start(parts);
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
-    http::serve(listener, gateway.router(), tasks.shutdown().clone(), tasks);
+    http::serve(listener, gateway.router(), tasks);
     (gateway, base)
 }
 

@@ -23,8 +23,8 @@ impl Server {
     pub(crate) async fn start_with(router: Router, tasks: Tasks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let shutdown = tasks.shutdown().child();
-        telemetry::http::serve(listener, router, shutdown.clone(), &tasks);
+        let shutdown = tasks.shutdown().clone();
+        telemetry::http::serve(listener, router, &tasks);
         Self { address, shutdown, tasks }
     }
 

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::{CloseCode, EventData, wire};
-use runtime::backoff::jittered;
 
 use crate::handle::Handle;
 use crate::outbox::Kind;
@@ -16,8 +15,11 @@ use crate::shared::Shared;
 
 /// How long taking leave may take altogether.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// Over how long clients are asked to spread their coming back, at most.
-const RETURN_WITHIN: Duration = Duration::from_secs(5);
+/// Over how long clients are asked to spread their coming back.
+const RETURN_WITHIN_MS: u64 = 5_000;
+/// How long the connections stay after `/readyz` has said that the service stops: no new ones are
+/// sent here meanwhile.
+const STAY: Duration = Duration::from_secs(1);
 /// Over how long the connections are closed.
 const CLOSE_OVER: Duration = Duration::from_secs(2);
 const CLOSE_STEPS: u32 = 20;
@@ -30,6 +32,9 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
         let handles = shared.wheel.handles();
         tracing::info!(connections = handles.len(), "taking leave of all clients");
         handles.iter().for_each(warn);
+        if !handles.is_empty() {
+            tokio::time::sleep(STAY).await;
+        }
         close(&handles).await;
         while shared.live.load(Ordering::SeqCst) > 0 {
             // Whoever slipped in while the door was being shut.
@@ -46,10 +51,16 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
 
 fn warn(handle: &Arc<Handle>) {
     if handle.is_ready() {
-        let retry_after_ms = jittered(RETURN_WITHIN).as_millis() as i64;
-        let warning = EventData::ServerDraining(wire::ServerDraining { retry_after_ms });
+        let warning = EventData::ServerDraining(wire::ServerDraining { retry_after_ms: retry_after_ms(handle.key) });
         handle.push(handle.dialect.event(&warning), Kind::Answer);
     }
+}
+
+/// When a client is to come back: for one connection always the same, for all together spread.
+pub(crate) fn retry_after_ms(key: u64) -> i64 {
+    // Fibonacci hashing: neighbours lie far apart.
+    let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (spread * RETURN_WITHIN_MS >> 32) as i64 + 1
 }
 
 /// Closes a few at a time, so that not all come back at once.
@@ -62,5 +73,21 @@ async fn close(handles: &[Arc<Handle>]) {
         if handles.len() > share {
             tokio::time::sleep(CLOSE_OVER / CLOSE_STEPS).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_spread_over_the_whole_time() {
+        let mut buckets = [0; 10];
+        for key in 0..1000 {
+            let wait_ms = retry_after_ms(key);
+            assert!((1..=RETURN_WITHIN_MS as i64).contains(&wait_ms));
+            buckets[((wait_ms - 1) as usize * 10 / RETURN_WITHIN_MS as usize).min(9)] += 1;
+        }
+        assert!(buckets.iter().all(|count| (80..=120).contains(count)), "{buckets:?}");
     }
 }

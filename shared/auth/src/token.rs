@@ -76,6 +76,9 @@ struct Presented {
     nbf: Option<f64>,
 }
 
+/// How far an issuer's clock may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
 impl Tokens {
     /// Tokens signed with `secret`'s bytes that live for `lifetime`.
     pub fn new(secret: &SecretString, lifetime: Duration) -> Self {
@@ -124,7 +127,9 @@ impl Presented {
         let expires_at = moment(self.exp).ok_or(TokenError::Invalid)?;
         let iat = self.iat.map(|iat| moment(iat).ok_or(TokenError::Invalid)).transpose()?;
         let not_before = self.nbf.map(|nbf| moment(nbf).ok_or(TokenError::Invalid)).transpose()?;
-        if not_before.is_some_and(|nbf| now < nbf) {
+        // A token from the future would outlive every sign-out until then.
+        let is_early = iat.is_some_and(|iat| iat > now.plus(CLOCK_SKEW)) || not_before.is_some_and(|nbf| now < nbf);
+        if is_early {
             return Err(TokenError::Invalid);
         }
         if now >= expires_at {

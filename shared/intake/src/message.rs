@@ -44,6 +44,14 @@ fn check_attachment(attachment: &wire::Attachment) -> Result<(), Invalid> {
     if attachment.url.trim().is_empty() {
         return Err(Invalid::new(field, "need a url each"));
     }
+    if is_script(&attachment.url) {
+        return Err(Invalid::new(field, "hold a url that is no address of a file"));
+    }
+    let numbers = [attachment.size_bytes, attachment.duration_ms];
+    let sizes = [attachment.width, attachment.height];
+    if numbers.into_iter().flatten().any(i64::is_negative) || sizes.into_iter().flatten().any(i32::is_negative) {
+        return Err(Invalid::new(field, "hold a negative number"));
+    }
     for (text, most) in lengths {
         let Some(text) = text else { continue };
         if text.chars().count() > most {
@@ -52,6 +60,12 @@ fn check_attachment(attachment: &wire::Attachment) -> Result<(), Invalid> {
         check_text(field, text, false)?;
     }
     Ok(())
+}
+
+/// True for what a browser would run instead of loading it.
+fn is_script(url: &str) -> bool {
+    let scheme = url.trim_start().split(':').next().unwrap_or_default();
+    ["javascript", "vbscript", "data"].iter().any(|bad| scheme.eq_ignore_ascii_case(bad))
 }
 
 impl Intake {
@@ -126,12 +140,13 @@ impl Intake {
         Ok(self.submit(actor, JobId::generate(), room, Change::MessageReact(react), queued(None, id)))
     }
 
-    /// The message if it is stored already. One that is not may still be on its way; one that is
-    /// elsewhere or gone is refused.
+    /// The message if it is stored already. One that is not may still be on its way; one that was
+    /// taken back is refused. One of another room is treated as one that is nowhere: ids can be
+    /// computed, and whoever is no member there must not learn that it exists.
     async fn known_target(&self, room: RoomId, id: MessageId) -> Result<Option<MessageRow>, Refusal> {
         let row = self.store().message(id).await.map_err(|error| store_refusal(&error))?;
-        match row {
-            Some(row) if row.room != room || row.deleted_at.is_some() => Err(Refusal::not_found("message")),
+        match row.filter(|row| row.room == room) {
+            Some(row) if row.deleted_at.is_some() => Err(Refusal::not_found("message")),
             row => Ok(row),
         }
     }
@@ -172,7 +187,15 @@ mod tests {
             (wire::MessageSend { mentions: vec![send().room_id; 51], ..send() }, "mentions"),
             (wire::MessageSend { attachments: vec![wire::Attachment::default()], ..send() }, "attachments"),
         ];
-        for (message, field) in bad {
+        let attachment = |url: &str| wire::Attachment { url: url.into(), ..Default::default() };
+        let attached = |it| (wire::MessageSend { attachments: vec![it], ..send() }, "attachments");
+        let bad_attachments = [
+            attached(attachment(" JavaScript:alert(1)")),
+            attached(attachment("data:text/html,x")),
+            attached(wire::Attachment { size_bytes: Some(-1), ..attachment("https://a.example/x") }),
+            attached(wire::Attachment { width: Some(-1), ..attachment("https://a.example/x") }),
+        ];
+        for (message, field) in bad.into_iter().chain(bad_attachments) {
             let refusal = check(&message).expect_err(field);
             assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some(field)));
             assert_eq!(refusal.client_msg_id.as_deref(), Some("m1"));

@@ -1,5 +1,10 @@
 //! What clients ask for: a frame's id and its command.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::de::IgnoredAny;
+
 use crate::wire::{self, client_frame};
 use crate::{Code, Refusal, json};
 
@@ -57,12 +62,33 @@ pub fn from_json(name: &str, data: Option<&str>) -> Result<Command, Refusal> {
         "message.read" => Command::MessageRead(json::read(data)?),
         "room.join" => Command::RoomJoin(json::read(data)?),
         "room.leave" => Command::RoomLeave(json::read(data)?),
-        "sync" => Command::Sync(json::read(data)?),
-        "typing" => Command::Typing(json::read(data)?),
+        "sync" => {
+            let sync: wire::Sync = json::read(data)?;
+            check_given(data, "rooms", !sync.rooms.is_empty())?;
+            Command::Sync(sync)
+        }
+        "typing" => {
+            let typing: wire::SetTyping = json::read(data)?;
+            check_given(data, "isTyping", typing.is_typing)?;
+            Command::Typing(typing)
+        }
         "presence.set" => Command::PresenceSet(json::read(data)?),
-        "presence.query" => Command::PresenceQuery(json::read(data)?),
+        "presence.query" => {
+            let query: wire::PresenceQuery = json::read(data)?;
+            check_given(data, "userIds", !query.user_ids.is_empty())?;
+            Command::PresenceQuery(query)
+        }
         other => return Err(Refusal::unknown_event(other)),
     })
+}
+
+/// Refuses data without a field that has no value of its own for "absent". What is not empty is there.
+fn check_given(data: &str, field: &'static str, is_there: bool) -> Result<(), Refusal> {
+    let is_given = || {
+        let fields: Result<HashMap<Cow<'_, str>, IgnoredAny>, _> = serde_json::from_str(data);
+        fields.is_ok_and(|fields| fields.contains_key(field))
+    };
+    if is_there || is_given() { Ok(()) } else { Err(Refusal::invalid(field, "is required")) }
 }
 
 /// Names the refused message, if its own name at least can be read.
@@ -114,6 +140,20 @@ mod tests {
     fn unknown_fields_are_ignored_and_null_options_are_absent() {
         let command = from_json("message.send", Some(r#"{"content":"x","replyTo":null,"new":{"a":[1]}}"#));
         assert!(matches!(command, Ok(Command::MessageSend(send)) if send.content == "x" && send.reply_to.is_none()));
+    }
+
+    #[test]
+    fn what_is_required_must_be_given_and_may_be_empty() {
+        let refused = [("typing", "isTyping"), ("sync", "rooms"), ("presence.query", "userIds")];
+        for (event, field) in refused {
+            let refusal = from_json(event, Some(r#"{"roomId":"r"}"#)).expect_err(event);
+            assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some(field)));
+        }
+        for (event, data) in
+            [("typing", r#"{"isTyping":false}"#), ("sync", r#"{"rooms":[]}"#), ("presence.query", r#"{"userIds":[]}"#)]
+        {
+            assert!(from_json(event, Some(data)).is_ok(), "{event}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What libraries say too loudly: the broker's client logs returned messages with their bytes, the
 /// database's each notice. A filter that names them says otherwise.
-const QUIET: &str = "lapin=error,sqlx=warn";
+const QUIET: &str = "lapin=off,sqlx=warn,hyper=info,hyper_util=info,tungstenite=info,tokio_tungstenite=info";
 
 /// Starts the logs of this process; the first call counts.
 pub fn init(settings: &LogSettings) {

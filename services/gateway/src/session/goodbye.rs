@@ -11,6 +11,7 @@ use telemetry::Counter;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::codec::Dialect;
+use crate::drain;
 use crate::presence;
 use crate::session::connection::{Connection, End};
 use crate::session::open::Arrival;
@@ -23,7 +24,7 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 const SLOW_LAST_WORDS_LIMIT: Duration = Duration::from_secs(20);
 /// How long a Socket.IO client that was sent away may take to close its transport itself.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-/// When to come back to a server that closes for its own reasons, milliseconds.
+/// When to come back after a connection that was closed for what the client did, milliseconds.
 const RETRY_AFTER_MS: i64 = 1000;
 
 /// Ends a connection.
@@ -74,18 +75,22 @@ fn last_words<L: Link>(connection: &Connection<L>, code: CloseCode) -> Vec<Utf8B
     if handle.dialect != Dialect::SocketIo || !handle.is_ready() || code == CloseCode::Normal {
         return Vec::new();
     }
-    let error = handle.dialect.event(&EventData::Error(error(code)));
+    let error = handle.dialect.event(&EventData::Error(error(code, handle.key)));
     if code.is_final() { vec![error, Utf8Bytes::from_static(socketio::DISCONNECT)] } else { vec![error] }
 }
 
-fn error(code: CloseCode) -> wire::Refusal {
-    let comes_back = matches!(code, CloseCode::Draining | CloseCode::TooSlow | CloseCode::Flooding);
+fn error(code: CloseCode, key: u64) -> wire::Refusal {
+    let retry_after_ms = match code {
+        CloseCode::Draining => Some(drain::retry_after_ms(key)),
+        CloseCode::TooSlow | CloseCode::Flooding => Some(RETRY_AFTER_MS),
+        _ => None,
+    };
     wire::Refusal {
         status: "REJECTED".to_owned(),
         code: code.reason().to_owned(),
         message: "the connection is closed".to_owned(),
         field: None,
-        retry_after_ms: comes_back.then_some(RETRY_AFTER_MS),
+        retry_after_ms,
         client_msg_id: None,
         close_code: Some(i32::from(code.number())),
     }

@@ -176,9 +176,10 @@ impl Unauthenticated {
             Ok(Said::Connect(Connect { namespace, .. })) if namespace != socketio::NAMESPACE => {
                 Verdict::NoNamespace(namespace)
             }
-            Ok(Said::Connect(Connect { auth, .. })) => {
+            Ok(Said::Connect(Connect { auth: Ok(auth), .. })) => {
                 self.judge_credentials(auth.token.as_deref(), auth.device_id.as_deref(), None)
             }
+            Ok(Said::Connect(Connect { auth: Err(refusal), .. })) => Verdict::Refuse(None, refusal),
             Ok(Said::Leave) => Verdict::End(End::Gone),
             Ok(Said::Nothing) => Verdict::Ignore,
             Ok(Said::Frame(_)) | Err(_) => Verdict::End(End::Close(CloseCode::BadFrame)),

@@ -40,6 +40,8 @@ pub(crate) enum Accepted {
 pub(crate) enum Refused {
     /// Not a WebSocket handshake at all.
     NotAnUpgrade,
+    /// One of another version of the protocol.
+    OtherVersion,
     /// A malformed one.
     BadHandshake,
     /// None of the subprotocols offered is spoken here.
@@ -57,6 +59,7 @@ impl Refused {
     pub(crate) fn into_response(self) -> Response {
         let (status, words) = match self {
             Self::NotAnUpgrade => (StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket only"),
+            Self::OtherVersion => (StatusCode::UPGRADE_REQUIRED, "this address speaks version 13 of WebSocket"),
             Self::BadHandshake => (StatusCode::BAD_REQUEST, "not a valid WebSocket handshake"),
             Self::UnknownSubprotocol => (StatusCode::BAD_REQUEST, "none of these subprotocols is spoken here"),
             Self::BadQuery => (StatusCode::BAD_REQUEST, "the query holds a malformed parameter"),
@@ -67,6 +70,10 @@ impl Refused {
         let headers = response.headers_mut();
         match self {
             Self::NotAnUpgrade => drop(headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"))),
+            Self::OtherVersion => {
+                drop(headers.insert(header::UPGRADE, HeaderValue::from_static("websocket")));
+                drop(headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+            }
             Self::TooMany | Self::Draining => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => {}
         }
@@ -79,6 +86,10 @@ impl Upgrade {
     pub(crate) fn begin(request: &mut Request, subprotocol: Option<&'static str>) -> Result<Self, Refused> {
         if !request.headers().contains_key(header::UPGRADE) {
             return Err(Refused::NotAnUpgrade);
+        }
+        let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
+        if version.is_some_and(|version| version != "13") {
+            return Err(Refused::OtherVersion);
         }
         let mut response = create_response_with_body(request, Body::empty).map_err(|_| Refused::BadHandshake)?;
         if let Some(name) = subprotocol {

@@ -178,3 +178,103 @@ fn fault(error: &Error) -> Option<CloseCode> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt as _;
+    use tokio::io::DuplexStream;
+
+    type Client = WebSocketStream<DuplexStream>;
+
+    /// A server's link and a client's socket over a pipe that holds `bytes`.
+    async fn pair(bytes: usize) -> (WebSocket<DuplexStream>, Client) {
+        let (here, there) = tokio::io::duplex(bytes);
+        let client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
+        (WebSocket::new(here, Bytes::new()).await, client)
+    }
+
+    /// Reads until the client has gone, sending what waits; the link, and all that came.
+    async fn serve(mut link: WebSocket<DuplexStream>) -> (WebSocket<DuplexStream>, Vec<Received>) {
+        let mut all = Vec::new();
+        loop {
+            let received = std::future::poll_fn(|cx| {
+                if let Poll::Ready(received) = link.poll_receive(cx) {
+                    return Poll::Ready(received);
+                }
+                let _ = link.poll_flush(cx);
+                Poll::Pending
+            });
+            match received.await {
+                Received::Gone => return (link, all),
+                received => all.push(received),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pongs_and_our_frames_leave_whole_through_the_narrowest_pipe() {
+        let (mut link, client) = pair(7).await;
+        let texts: Vec<String> = (0..50).map(|number| format!("{number} ").repeat(number * 10)).collect();
+        for text in &texts {
+            link.send(Frame::Text(text.as_str().into()));
+        }
+        let (mut sink, mut stream) = client.split();
+        let ping = async {
+            for number in 0..20u8 {
+                sink.send(Message::Ping(vec![number; 100].into())).await.expect("sent");
+            }
+            sink
+        };
+        let (mut got, mut pongs) = (Vec::new(), Vec::new());
+        let read = async {
+            while got.len() < texts.len() || pongs.last() != Some(&19) {
+                match stream.next().await {
+                    Some(Ok(Message::Text(text))) => got.push(text.to_string()),
+                    Some(Ok(Message::Pong(data))) => pongs.push(data[0]),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let client = async {
+            let (mut sink, ()) = tokio::join!(ping, read);
+            sink.send(Message::Close(None)).await.expect("sent");
+        };
+        let ((_, received), ()) = tokio::join!(serve(link), client);
+        assert_eq!(received, vec![Received::Alive; 20]);
+        assert_eq!(got, texts);
+        assert!(pongs.is_sorted(), "{pongs:?}");
+    }
+
+    #[tokio::test]
+    async fn who_pings_and_never_reads_costs_no_memory() {
+        let (link, client) = pair(64 * 1024).await;
+        let (mut sink, stream) = client.split();
+        let talk = async {
+            for _ in 0..20_000 {
+                sink.send(Message::Ping(vec![7; 125].into())).await.expect("sent");
+            }
+            sink.send(Message::Close(None)).await.expect("sent");
+        };
+        let ((), (link, received)) = tokio::join!(talk, serve(link));
+        assert_eq!(received.len(), 20_000);
+        let read = stream.filter(|message| std::future::ready(message.as_ref().is_ok_and(Message::is_pong))).count();
+        let (pongs, ()) = tokio::join!(read, link.close(CloseCode::Normal));
+        assert!((1..600).contains(&pongs), "the pipe's fill and a few: {pongs}");
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_answered_with_its_own_code() {
+        let (link, mut client) = pair(1024).await;
+        client.send(Message::Close(Some(CloseFrame { code: 4000.into(), reason: "bye".into() }))).await.expect("sent");
+        let (link, _) = serve(link).await;
+        let answer = async {
+            match client.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => u16::from(frame.code),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (code, ()) = tokio::join!(answer, link.close(CloseCode::Normal));
+        assert_eq!(code, 4000);
+    }
+}

@@ -124,7 +124,7 @@ async fn a_goodbye_of_the_clients_is_answered() {
     let mut socket = Raw::open(&house.base, &format!("/ws?token={}", House::token(ann))).await;
     assert!(socket.text().await.contains("session.ready"));
     socket.socket.close(None).await.expect("said");
-    assert!(matches!(socket.next().await, Some(Message::Close(_)) | None));
+    assert!(matches!(socket.next().await, Some(Message::Close(_))));
     until(|| {
         futures_util::FutureExt::now_or_never(house.engine.realtime.sessions_of(ann))
             .and_then(Result::ok)

@@ -33,7 +33,7 @@ pub(crate) enum Said {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Connect {
     pub(crate) namespace: String,
-    pub(crate) auth: Auth,
+    pub(crate) auth: Result<Auth, Refusal>,
 }
 
 /// The credentials in such a request.
@@ -53,8 +53,7 @@ pub(crate) fn read(text: &str) -> Result<Said, BadPacket> {
     };
     match packet::parse(message)? {
         packet::Packet::Connect { namespace, auth } => {
-            // Credentials of another shape count as none: the refusal says so.
-            let auth = auth.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+            let auth = auth.map_or_else(|| Ok(Auth::default()), json::read);
             Ok(Said::Connect(Connect { namespace: namespace.to_owned(), auth }))
         }
         packet::Packet::Disconnect { namespace } if namespace == NAMESPACE => Ok(Said::Leave),
@@ -136,9 +135,10 @@ mod tests {
             Ok(Said::Connect(connect)) => connect,
             other => panic!("{other:?}"),
         };
-        let auth = connect(r#"40/chat,{"token":"t","deviceId":"d","more":1}"#).auth;
+        let auth = connect(r#"40/chat,{"token":"t","deviceId":"d","more":1}"#).auth.expect("read");
         assert_eq!((auth.token.as_deref(), auth.device_id.as_deref()), (Some("t"), Some("d")));
-        assert_eq!(connect(r#"40/chat,{"token":7}"#).auth, Auth::default());
+        let refusal = connect(r#"40/chat,{"token":"t","deviceId":5}"#).auth.expect_err("refused");
+        assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some("deviceId")));
         assert_eq!(connect("40").namespace, "/");
     }
 

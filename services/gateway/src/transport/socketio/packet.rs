@@ -6,6 +6,9 @@
 use protocol::nesting;
 use serde_json::value::RawValue;
 
+/// A longer name of a namespace breaks the protocol; a shorter one is refused by name.
+const NAMESPACE_BYTES: usize = 1024;
+
 /// A packet from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packet<'a> {
@@ -52,7 +55,7 @@ fn split_namespace(text: &str) -> Result<(&str, &str), BadPacket> {
     }
     let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
     let name = namespace.split('?').next().unwrap_or(namespace);
-    if name.len() > 64 { Err(BadPacket) } else { Ok((name, rest)) }
+    if name.len() > NAMESPACE_BYTES { Err(BadPacket) } else { Ok((name, rest)) }
 }
 
 fn split_id(text: &str) -> Result<(Option<u64>, &str), BadPacket> {

@@ -80,6 +80,20 @@ async fn a_refused_client_is_told_the_code_and_may_try_again() {
 }
 
 #[tokio::test]
+async fn while_the_store_is_away_the_transport_closes_so_that_the_stock_client_comes_back() {
+    let house = House::open().await;
+    let ann = house.user().await;
+    let mut socket = open(&house, PATH).await;
+    house.engine.store.close().await;
+    socket.say(format!(r#"40/chat,{{"token":"{}"}}"#, House::token(ann))).await;
+    // After `connect_error` it would stay away for good.
+    match socket.next().await {
+        Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 4503),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn the_query_may_carry_the_token() {
     let house = House::open().await;
     let ann = house.user().await;

@@ -27,24 +27,18 @@ pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
 pub(crate) async fn arrive(shared: Arc<Shared>, identity: Identity, rooms: Vec<RoomId>) {
     let arriving = async {
         let lease = lease(&shared, &identity);
-        take_device(&shared, &lease).await?;
-        let was_away = shared.realtime.arrive(&lease, shared.clock.now()).await?;
+        let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
+        // A connection on this gateway has learnt it from the hub already.
+        if let Some(replaced) = arrived.replaced {
+            shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
+        }
         shared.realtime.cache_rooms(identity.user, &rooms).await?;
-        if was_away {
+        if arrived.was_offline {
             shared.handlers.announce_presence(identity.user).await;
         }
         Ok::<(), realtime::RealtimeError>(())
     };
     note(tokio::time::timeout(TELL_LIMIT, arriving).await, "arrival");
-}
-
-/// Ends the device's connection on another gateway, if there is one.
-async fn take_device(shared: &Shared, lease: &DeviceLease) -> Result<(), realtime::RealtimeError> {
-    let others = shared.realtime.sessions_of(lease.user).await?;
-    if others.iter().any(|other| other.device == lease.device && other.gateway != lease.gateway) {
-        shared.handlers.announce_device(lease.user, &lease.device, lease.session).await;
-    }
-    Ok(())
 }
 
 /// Notes that a session is gone, and tells whom it may concern if it was its user's last.

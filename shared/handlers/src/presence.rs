@@ -41,7 +41,7 @@ impl Handlers {
         self.tell_presence(user).await
     }
 
-    /// Tells the other gateways that a device of `user` has a newer connection.
+    /// Tells the other gateways that another connection took the place of that session of a device.
     pub async fn announce_device(&self, user: UserId, device: &DeviceId, session: SessionId) {
         let taken = wire::DeviceTaken { device_id: device.to_string(), session_id: session.to_string() };
         let delivery =

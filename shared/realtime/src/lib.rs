@@ -36,7 +36,7 @@ use protocol::Channel;
 
 pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
-pub use presence::{DeviceLease, Presence, Trimmed};
+pub use presence::{Arrived, DeviceLease, Presence, Trimmed};
 
 /// No call waits longer than this for the engine, a subscription of many thousands aside.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(2);

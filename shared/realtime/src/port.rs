@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
-use crate::{DeviceLease, Inbox, InboxId, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
+use crate::{Arrived, DeviceLease, Inbox, InboxId, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
 
 /// The realtime engine of this process. Clones share it.
 #[derive(Clone)]
@@ -119,9 +119,9 @@ impl Realtime {
         ask!(self, engine => engine.claim(jobs))
     }
 
-    /// A device is connected; it replaces whatever session held the device. True if the user was
-    /// offline before. Repeating it is harmless.
-    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+    /// A device is connected; it replaces whatever session held the device, in one step, so that of
+    /// two that come at once one learns of the other. Repeating it is harmless.
+    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
         ask!(self, engine => engine.arrive(lease, now))
     }
 

@@ -9,6 +9,15 @@ use domain::presence::Status;
 use domain::{SessionId, Timestamp, UserId};
 use uuid::Uuid;
 
+/// What a device's arrival changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    /// The user had no other device there.
+    pub was_offline: bool,
+    /// The live session that held the device until now.
+    pub replaced: Option<SessionId>,
+}
+
 /// One device of a user, connected to one gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeviceLease {

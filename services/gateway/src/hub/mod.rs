@@ -78,12 +78,12 @@ pub(crate) struct Hub {
     joins: Vec<mpsc::Sender<Join>>,
 }
 
-/// Ends a connection whose device has a newer one.
+/// Ends a connection whose place another one took.
 fn yield_device(handle: &Handle, taken: &wire::DeviceTaken) {
-    let is_older = handle.identity().is_some_and(|identity| {
-        identity.device.as_str() == taken.device_id && identity.session.to_string() < taken.session_id
+    let is_replaced = handle.identity().is_some_and(|identity| {
+        identity.device.as_str() == taken.device_id && identity.session.to_string() == taken.session_id
     });
-    if is_older {
+    if is_replaced {
         handle.close(CloseCode::Replaced);
     }
 }

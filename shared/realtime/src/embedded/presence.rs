@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::EmbeddedEngine;
 use crate::presence::{LIST_DOUBTED_FOR, standing};
-use crate::{DeviceLease, JANITOR_EVERY, ONLINE_FOR, Presence, Trimmed};
+use crate::{Arrived, DeviceLease, JANITOR_EVERY, ONLINE_FOR, Presence, Trimmed};
 
 /// Those offline are remembered for so long, and fewer when there are too many people.
 const REMEMBERED_FOR: Duration = Duration::from_hours(7 * 24);
@@ -45,13 +45,15 @@ struct Person {
 }
 
 impl EmbeddedEngine {
-    pub(crate) fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> bool {
+    pub(crate) fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Arrived {
         let mut person = self.people.people.entry(lease.user).or_default();
         let was_online = !person.devices.is_empty() && person.online_at.is_some();
+        let holder = person.devices.iter().find(|held| held.device == lease.device);
+        let replaced = holder.map(|held| held.session).filter(|session| *session != lease.session);
         person.devices.retain(|held| held.device != lease.device);
         person.devices.push(lease.clone());
         person.online_at = person.online_at.max(Some(now));
-        !was_online
+        Arrived { was_offline: !was_online, replaced }
     }
 
     pub(crate) fn depart(&self, lease: &DeviceLease, now: Timestamp) -> bool {

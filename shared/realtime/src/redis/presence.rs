@@ -8,12 +8,12 @@ use std::sync::LazyLock;
 use domain::id::DeviceId;
 use domain::presence::Status;
 use domain::{SessionId, Timestamp, UserId};
-use redis::Script;
+use redis::{FromRedisValue, Script};
 use uuid::Uuid;
 
 use super::{RedisEngine, keys};
 use crate::presence::{LIST_DOUBTED_FOR, standing};
-use crate::{DeviceLease, Presence, RealtimeError};
+use crate::{Arrived, DeviceLease, Presence, RealtimeError};
 
 /// Users in one script or round.
 const SLICE: usize = 500;
@@ -28,15 +28,22 @@ static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scri
 type Seen = (Option<f64>, (Option<String>, Option<i64>));
 
 impl RedisEngine {
-    pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
-        self.move_device(&ARRIVE, lease, now).await
+    pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
+        let (was_offline, replaced): (bool, Option<String>) = self.move_device(&ARRIVE, lease, now).await?;
+        let replaced = replaced.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
+        Ok(Arrived { was_offline, replaced })
     }
 
     pub(crate) async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
         self.move_device(&DEPART, lease, now).await
     }
 
-    async fn move_device(&self, script: &Script, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+    async fn move_device<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        lease: &DeviceLease,
+        now: Timestamp,
+    ) -> Result<T, RealtimeError> {
         let mut script = script.prepare_invoke();
         script.key(keys::socket(lease.user)).key(keys::ONLINE).key(keys::presence(lease.user));
         script

@@ -80,7 +80,7 @@ async fn a_wipe_is_noticed_and_everything_goes_on() {
     assert_eq!(world.realtime.cached_rooms(user).await, Ok(None));
     assert_eq!(world.realtime.room_log(room_of(room), Rev(0)).await, Ok(None));
     assert_eq!(world.realtime.claim(&[job]).await, Ok(vec![true]), "the store decides");
-    assert!(world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("an answer"));
+    assert!(world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("an answer").was_offline);
     world.publish(&[durable(room, 2), durable(room, 3)]).await;
     assert_eq!(next_text(&mut inbox).await.1, "2");
     assert_eq!(world.realtime.room_log(room_of(room), Rev(1)).await.map(|log| log.map(|log| log.len())), Ok(Some(2)));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::world::{Kind, World, at, device};
 
 async fn arrive(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
-    world.realtime.arrive(lease, now).await.expect("an answer")
+    world.realtime.arrive(lease, now).await.expect("an answer").was_offline
 }
 
 async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
@@ -47,6 +47,27 @@ async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis
     assert_eq!(sessions(&world, user).await, []);
     assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(3))));
     assert!(arrive(&world, &phone, at(4)).await);
+}
+
+#[rstest]
+#[tokio::test]
+async fn of_sessions_that_take_a_device_at_once_each_learns_of_the_one_before_it(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let user = UserId::generate();
+    let leases: Vec<DeviceLease> = (0..20).map(|_| device(user, "phone", Uuid::now_v7())).collect();
+    let arrivals = leases.iter().map(|lease| world.realtime.arrive(lease, at(0)));
+    let arrived = futures_util::future::join_all(arrivals).await;
+    let mut replaced: Vec<_> = arrived.into_iter().filter_map(|arrived| arrived.expect("an answer").replaced).collect();
+    let holder = sessions(&world, user).await.remove(0);
+    replaced.push(holder.session);
+    replaced.sort_unstable();
+    let mut all: Vec<_> = leases.iter().map(|lease| lease.session).collect();
+    all.sort_unstable();
+    assert_eq!(replaced, all, "all but the last were replaced, each once");
+    let again = world.realtime.arrive(&holder, at(1)).await.expect("an answer");
+    assert_eq!((again.was_offline, again.replaced), (false, None));
 }
 
 #[rstest]

@@ -1,4 +1,5 @@
--- A device is connected. Answers 1 if its user was offline before.
+-- A device is connected. Answers 1 if its user was offline before, and the live session whose place
+-- it takes, if another held the device.
 -- KEYS: the user's socket hash, online:users, the user's presence hash.
 -- ARGV: user, device, session, gateway, now in ms, prefix of gateway leases,
 --       times to live of socket hash, presence hash and lease in ms.
@@ -14,8 +15,11 @@ for i = 1, #held, 2 do
   end
 end
 local was_online = live > 0 and redis.call('ZSCORE', KEYS[2], ARGV[1])
+local holder = redis.call('HGET', KEYS[1], ARGV[2])
+local session = holder and string.match(holder, '^(.*)@')
+if session == ARGV[3] then session = false end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3] .. '@' .. ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('ZADD', KEYS[2], 'GT', ARGV[5], ARGV[1])
 redis.call('PEXPIRE', KEYS[3], ARGV[8])
-return was_online and 0 or 1
+return {was_online and 0 or 1, session or false}

@@ -67,8 +67,9 @@ impl EmbeddedEngine {
         self.rooms.lock().put(user, ids, self.clock.monotonic_us());
     }
 
-    pub(crate) fn forget_rooms(&self, user: UserId) {
-        self.rooms.lock().forget(&user);
+    pub(crate) fn forget_rooms(&self, users: &[UserId]) {
+        let mut rooms = self.rooms.lock();
+        users.iter().for_each(|user| rooms.forget(user));
     }
 
     pub(crate) fn cached_members(&self, room: RoomId) -> Option<Vec<UserId>> {
@@ -81,7 +82,8 @@ impl EmbeddedEngine {
         self.members.lock().put(room, ids, self.clock.monotonic_us());
     }
 
-    pub(crate) fn forget_members(&self, room: RoomId) {
-        self.members.lock().forget(&room);
+    pub(crate) fn forget_members(&self, rooms: &[RoomId]) {
+        let mut members = self.members.lock();
+        rooms.iter().for_each(|room| members.forget(room));
     }
 }

@@ -48,7 +48,7 @@ async fn fill(shared: &Shared, room: RoomId) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut fruitless = 0;
     while let Some(gap) = shared.hub.gap(room) {
-        let replay = shared.handlers.replay(room, gap.after, Some(gap.up_to));
+        let replay = shared.handlers.replay(room, gap.after, gap.up_to);
         let filled = match tokio::time::timeout(LOOK_UP_LIMIT, replay).await {
             Ok(Ok(found)) => release(shared, room, found).await,
             Ok(Err(_)) | Err(_) => Filled::More { progress: false },

@@ -120,13 +120,12 @@ impl Owner<'_> {
 
     /// No worker goes on without its lease, however the lease was lost.
     async fn leave_what_was_lost(&mut self, mine: &[u16]) {
-        let lost: Vec<u16> = self.workers.keys().filter(|shard| !mine.contains(shard)).copied().collect();
-        for shard in lost {
-            if let Some(worker) = self.workers.remove(&shard) {
-                tracing::warn!(shard, "a lease is gone; letting the shard go");
-                worker.let_go().await;
-            }
+        let lost: HashMap<u16, Worker> = self.workers.extract_if(|shard, _| !mine.contains(shard)).collect();
+        for shard in lost.keys() {
+            tracing::warn!(shard, "a lease is gone; letting the shard go");
         }
+        let letting_go: Vec<_> = lost.values().map(Worker::let_go).collect();
+        futures_util::future::join_all(letting_go).await;
     }
 
     /// Every shard this processor has is worked on, and again if its worker ended.

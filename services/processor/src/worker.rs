@@ -149,7 +149,9 @@ mod tests {
         assert_eq!(pace.events, BATCH_EVENTS, "an outage begins like this, too");
         pace.given_back();
         assert_eq!(pace.events, BATCH_EVENTS / 2);
-        (0..20).for_each(|_| pace.given_back());
+        for _ in 0..20 {
+            pace.given_back();
+        }
         assert_eq!(pace.events, 1);
         pace.settled();
         assert_eq!((pace.events, pace.in_vain), (BATCH_EVENTS, 0));

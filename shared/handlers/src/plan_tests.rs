@@ -251,7 +251,9 @@ fn one_person_gives_a_message_a_bounded_number_of_different_emoji() {
         taken_back,
         react(BEN, id, "one more"),
     ];
-    jobs.iter().for_each(|job| planner.add(job));
+    for job in &jobs {
+        planner.add(job);
+    }
     let stored: Vec<bool> = planner.finish().outcomes.iter().map(|outcome| *outcome == Outcome::Stored).collect();
     assert_eq!(stored, [true, true, false, true, true, true, true]);
 }

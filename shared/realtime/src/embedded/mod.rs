@@ -69,7 +69,9 @@ impl EmbeddedEngine {
 
     pub(crate) fn forget_rooms(&self, users: &[UserId]) {
         let mut rooms = self.rooms.lock();
-        users.iter().for_each(|user| rooms.forget(user));
+        for user in users {
+            rooms.forget(user);
+        }
     }
 
     pub(crate) fn cached_members(&self, room: RoomId) -> Option<Vec<UserId>> {
@@ -84,6 +86,8 @@ impl EmbeddedEngine {
 
     pub(crate) fn forget_members(&self, rooms: &[RoomId]) {
         let mut members = self.members.lock();
-        rooms.iter().for_each(|room| members.forget(room));
+        for room in rooms {
+            members.forget(room);
+        }
     }
 }

@@ -64,10 +64,12 @@ impl Handlers {
         let new = NewRoom { id, kind, title, creator, members: members.clone(), at, payload };
         match self.store().create_room(&new).await {
             Ok(Created::New(room)) => {
-                self.tell_created(id, &members, &event).await;
+                Box::pin(self.tell_created(id, &members, &event)).await;
                 Ok(CreatedRoom { room, members, existed: false })
             }
-            Ok(Created::Existing(room)) => self.existing_room(room).await.map_err(|error| store_refusal(&error)),
+            Ok(Created::Existing(room)) => {
+                Box::pin(self.existing_room(room)).await.map_err(|error| store_refusal(&error))
+            }
             Err(StoreError::Conflict(_)) => Err(Refusal::invalid("memberIds", "names an unknown user")),
             Err(error) => Err(store_refusal(&error)),
         }

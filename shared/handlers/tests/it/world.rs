@@ -58,7 +58,7 @@ impl World {
     }
 
     pub(crate) async fn group(&self, owner: UserId, others: &[UserId]) -> RoomId {
-        let made = self.handlers.create_room(owner, RoomKind::Group, None, others.to_vec()).await;
+        let made = Box::pin(self.handlers.create_room(owner, RoomKind::Group, None, others.to_vec())).await;
         made.expect("a room").room.id
     }
 

@@ -166,10 +166,16 @@ async fn is_there_already(shared: &Shared, join: &Join) -> Result<bool, Refusal>
 }
 
 async fn replay(shared: &Shared, room: RoomId, after: Rev, up_to: Rev) -> Result<Vec<Arc<Delivered>>, Refusal> {
-    let replay = async { shared.handlers.replay(room, after, Some(up_to)).await.map_err(|_| Refusal::unavailable()) };
-    let found = within(replay).await?;
-    let wanted = found.into_iter().filter(|opened| opened.rev.is_some_and(|rev| rev > after && rev <= up_to));
-    Ok(wanted.map(|opened| Arc::new(Delivered::new(opened))).collect())
+    let (mut all, mut position) = (Vec::new(), after);
+    while position < up_to {
+        let replay = async { shared.handlers.replay(room, position, up_to).await.map_err(|_| Refusal::unavailable()) };
+        let found = within(replay).await?;
+        let reached = found.last().and_then(|last| last.rev).filter(|reached| *reached > position);
+        let wanted = found.into_iter().filter(|opened| opened.rev.is_some_and(|rev| rev > position && rev <= up_to));
+        all.extend(wanted.map(|opened| Arc::new(Delivered::new(opened))));
+        position = reached.ok_or_else(Refusal::unavailable)?;
+    }
+    Ok(all)
 }
 
 /// The first thing a client is told.

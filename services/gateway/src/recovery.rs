@@ -19,8 +19,6 @@ use crate::{following, presence};
 
 /// Rooms filled at a time.
 const FILLING: usize = 16;
-/// Changes of one room read in one go: no more than can be read in time and held in memory.
-const AT_ONCE: i64 = 1000;
 /// Fruitless attempts after which a room's filling is given up until something new is heard of it.
 const ATTEMPTS: u32 = 12;
 /// How often a slice of the rooms is compared with the store.
@@ -50,8 +48,7 @@ async fn fill(shared: &Shared, room: RoomId) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut fruitless = 0;
     while let Some(gap) = shared.hub.gap(room) {
-        let up_to = gap.up_to.min(Rev(gap.after.0 + AT_ONCE));
-        let replay = shared.handlers.replay(room, gap.after, Some(up_to));
+        let replay = shared.handlers.replay(room, gap.after, gap.up_to);
         let filled = match tokio::time::timeout(LOOK_UP_LIMIT, replay).await {
             Ok(Ok(found)) => release(shared, room, found).await,
             Ok(Err(_)) | Err(_) => Filled::More { progress: false },

@@ -61,7 +61,7 @@ fn check(parts: &Parts, incoming: &Incoming) -> Checked {
         event,
         redelivered: incoming.redelivered,
         first_failed_at: incoming.first_failed_at,
-        last_attempt: next_step(incoming.failures + 1).is_none(),
+        last_attempt: next_step(incoming.failures.saturating_add(1)).is_none(),
     })
 }
 
@@ -76,10 +76,11 @@ async fn apply(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable>
     tracing::error!(events = jobs.len(), "applying a batch panicked; one by one");
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {
+        let at = parts.clock.now();
         let one = AssertUnwindSafe(parts.handlers.apply(std::slice::from_ref(job))).catch_unwind().await;
         outcomes.push(match one {
             Ok(applied) => applied?.into_iter().next().unwrap_or(Outcome::Ephemeral),
-            Err(_) => Outcome::Failed { cause: "bug", error: "processing it panicked".to_owned(), retry: false },
+            Err(_) => Outcome::Failed { at, cause: "bug", error: "processing it panicked".to_owned(), retry: false },
         });
     }
     Ok(outcomes)
@@ -99,13 +100,13 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
         Outcome::Failed { .. } => "dead_letter",
     };
     Counter::EventsProcessed.inc_with(label);
-    let Outcome::Failed { cause, error, retry } = outcome else { return Settlement::Done };
+    let Outcome::Failed { at, cause, error, retry } = outcome else { return Settlement::Done };
     if label == "dead_letter" {
         Counter::DeadLetters.inc_with(cause);
         tracing::error!(job = %job.event.job_id, kind = %job.event.kind, cause, "an event became a dead letter");
     }
     let note = note::of_job(incoming, job);
-    Settlement::Failed(Failure { cause, error, retry, at: parts.clock.now(), note })
+    Settlement::Failed(Failure { cause, error, retry, at, note })
 }
 
 fn dead_letter(parts: &Parts, incoming: &Incoming, bad: BadEnvelope) -> Failure {

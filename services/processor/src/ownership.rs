@@ -5,6 +5,7 @@
 //! worker has settled everything.
 
 use std::collections::HashMap;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use runtime::{Backoff, Shutdown, Tasks};
@@ -20,6 +21,8 @@ use crate::{Parts, worker};
 const TICK: Duration = Duration::from_millis(400);
 /// How long a worker may take to settle what it holds.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(15);
+/// How long it then takes to let go of everything at once.
+const LET_GO_LIMIT: Duration = Duration::from_secs(1);
 /// A share above the even one is taken only after the shard was free for so many ticks: another
 /// processor that has less may want it.
 const PATIENCE_TICKS: u32 = 2;
@@ -37,11 +40,23 @@ impl Worker {
         Self { orders, done }
     }
 
-    /// Lets it settle what it holds, then waits for its end.
-    async fn finish(self) {
+    /// Lets it settle what it holds, then waits for its end. If that takes too long it lets go as if
+    /// it had died, so that it consumes no more when its lease is given up.
+    async fn finish(&self) {
         self.orders.stop.request();
-        if !self.done.drained(HAND_OVER_LIMIT).await {
-            tracing::warn!("a shard worker did not end in time; its events are received again elsewhere");
+        if self.done.drained(HAND_OVER_LIMIT).await {
+            return;
+        }
+        tracing::warn!("a shard worker did not end in time; its events are received again elsewhere");
+        self.let_go().await;
+    }
+
+    /// Ends it at once: another may own the shard by now.
+    async fn let_go(&self) {
+        self.orders.let_go.request();
+        self.orders.stop.request();
+        if !self.done.drained(LET_GO_LIMIT).await {
+            tracing::error!("a shard worker does not let go");
         }
     }
 }
@@ -87,6 +102,7 @@ impl Owner<'_> {
         while !shutdown.is_requested() {
             let view = self.leases.tick().await?;
             self.free_ticks = if view.free.is_empty() { 0 } else { self.free_ticks + 1 };
+            self.leave_what_was_lost(&view.mine).await;
             self.work_on(&view.mine);
             match decide(&view, self.free_ticks) {
                 Step::Take(shards) => self.take(shards).await?,
@@ -100,6 +116,16 @@ impl Owner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// No worker goes on without its lease, however the lease was lost.
+    async fn leave_what_was_lost(&mut self, mine: &[u16]) {
+        let lost: HashMap<u16, Worker> = self.workers.extract_if(|shard, _| !mine.contains(shard)).collect();
+        for shard in lost.keys() {
+            tracing::warn!(shard, "a lease is gone; letting the shard go");
+        }
+        let letting_go: Vec<_> = lost.values().map(Worker::let_go).collect();
+        futures_util::future::join_all(letting_go).await;
     }
 
     /// Every shard this processor has is worked on, and again if its worker ended.
@@ -124,18 +150,12 @@ impl Owner<'_> {
     }
 
     /// Hands a shard over: its worker commits and settles everything, and only then is it free. The
-    /// session is kept alive meanwhile.
+    /// session is kept alive meanwhile; if it is lost, the worker is let go with all the others.
     async fn give_up(&mut self, shard: u16) -> Result<(), StoreError> {
-        if let Some(worker) = self.workers.remove(&shard) {
-            let finish = worker.finish();
-            tokio::pin!(finish);
-            loop {
-                tokio::select! {
-                    () = &mut finish => break,
-                    () = tokio::time::sleep(TICK) => { self.leases.tick().await?; }
-                }
-            }
+        if let Some(worker) = self.workers.get(&shard) {
+            keeping_alive(&mut self.leases, pin!(worker.finish())).await?;
         }
+        self.workers.remove(&shard);
         self.leases.give_up(shard).await?;
         tracing::info!(shard, "handed a shard over");
         Ok(())
@@ -149,17 +169,26 @@ impl Owner<'_> {
     }
 
     async fn stop_all(mut self) {
-        let finishing = self.workers.drain().map(|(_, worker)| worker.finish());
-        let finishing = futures_util::future::join_all(finishing.collect::<Vec<_>>());
-        tokio::pin!(finishing);
-        loop {
-            tokio::select! {
-                _ = &mut finishing => break,
-                // The session may be gone already; then there is nothing to keep alive.
-                () = tokio::time::sleep(TICK) => { let _ = self.leases.tick().await; }
-            }
+        let finishing: Vec<_> = self.workers.values().map(Worker::finish).collect();
+        let mut finishing = pin!(futures_util::future::join_all(finishing));
+        if keeping_alive(&mut self.leases, finishing.as_mut()).await.is_err() {
+            // The session is gone; there is nothing to keep alive any more.
+            finishing.await;
         }
         // Dropping the leases closes their session and frees them.
+    }
+}
+
+/// Waits for something and keeps the session alive meanwhile; ends early when the session is lost.
+async fn keeping_alive<T>(
+    leases: &mut ShardLeases,
+    mut wait: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, StoreError> {
+    loop {
+        tokio::select! {
+            done = &mut wait => return Ok(done),
+            () = tokio::time::sleep(TICK) => drop(leases.tick().await?),
+        }
     }
 }
 
@@ -194,6 +223,22 @@ fn decide(view: &LeaseView, free_ticks: u32) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A worker that ends when it is let go and not before.
+    fn stuck_worker() -> Worker {
+        let orders = Orders::default();
+        let done = Tasks::new(orders.stop.clone());
+        let let_go = orders.let_go.clone();
+        done.own("stuck", async move { let_go.requested().await });
+        Worker { orders, done }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_finish_in_time_has_let_go_when_its_lease_is_given_up() {
+        let worker = stuck_worker();
+        worker.finish().await;
+        assert!(worker.done.is_empty(), "it still consumes");
+    }
 
     fn view(live: usize, mine: &[u16], free: &[u16], held: &[usize]) -> LeaseView {
         LeaseView { live, mine: mine.to_vec(), free: free.to_vec(), held: held.to_vec() }

@@ -13,6 +13,35 @@ use crate::{Parts, batch};
 /// Events in one batch at most. Larger batches save little and delay what is urgent.
 const BATCH_EVENTS: usize = 200;
 
+/// What a worker makes of its experience: how long to wait before it tries again, and how many
+/// events it dares to take at once.
+struct Pace {
+    backoff: Backoff,
+    events: usize,
+    /// Batches given back one after another because a dependency did not answer.
+    in_vain: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        Self { backoff, events: BATCH_EVENTS, in_vain: 0 }
+    }
+
+    fn settled(&mut self) {
+        self.backoff.reset();
+        (self.events, self.in_vain) = (BATCH_EVENTS, 0);
+    }
+
+    /// A dependency that fails again with the same events may be all right and the batch too much.
+    fn given_back(&mut self) {
+        self.in_vain += 1;
+        if self.in_vain >= 2 {
+            self.events = (self.events / 2).max(1);
+        }
+    }
+}
+
 /// Why the work on a shard was interrupted. Neither counts as a failure of any event.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
@@ -34,24 +63,27 @@ pub(crate) struct Orders {
 /// Works on `shard` until told to end; survives the loss of any dependency.
 pub(crate) async fn run(parts: Parts, shard: u16, orders: Orders) {
     let stop = &orders.stop;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let mut pace = Pace::new();
     while !stop.is_requested() {
-        let Err(reason) = work(&parts, shard, &orders, &mut backoff).await else { return };
+        let Err(reason) = work(&parts, shard, &orders, &mut pace).await else { return };
         // The consumer is closed by now: what it held is received again, in order.
         tracing::warn!(shard, %reason, "work on a shard is interrupted");
-        wait_until_healthy(&parts, stop, &mut backoff).await;
+        if matches!(reason, Interrupted::Dependency(_)) {
+            pace.given_back();
+        }
+        wait_until_healthy(&parts, stop, &mut pace.backoff).await;
     }
 }
 
 /// Consumes until told to end.
-async fn work(parts: &Parts, shard: u16, orders: &Orders, backoff: &mut Backoff) -> Result<(), Interrupted> {
+async fn work(parts: &Parts, shard: u16, orders: &Orders, pace: &mut Pace) -> Result<(), Interrupted> {
     let mut consumer = parts.broker.consume(shard).await?;
     let let_go = orders.let_go.requested();
     tokio::pin!(let_go);
     tokio::select! {
         biased;
         () = &mut let_go => {}
-        worked = consume(parts, &mut consumer, &orders.stop, backoff) => {
+        worked = consume(parts, &mut consumer, &orders.stop, pace) => {
             // Whether it went well or not: everything is given back before the lease can be.
             consumer.close().await;
             return worked;
@@ -63,23 +95,18 @@ async fn work(parts: &Parts, shard: u16, orders: &Orders, backoff: &mut Backoff)
 }
 
 /// Takes batch after batch; asked to stop, what was already received too, and then no more.
-async fn consume(
-    parts: &Parts,
-    consumer: &mut Consumer,
-    stop: &Shutdown,
-    backoff: &mut Backoff,
-) -> Result<(), Interrupted> {
+async fn consume(parts: &Parts, consumer: &mut Consumer, stop: &Shutdown, pace: &mut Pace) -> Result<(), Interrupted> {
     loop {
         let received = tokio::select! {
-            received = consumer.next_batch(BATCH_EVENTS) => received?,
+            received = consumer.next_batch(pace.events) => received?,
             () = stop.requested() => break,
         };
         batch::apply_and_settle(parts, consumer, received).await?;
-        backoff.reset();
+        pace.settled();
     }
     consumer.begin_stop().await?;
     loop {
-        let received = consumer.next_batch(BATCH_EVENTS).await?;
+        let received = consumer.next_batch(pace.events).await?;
         if received.is_empty() {
             return Ok(());
         }
@@ -108,5 +135,25 @@ impl From<batch::BatchError> for Interrupted {
             batch::BatchError::Broker(error) => Self::Broker(error),
             batch::BatchError::Dependency(error) => Self::Dependency(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_fails_twice_is_tried_in_ever_smaller_parts_until_one_succeeds() {
+        let mut pace = Pace::new();
+        pace.given_back();
+        assert_eq!(pace.events, BATCH_EVENTS, "an outage begins like this, too");
+        pace.given_back();
+        assert_eq!(pace.events, BATCH_EVENTS / 2);
+        for _ in 0..20 {
+            pace.given_back();
+        }
+        assert_eq!(pace.events, 1);
+        pace.settled();
+        assert_eq!((pace.events, pace.in_vain), (BATCH_EVENTS, 0));
     }
 }

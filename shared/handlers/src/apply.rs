@@ -12,10 +12,14 @@ use store::StoreError;
 use store::batch::Scope;
 
 use crate::plan::{Plan, Planner};
-use crate::{Handlers, Unavailable, presence};
+use crate::{Handlers, Unavailable};
 
 /// How often a batch is begun again when another shard stored one of its ids meanwhile.
 const CONFLICT_LIMIT: u32 = 5;
+
+/// The weight of one transaction at most, whose statements must end within seconds. An event weighs
+/// 1, and 1 for each person it is about and each KiB it holds.
+const TRANSACTION_WEIGHT: usize = 2000;
 
 /// One verified event and what the broker knows of its past.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub enum Outcome {
     Ephemeral,
     /// Its own processing failed.
     Failed {
+        /// When, by the clock that stored times come from.
+        at: Timestamp,
         /// Closed set, for metrics.
         cause: &'static str,
         /// For operators.
@@ -59,7 +65,8 @@ enum BatchError {
 }
 
 impl Handlers {
-    /// Applies a batch in order; answers one outcome for each job. `Err`: nothing may be settled.
+    /// Applies a batch in order, what is durable first; answers one outcome for each job. `Err`:
+    /// nothing may be settled.
     pub async fn apply(&self, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
         let mut outcomes = vec![Outcome::Ephemeral; jobs.len()];
         let (ephemeral, durable): (Vec<usize>, Vec<usize>) =
@@ -67,44 +74,39 @@ impl Handlers {
 
         if !durable.is_empty() {
             let batch: Vec<&Job> = durable.iter().map(|index| &jobs[*index]).collect();
-            let stored = self.store_batch(&batch).await?;
+            let mut stored = Vec::with_capacity(batch.len());
+            for portion in portions(&batch) {
+                stored.extend(self.store_batch(portion).await?);
+            }
             for (index, outcome) in durable.into_iter().zip(stored) {
                 outcomes[index] = outcome;
             }
         }
-        self.apply_ephemeral(ephemeral.into_iter().map(|index| &jobs[index].event)).await?;
-        Ok(outcomes)
-    }
-
-    /// Typing is told in one round, however many type.
-    async fn apply_ephemeral(&self, events: impl Iterator<Item = &VerifiedEnvelope>) -> Result<(), Unavailable> {
-        let mut told = Vec::new();
-        for event in events {
-            match &event.change {
-                Change::Typing(typing) => told.push(presence::typing(event, typing)),
-                Change::PresenceSet(wish) => self.apply_presence(event.actor, wish).await?,
-                _ => {}
-            }
+        if !ephemeral.is_empty() {
+            let events = ephemeral.into_iter().map(|index| &jobs[index].event).collect();
+            self.apply_ephemeral(events).await;
         }
-        self.publish(&told).await
+        Ok(outcomes)
     }
 
     /// Stores the batch as one, or each event for itself if the store rejects the whole.
     async fn store_batch(&self, jobs: &[&Job]) -> Result<Vec<Outcome>, Unavailable> {
+        let at = self.parts.clock.now();
         match self.store_and_publish(jobs).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(BatchError::Unavailable(unavailable)) => return Err(unavailable),
-            Err(BatchError::Rejected(error)) if jobs.len() == 1 => return Ok(vec![rejected(error)]),
+            Err(BatchError::Rejected(error)) if jobs.len() == 1 => return Ok(vec![rejected(at, error)]),
             Err(BatchError::Rejected(error)) => {
                 tracing::warn!(%error, events = jobs.len(), "a batch was rejected; one by one");
             }
         }
         let mut outcomes = Vec::with_capacity(jobs.len());
         for job in jobs {
+            let at = self.parts.clock.now();
             outcomes.push(match self.store_and_publish(std::slice::from_ref(job)).await {
-                Ok(mut one) => one.pop().unwrap_or_else(|| rejected("no outcome".to_owned())),
+                Ok(mut one) => one.pop().unwrap_or_else(|| rejected(at, "no outcome".to_owned())),
                 Err(BatchError::Unavailable(unavailable)) => return Err(unavailable),
-                Err(BatchError::Rejected(error)) => rejected(error),
+                Err(BatchError::Rejected(error)) => rejected(at, error),
             });
         }
         Ok(outcomes)
@@ -116,7 +118,7 @@ impl Handlers {
             match self.store_once(jobs, &seen).await {
                 Ok(plan) => {
                     self.publish(&plan.deliveries).await.map_err(BatchError::Unavailable)?;
-                    self.forget_caches(&plan).await;
+                    self.renew_caches(&plan).await;
                     return Ok(plan.outcomes);
                 }
                 // Somebody stored one of these ids meanwhile: now all of them are looked up.
@@ -125,8 +127,8 @@ impl Handlers {
                 Err(error) => return Err(BatchError::Unavailable(unavailable(&error))),
             }
         }
-        let detail = "the same ids are being stored elsewhere".to_owned();
-        Err(BatchError::Unavailable(Unavailable { dependency: "store", detail }))
+        // By themselves all but the culprit find their place.
+        Err(BatchError::Rejected("the same ids are being stored elsewhere".to_owned()))
     }
 
     /// One transaction: lock and load, plan in memory, write, commit.
@@ -156,23 +158,31 @@ impl Handlers {
         }
         Ok(seen)
     }
-
-    async fn forget_caches(&self, plan: &Plan) {
-        for user in &plan.stale_users {
-            if let Err(error) = self.realtime().forget_rooms(*user).await {
-                tracing::warn!(%error, "a cached room list could not be forgotten");
-            }
-        }
-        for room in &plan.stale_rooms {
-            if let Err(error) = self.realtime().forget_members(*room).await {
-                tracing::warn!(%error, "a cached member list could not be forgotten");
-            }
-        }
-    }
 }
 
-fn rejected(error: String) -> Outcome {
-    Outcome::Failed { cause: "store_rejected", error, retry: true }
+fn rejected(at: Timestamp, error: String) -> Outcome {
+    Outcome::Failed { at, cause: "store_rejected", error, retry: true }
+}
+
+/// The batch cut into consecutive parts, each of which one transaction can store in time.
+fn portions<'a, 'j>(mut jobs: &'a [&'j Job]) -> Vec<&'a [&'j Job]> {
+    let mut portions = Vec::new();
+    while !jobs.is_empty() {
+        let mut total = 0;
+        let fits = jobs.iter().take_while(|job| {
+            total += weight(&job.event.change);
+            total <= TRANSACTION_WEIGHT
+        });
+        let (portion, rest) = jobs.split_at(fits.count().max(1));
+        portions.push(portion);
+        jobs = rest;
+    }
+    portions
+}
+
+fn weight(change: &Change) -> usize {
+    let people = if let Change::MemberAdd(add) = change { add.user_ids.len() } else { 0 };
+    1 + people + change.encoded_len() / 1024
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Unavailable {
@@ -188,6 +198,9 @@ fn scope(jobs: &[&Job], seen: &HashSet<JobId>) -> Scope {
         scope.actors.push((event.room_id, event.actor));
         let targets = Planner::targets(&event.change);
         scope.messages.extend(targets.message);
+        if event.kind == EventKind::MessageReact {
+            scope.reactions.extend(targets.message.map(|message| (message, event.actor)));
+        }
         scope.actors.extend(targets.users.iter().map(|user| (event.room_id, *user)));
         if event.kind == EventKind::MessageSend {
             if seen.contains(&event.job_id) {
@@ -205,3 +218,7 @@ fn scope(jobs: &[&Job], seen: &HashSet<JobId>) -> Scope {
     scope.actors.dedup();
     scope
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -5,6 +5,8 @@
 //! order of `rev` of its room.
 
 mod apply;
+mod caches;
+mod ephemeral;
 mod fanout;
 mod plan;
 mod plan_message;

@@ -10,6 +10,7 @@ use domain::{JobId, MessageId, Rev, RoomId, Timestamp, UserId};
 use prost::Message as _;
 use protocol::wire::{self, ServerEvent};
 use protocol::{Change, Channel, Code, EventData, OpenedDelivery};
+use store::RevEntry;
 use store::batch::{Edit, Head, Loaded, NewRoomEvent, Reaction, Receipt, Writes};
 
 use crate::apply::{Job, Outcome};
@@ -98,6 +99,7 @@ impl Planner {
     /// The outcome this job has already; told again, because the telling may be what was lost.
     fn earlier_outcome(&mut self, job: &Job) -> Option<Outcome> {
         match self.loaded.receipts.get(&job.event.job_id)? {
+            Receipt::Idle => Some(Outcome::Duplicate),
             Receipt::Refused(code) => {
                 let code = *code;
                 self.tell_refused(job, code);
@@ -164,11 +166,20 @@ impl Planner {
         (head.rev, head.epoch)
     }
 
+    /// Nothing to change. That is recorded too: applied again later, there might be something.
+    pub(crate) fn idle(&mut self, job: &Job) -> Outcome {
+        self.plan.writes.idle.push((job.event.job_id, job.event.room_id, self.now));
+        self.loaded.receipts.insert(job.event.job_id, Receipt::Idle);
+        Outcome::Stored
+    }
+
     /// Records a durable change with its payload as the receipt of `job`, and tells the room.
     pub(crate) fn record(&mut self, room: RoomId, job: JobId, rev: Rev, epoch: Rev, event: EventData) {
         let payload = ServerEvent::from(event.clone()).encode_to_vec();
         let at = self.now;
         self.plan.writes.events.push(NewRoomEvent { room, rev, epoch, job: Some(job), message: None, payload, at });
+        let entry = RevEntry { rev, epoch, event: event.clone() };
+        self.loaded.receipts.insert(job, Receipt::Stored { room, entry });
         self.tell_room(room, Some(rev), epoch, event);
     }
 

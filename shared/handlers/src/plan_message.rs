@@ -1,7 +1,7 @@
 //! Messages in a batch: sent, edited, taken back, reacted to.
 
 use domain::permission::Action;
-use domain::{MessageId, Seq};
+use domain::{MessageId, Seq, limits};
 use protocol::{Code, EventData, wire};
 use store::batch::{Delete, Edit, NewRoomEvent, Reaction};
 use store::message::MessageRow;
@@ -58,7 +58,6 @@ impl Planner {
             stored_at: self.now,
             edited_at: None,
             deleted_at: None,
-            changed_at: self.now,
             reactions: Vec::new(),
         }
     }
@@ -83,7 +82,7 @@ impl Planner {
         let (rev, epoch) = self.next_rev(row.room);
         let at = self.now;
         if let Some(row) = self.loaded.messages.get_mut(&row.id) {
-            (row.content, row.edited_at, row.changed_at) = (edit.content.clone(), Some(at), at);
+            (row.content, row.edited_at) = (edit.content.clone(), Some(at));
         }
         self.edits.insert(row.id, Edit { message: row.id, content: edit.content.clone(), at });
         let told = wire::MessageEdited {
@@ -112,7 +111,7 @@ impl Planner {
         let (rev, epoch) = self.next_rev(row.room);
         let at = self.now;
         if let Some(row) = self.loaded.messages.get_mut(&row.id) {
-            (row.content, row.deleted_at, row.changed_at) = (String::new(), Some(at), at);
+            (row.content, row.deleted_at) = (String::new(), Some(at));
         }
         self.edits.remove(&row.id);
         self.plan.writes.deletes.push(Delete { message: row.id, at });
@@ -136,6 +135,14 @@ impl Planner {
         }
         if row.deleted_at.is_some() {
             return self.refuse(job, Code::NotFound);
+        }
+        let given = self.loaded.reactions.entry((row.id, job.event.actor)).or_default();
+        if react.remove {
+            given.remove(&react.emoji);
+        } else if given.len() >= limits::REACTIONS_PER_USER && !given.contains(&react.emoji) {
+            return self.refuse(job, Code::InvalidPayload);
+        } else {
+            given.insert(react.emoji.clone());
         }
         let (rev, epoch) = self.next_rev(row.room);
         let reaction = Reaction {
@@ -167,6 +174,7 @@ impl Planner {
             Some(_) => Err(self.refuse(job, Code::NotFound)),
             None if job.last_attempt => Err(self.refuse(job, Code::NotFound)),
             None => Err(Outcome::Failed {
+                at: self.now,
                 cause: "target_missing",
                 error: "the message it points at is not stored yet".to_owned(),
                 retry: true,
@@ -176,7 +184,8 @@ impl Planner {
 }
 
 /// True when the event lost its place by failing once and its target was changed since: what was
-/// stored later is newer than it.
+/// stored later is newer than it, in the batch in which it failed too, whose changes all have the
+/// time of its failure.
 fn was_overtaken(job: &Job, row: &MessageRow) -> bool {
-    job.first_failed_at.is_some_and(|failed_at| row.edited_at.is_some_and(|edited_at| edited_at > failed_at))
+    job.first_failed_at.is_some_and(|failed_at| row.edited_at.is_some_and(|edited_at| edited_at >= failed_at))
 }

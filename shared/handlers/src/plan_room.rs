@@ -21,12 +21,15 @@ impl Planner {
             return self.refuse(job, code);
         }
         let role = Role::parse(&add.role).unwrap_or(Role::Member).min(Role::Admin);
+        let mut joins = false;
         for user in users {
             if !self.loaded.standings.contains_key(&(room, user)) {
                 self.join(job, room, user, role);
+                joins = true;
             }
         }
-        Outcome::Stored
+        // Who is removed after this must not come back when this is received again.
+        if joins { Outcome::Stored } else { self.idle(job) }
     }
 
     /// A job that added people has one receipt for each of them; with any of them it was applied.

@@ -173,3 +173,102 @@ fn who_joins_is_told_first_and_then_the_room() {
     assert_eq!(channels, [Channel::User(EVE), Channel::Room(ROOM)]);
     assert_eq!(plan.writes.joined, [(ROOM, EVE, Role::Member, Seq::ZERO)]);
 }
+
+fn react(actor: UserId, target: MessageId, emoji: &str) -> Job {
+    let (room_id, message_id) = (ROOM.to_string(), target.to_string());
+    let react = wire::MessageReact { room_id, message_id, emoji: emoji.into(), remove: false };
+    job(actor, JobId::generate(), EventKind::MessageReact, Change::MessageReact(react))
+}
+
+fn remove(actor: UserId, user: UserId) -> Job {
+    let remove = wire::MemberRemove { user_id: user.to_string() };
+    job(actor, JobId::generate(), EventKind::MemberRemove, Change::MemberRemove(remove))
+}
+
+fn add(actor: UserId, users: &[UserId]) -> Job {
+    let user_ids = users.iter().map(UserId::to_string).collect();
+    let add = wire::MemberAdd { user_ids, role: "member".into() };
+    job(actor, JobId::generate(), EventKind::MemberAdd, Change::MemberAdd(add))
+}
+
+#[test]
+fn a_job_that_is_twice_in_one_batch_is_stored_once() {
+    let id = MessageId::of(ANN, "a");
+    let delete = wire::MessageDelete { room_id: ROOM.to_string(), message_id: id.to_string(), for_everyone: true };
+    let update = wire::RoomUpdate { title: Some("new".into()) };
+    let twice = [
+        react(ANN, id, "👍"),
+        edit(ANN, id, "x"),
+        job(ANN, JobId::generate(), EventKind::RoomUpdate, Change::RoomUpdate(update)),
+        add(ANN, &[EVE]),
+        remove(ANN, BEN),
+        job(ANN, JobId::generate(), EventKind::MessageDelete, Change::MessageDelete(delete)),
+    ];
+    for job in twice {
+        let kind = job.event.kind;
+        let plan = plan(&[send(ANN, "a"), job.clone(), job]);
+        assert_eq!(plan.outcomes, [Outcome::Stored, Outcome::Stored, Outcome::Duplicate], "{kind}");
+        assert_eq!(plan.writes.events.len(), 2, "{kind}");
+        assert!(plan.writes.refused.is_empty(), "{kind}");
+        assert_eq!(room_revs(&plan), [2, 3, 3], "{kind}: told again under its own number");
+    }
+}
+
+#[test]
+fn adding_who_is_there_already_leaves_a_receipt_so_that_a_repeat_adds_nobody() {
+    let job = add(ANN, &[BEN]);
+    let first = plan(&[job.clone(), remove(ANN, BEN), job.clone()]);
+    assert_eq!(first.outcomes, [Outcome::Stored, Outcome::Stored, Outcome::Duplicate]);
+    assert_eq!(first.writes.idle, [(job.event.job_id, ROOM, NOW)]);
+    assert!(first.writes.joined.is_empty());
+
+    // Received again after the commit.
+    let mut planner = Planner::new(loaded(), NOW);
+    planner.loaded.standings.remove(&(ROOM, BEN));
+    planner.loaded.receipts.insert(job.event.job_id, Receipt::Idle);
+    planner.add(&job);
+    let again = planner.finish();
+    assert_eq!(again.outcomes, [Outcome::Duplicate]);
+    assert!(again.writes.joined.is_empty() && again.deliveries.is_empty());
+}
+
+#[test]
+fn one_person_gives_a_message_a_bounded_number_of_different_emoji() {
+    let id = MessageId::of(ANN, "a");
+    let mut planner = Planner::new(loaded(), NOW);
+    let given = (1..domain::limits::REACTIONS_PER_USER).map(|number| format!("e{number}")).collect();
+    planner.loaded.reactions.insert((id, BEN), given);
+    let mut taken_back = react(BEN, id, "e1");
+    if let Change::MessageReact(react) = &mut taken_back.event.change {
+        react.remove = true;
+    }
+    let jobs = [
+        send(ANN, "a"),
+        react(BEN, id, "last"),
+        react(BEN, id, "one more"),
+        react(BEN, id, "e1"),
+        react(ANN, id, "one more"),
+        taken_back,
+        react(BEN, id, "one more"),
+    ];
+    for job in &jobs {
+        planner.add(job);
+    }
+    let stored: Vec<bool> = planner.finish().outcomes.iter().map(|outcome| *outcome == Outcome::Stored).collect();
+    assert_eq!(stored, [true, true, false, true, true, true, true]);
+}
+
+#[test]
+fn an_edit_that_waits_for_its_target_does_not_overwrite_the_one_behind_it() {
+    let id = MessageId::of(ANN, "a");
+    let mut first = edit(ANN, id, "first");
+    let batch = plan(&[first.clone(), send(ANN, "a"), edit(ANN, id, "second")]);
+    let Outcome::Failed { at, .. } = &batch.outcomes[0] else { panic!("its target is not there yet") };
+    first.first_failed_at = Some(*at);
+    let mut planner = Planner::new(loaded(), NOW);
+    let mut row = batch.writes.messages[0].clone();
+    (row.content, row.edited_at) = ("second".into(), Some(batch.writes.edits[0].at));
+    planner.loaded.messages.insert(id, row);
+    planner.add(&first);
+    assert_eq!(planner.finish().outcomes, [Outcome::Refused(Code::Conflict)]);
+}

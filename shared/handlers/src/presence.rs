@@ -35,8 +35,7 @@ fn shown(presence: &Presence) -> wire::PresenceChanged {
 }
 
 impl Handlers {
-    pub(crate) async fn apply_presence(&self, user: UserId, wish: &wire::PresenceSet) -> Result<(), Unavailable> {
-        let Ok(status) = Status::parse_wish(&wish.status) else { return Ok(()) };
+    pub(crate) async fn apply_presence(&self, user: UserId, status: Status) -> Result<(), Unavailable> {
         self.realtime().set_status(user, status, self.parts.clock.now()).await?;
         self.tell_presence(user).await
     }

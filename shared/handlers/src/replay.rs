@@ -7,28 +7,31 @@ use telemetry::Counter;
 use crate::apply::unavailable;
 use crate::{Handlers, Unavailable};
 
-/// Changes read from the store in one go.
+/// Entries of the log read in one go: at their largest some 8 MiB.
+const LOG_PAGE: usize = 32;
+/// Changes read from the store in one go, and how much they may weigh.
 const PAGE: usize = 500;
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Pages in one answer.
+const PAGES: usize = 4;
 
 impl Handlers {
-    /// The room's deliveries after `after` (up to `up_to` if given), ascending and without a gap.
-    pub async fn replay(
-        &self,
-        room: RoomId,
-        after: Rev,
-        up_to: Option<Rev>,
-    ) -> Result<Vec<OpenedDelivery>, Unavailable> {
+    /// The room's deliveries after `after`, ascending and without a gap: as many as fit into a few
+    /// MiB, at least one if there are any. Who wants all up to `up_to` asks again from the last one;
+    /// it may go further than that.
+    pub async fn replay(&self, room: RoomId, after: Rev, up_to: Rev) -> Result<Vec<OpenedDelivery>, Unavailable> {
         if let Some(from_log) = self.replay_from_log(room, after).await
-            && from_log.last().and_then(|last| last.rev) >= up_to
+            && !from_log.is_empty()
         {
             Counter::GapsFilled.inc_with("log");
             return Ok(from_log);
         }
         let mut deliveries: Vec<OpenedDelivery> = Vec::new();
         let mut position = after;
-        loop {
-            let page = self.store().after_rev(room, position, PAGE).await.map_err(|error| unavailable(&error))?;
-            let is_last = page.len() < PAGE;
+        for _ in 0..PAGES {
+            let page = self.store().after_rev_within(room, position, PAGE, PAGE_BYTES).await;
+            let page = page.map_err(|error| unavailable(&error))?;
+            let is_last = page.is_empty();
             for entry in page {
                 position = entry.rev;
                 deliveries.push(OpenedDelivery {
@@ -38,17 +41,18 @@ impl Handlers {
                     event: entry.event,
                 });
             }
-            if is_last || up_to.is_some_and(|up_to| position >= up_to) {
-                Counter::GapsFilled.inc_with("store");
-                return Ok(deliveries);
+            if is_last || position >= up_to {
+                break;
             }
         }
+        Counter::GapsFilled.inc_with("store");
+        Ok(deliveries)
     }
 
-    /// The log's part after `after` if it is whole and genuine. Trouble with the log is no trouble:
-    /// the store has everything.
+    /// The log's first part after `after` if it is whole and genuine. Trouble with the log is no
+    /// trouble: the store has everything.
     async fn replay_from_log(&self, room: RoomId, after: Rev) -> Option<Vec<OpenedDelivery>> {
-        let payloads = self.realtime().room_log(room, after).await.ok()??;
+        let payloads = self.realtime().room_log(room, after, LOG_PAGE).await.ok()??;
         let mut deliveries = Vec::with_capacity(payloads.len());
         let mut expected = after;
         for payload in payloads {

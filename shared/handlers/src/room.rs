@@ -64,20 +64,31 @@ impl Handlers {
         let new = NewRoom { id, kind, title, creator, members: members.clone(), at, payload };
         match self.store().create_room(&new).await {
             Ok(Created::New(room)) => {
-                self.tell_created(&members, &event).await;
+                Box::pin(self.tell_created(id, &members, &event)).await;
                 Ok(CreatedRoom { room, members, existed: false })
             }
             Ok(Created::Existing(room)) => {
-                let members = self.store().members(id, None, limits::MEMBERS_PER_REQUEST).await;
-                Ok(CreatedRoom { room, members: members.map_err(|error| store_refusal(&error))?, existed: true })
+                Box::pin(self.existing_room(room)).await.map_err(|error| store_refusal(&error))
             }
             Err(StoreError::Conflict(_)) => Err(Refusal::invalid("memberIds", "names an unknown user")),
             Err(error) => Err(store_refusal(&error)),
         }
     }
 
+    /// A direct room that was there before. While nothing has happened in it, its creation may be what
+    /// was never told (whoever made it may have died over that), so it is told again.
+    async fn existing_room(&self, room: Room) -> Result<CreatedRoom, StoreError> {
+        let members = self.store().members(room.id, None, limits::MEMBERS_PER_REQUEST).await?;
+        if room.rev == FIRST_REV {
+            for created in self.store().after_rev(room.id, Rev::ZERO, 1).await? {
+                self.tell_created(room.id, &members, &created.event).await;
+            }
+        }
+        Ok(CreatedRoom { room, members, existed: true })
+    }
+
     /// The room exists whatever becomes of the telling; who misses it sees it at the next connect.
-    async fn tell_created(&self, members: &[(UserId, Role)], event: &EventData) {
+    async fn tell_created(&self, room: RoomId, members: &[(UserId, Role)], event: &EventData) {
         let planned: Vec<Planned> = members
             .iter()
             .map(|(user, _)| Planned {
@@ -85,12 +96,9 @@ impl Handlers {
                 delivery: OpenedDelivery { rev: Some(FIRST_REV), epoch: FIRST_REV, except: None, event: event.clone() },
             })
             .collect();
-        for (user, _) in members {
-            if let Err(error) = self.realtime().forget_rooms(*user).await {
-                tracing::warn!(%error, "a cached room list could not be forgotten");
-                break;
-            }
-        }
+        let users: Vec<UserId> = members.iter().map(|(user, _)| *user).collect();
+        // Before it is told: nobody can have changed the members of what nobody knows of.
+        self.cache_new_room(room, &users).await;
         if let Err(error) = self.publish(&planned).await {
             tracing::warn!(%error, "a new room was not announced");
         }

@@ -1,39 +1,73 @@
 //! Catching up: what came since a client's last position, and whether that is all of it.
+//!
+//! The invariant: an answer is bounded in items and bytes, and whoever is behind gets at least one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::{Rev, RoomId, Seq, UserId, limits};
+use prost::Message as _;
 use protocol::wire::{self, RevEvent, SyncedRoom};
 use protocol::{Code, Refusal};
+use store::message::{MessageRow, Page};
 use store::room::RoomState;
+use store::{RevEntry, StoreError};
 
 use crate::{Handlers, store_refusal};
 
-/// Read marks told with one room.
+/// Read marks told with one room, the latest; with the last of very many rooms only a few.
 const READ_MARKS: usize = 200;
+const READ_MARKS_FEW: usize = 5;
+/// Read marks of all rooms together, about.
+const READ_MARKS_IN_ALL: usize = 5000;
+/// What the names of an item's fields add to its contents.
+const ITEM_BYTES: usize = 256;
 
 /// Where a client stands in a room.
+#[derive(Clone, Copy)]
 enum Position {
     Seq(Seq),
     Rev(Rev),
 }
 
+/// What one answer may still hold.
+struct Budget {
+    items: usize,
+    bytes: usize,
+    marks: usize,
+}
+
+impl Budget {
+    fn whole() -> Self {
+        Self { items: limits::SYNC_ITEMS, bytes: limits::ANSWER_BYTES, marks: READ_MARKS_IN_ALL }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.items == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, items: usize, bytes: usize) {
+        self.items = self.items.saturating_sub(items);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 impl Handlers {
-    /// Answers a `sync`: for each room, in the order asked, its changes or `NOT_FOUND`.
+    /// Answers a `sync`: for each room, in the order first asked, its changes or `NOT_FOUND`. When
+    /// the answer is full, the rooms that are left are not `complete`.
     pub async fn sync(&self, user: UserId, sync: wire::Sync) -> Result<wire::SyncResult, Refusal> {
         if sync.rooms.len() > limits::SYNC_ROOMS {
             return Err(Refusal::invalid("rooms", format!("must be at most {}", limits::SYNC_ROOMS)));
         }
-        let asked: Vec<(RoomId, Position)> = sync.rooms.iter().map(read_position).collect::<Result<_, _>>()?;
+        let asked = read_positions(&sync.rooms)?;
         let ids: Vec<RoomId> = asked.iter().map(|(room, _)| *room).collect();
         let states = self.store().room_states(user, &ids).await.map_err(|error| store_refusal(&error))?;
         let states: HashMap<RoomId, RoomState> = states.into_iter().map(|state| (state.room_id, state)).collect();
 
-        let mut budget = limits::SYNC_ITEMS;
+        let mut budget = Budget::whole();
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {
-                self.sync_room(state, position, &mut budget).await?
+                self.sync_room(state, position, &mut budget).await.map_err(|error| store_refusal(&error))?
             } else {
                 let code = Some(Code::NotFound.as_str().to_owned());
                 SyncedRoom { room_id: room.to_string(), code, ..SyncedRoom::default() }
@@ -46,46 +80,90 @@ impl Handlers {
         &self,
         state: &RoomState,
         position: Position,
-        budget: &mut usize,
-    ) -> Result<SyncedRoom, Refusal> {
-        let room = state.room_id;
-        let limit = limits::SYNC_ITEMS_PER_ROOM.min(*budget);
+        budget: &mut Budget,
+    ) -> Result<SyncedRoom, StoreError> {
         let mut synced = SyncedRoom {
-            room_id: room.to_string(),
+            room_id: state.room_id.to_string(),
             last_seq: state.last_seq.0,
             rev: state.rev.0,
+            by_rev: matches!(position, Position::Rev(_)),
             ..SyncedRoom::default()
         };
         match position {
-            Position::Seq(after) => {
-                let rows = self.store().after_seq(room, after, limit).await.map_err(|error| store_refusal(&error))?;
-                let reached = rows.last().map_or(after, |row| row.seq);
-                synced.complete = reached >= state.last_seq;
-                // What was stored between the two readings is in the answer, so the answer says so.
-                synced.last_seq = rows.last().map_or(synced.last_seq, |row| synced.last_seq.max(row.seq.0));
-                synced.rev = rows.last().map_or(synced.rev, |row| synced.rev.max(row.rev.0));
-                synced.messages = rows.iter().map(store::message::MessageRow::to_wire).collect();
-                *budget -= synced.messages.len();
+            Position::Seq(after) if after < state.last_seq => {
+                self.sync_messages(state, after, budget, &mut synced).await?;
             }
-            Position::Rev(after) => {
-                let entries =
-                    self.store().after_rev(room, after, limit).await.map_err(|error| store_refusal(&error))?;
-                let reached = entries.last().map_or(after, |entry| entry.rev);
-                synced.by_rev = true;
-                synced.complete = reached >= state.rev;
-                synced.rev = entries.last().map_or(synced.rev, |entry| synced.rev.max(entry.rev.0));
-                synced.events = entries
-                    .into_iter()
-                    .map(|entry| RevEvent { rev: entry.rev.0, event: Some(entry.event.into()) })
-                    .collect();
-                *budget -= synced.events.len();
-            }
+            Position::Rev(after) if after < state.rev => self.sync_events(state, after, budget, &mut synced).await?,
+            _ => synced.complete = true,
         }
-        let reads = self.store().reads(room, READ_MARKS).await.map_err(|error| store_refusal(&error))?;
+        let marks = READ_MARKS.min(budget.marks).max(READ_MARKS_FEW);
+        let reads = self.store().reads(state.room_id, marks).await?;
+        budget.marks = budget.marks.saturating_sub(reads.len());
         synced.reads =
             reads.into_iter().map(|(user, seq)| wire::ReadMark { user_id: user.to_string(), seq: seq.0 }).collect();
         Ok(synced)
     }
+
+    async fn sync_messages(
+        &self,
+        state: &RoomState,
+        after: Seq,
+        budget: &mut Budget,
+        synced: &mut SyncedRoom,
+    ) -> Result<(), StoreError> {
+        if budget.is_spent() {
+            return Ok(());
+        }
+        let limit = limits::SYNC_ITEMS_PER_ROOM.min(budget.items);
+        let rows = self.store().history_within(state.room_id, Page::After(after), limit, budget.bytes).await?;
+        if let Some(last) = rows.last() {
+            // What was stored between the two readings is in the answer, so the answer says so.
+            synced.last_seq = synced.last_seq.max(last.seq.0);
+            synced.rev = synced.rev.max(last.rev.0);
+            synced.complete = last.seq >= state.last_seq;
+        }
+        synced.messages = rows.iter().map(MessageRow::to_wire).collect();
+        let bytes = synced.messages.iter().map(|message| message.encoded_len() + ITEM_BYTES).sum();
+        budget.spend(synced.messages.len(), bytes);
+        Ok(())
+    }
+
+    async fn sync_events(
+        &self,
+        state: &RoomState,
+        after: Rev,
+        budget: &mut Budget,
+        synced: &mut SyncedRoom,
+    ) -> Result<(), StoreError> {
+        if budget.is_spent() {
+            return Ok(());
+        }
+        let limit = limits::SYNC_ITEMS_PER_ROOM.min(budget.items);
+        let entries = self.store().after_rev_within(state.room_id, after, limit, budget.bytes).await?;
+        if let Some(last) = entries.last() {
+            synced.rev = synced.rev.max(last.rev.0);
+            synced.complete = last.rev >= state.rev;
+        }
+        let event = |entry: RevEntry| RevEvent { rev: entry.rev.0, event: Some(entry.event.into()) };
+        synced.events = entries.into_iter().map(event).collect();
+        let bytes = synced.events.iter().map(|event| event.encoded_len() + ITEM_BYTES).sum();
+        budget.spend(synced.events.len(), bytes);
+        Ok(())
+    }
+}
+
+/// The rooms in the order first asked. One that is asked for twice is answered once, from the first
+/// position.
+fn read_positions(asked: &[wire::SyncRoom]) -> Result<Vec<(RoomId, Position)>, Refusal> {
+    let mut positions = Vec::with_capacity(asked.len());
+    let mut seen = HashSet::new();
+    for room in asked {
+        let (room, position) = read_position(room)?;
+        if seen.insert(room) {
+            positions.push((room, position));
+        }
+    }
+    Ok(positions)
 }
 
 fn read_position(asked: &wire::SyncRoom) -> Result<(RoomId, Position), Refusal> {
@@ -102,6 +180,19 @@ fn read_position(asked: &wire::SyncRoom) -> Result<(RoomId, Position), Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_asked_for_twice_is_read_once() {
+        let asked = |room: u128, after_seq| wire::SyncRoom {
+            room_id: uuid::Uuid::from_u128(room).to_string(),
+            after_seq: Some(after_seq),
+            after_rev: None,
+        };
+        let positions = read_positions(&[asked(2, 5), asked(1, 0), asked(2, 0)]).expect("positions");
+        let rooms: Vec<u128> = positions.iter().map(|(room, _)| room.0.as_u128()).collect();
+        assert_eq!(rooms, [2, 1]);
+        assert!(matches!(positions[0].1, Position::Seq(Seq(5))));
+    }
 
     #[test]
     fn a_position_is_a_seq_or_a_rev() {

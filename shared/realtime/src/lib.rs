@@ -38,7 +38,9 @@ pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
 pub use presence::{Arrived, DeviceLease, Presence, Trimmed};
 
-/// No call waits longer than this for the engine, a subscription of many thousands aside.
+/// No round trip to the engine waits longer than this. Most calls are one; a call about very many
+/// (publish, claim, presence, renewal) takes several, one after the other, and ends with the first
+/// that fails. A subscription of many thousands may take longer.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(2);
 /// How often a gateway renews its lease and its users.
 pub const RENEW_EVERY: Duration = Duration::from_secs(20);

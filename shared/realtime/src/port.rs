@@ -59,14 +59,6 @@ impl Realtime {
         }
     }
 
-    /// Whether the last command reached the engine and all inboxes are connected to it.
-    pub fn is_connected(&self) -> bool {
-        match &self.engine {
-            Engine::Redis(engine) => engine.is_connected(),
-            Engine::Embedded(_) => true,
-        }
-    }
-
     /// Publishes in order, pipelined; a room's delivery with a rev enters the room's log in the same
     /// step. After an error some, all or none went out: publish all of them again.
     pub async fn publish(&self, deliveries: &[Outbound]) -> Result<(), RealtimeError> {
@@ -107,9 +99,9 @@ impl Realtime {
     }
 
     /// The payloads with rev `after` + 1, + 2, … up to the newest in the room's log (none if `after`
-    /// is the newest); `None` when the log cannot vouch for all of them.
-    pub async fn room_log(&self, room: RoomId, after: Rev) -> Result<Option<Vec<Bytes>>, RealtimeError> {
-        ask!(self, engine => engine.room_log(room, after))
+    /// is the newest), the first `limit` of them; `None` when the log cannot vouch for these.
+    pub async fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Result<Option<Vec<Bytes>>, RealtimeError> {
+        ask!(self, engine => engine.room_log(room, after, limit))
     }
 
     /// Marks the jobs as seen, in one round. `true`: never seen as far as is known, so a look-up of
@@ -162,9 +154,9 @@ impl Realtime {
         ask!(self, engine => engine.cache_rooms(user, rooms))
     }
 
-    /// Forgets the user's rooms, because they changed.
-    pub async fn forget_rooms(&self, user: UserId) -> Result<(), RealtimeError> {
-        ask!(self, engine => engine.forget_rooms(user))
+    /// Forgets the users' rooms, because they changed.
+    pub async fn forget_rooms(&self, users: &[UserId]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.forget_rooms(users))
     }
 
     /// The room's members as last cached; `None` when not known. Authorises nothing.
@@ -177,9 +169,9 @@ impl Realtime {
         ask!(self, engine => engine.cache_members(room, members))
     }
 
-    /// Forgets the room's members, because they changed.
-    pub async fn forget_members(&self, room: RoomId) -> Result<(), RealtimeError> {
-        ask!(self, engine => engine.forget_members(room))
+    /// Forgets the rooms' members, because they changed.
+    pub async fn forget_members(&self, rooms: &[RoomId]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.forget_members(rooms))
     }
 
     /// Trims those online to the last 5 minutes and extends the sessions of gateways that live, in

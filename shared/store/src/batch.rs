@@ -4,18 +4,19 @@
 //! it decided. The invariant: from `begin` to the end no other transaction changes the rooms that
 //! were found, and rooms are locked in the order of their ids, so that batches never deadlock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::room::RoomKind;
 use domain::{JobId, MessageId, Rev, RoomId, Seq, UserId};
 use protocol::Code;
 use uuid::Uuid;
 
-use crate::db::Tx;
+use crate::db::{Conn, Tx};
 use crate::error::damaged;
 use crate::member::read_kind;
 use crate::rows::{Rows, RowsSql};
 use crate::timeline::EventRecord;
+use crate::write::IDLE;
 pub use crate::write::{Delete, Edit, NewRoomEvent, Reaction, Writes};
 use crate::{MessageRow, RevEntry, Standing, Store, StoreError, message};
 
@@ -30,6 +31,8 @@ pub struct Scope {
     pub messages: Vec<MessageId>,
     /// The jobs that may have been done before.
     pub jobs: Vec<JobId>,
+    /// Whose reactions to which messages to load.
+    pub reactions: Vec<(MessageId, UserId)>,
 }
 
 /// A room's counters.
@@ -58,6 +61,8 @@ pub enum Receipt {
     },
     /// It was refused.
     Refused(Code),
+    /// There was nothing to change.
+    Idle,
 }
 
 /// What was found.
@@ -71,6 +76,8 @@ pub struct Loaded {
     pub messages: HashMap<MessageId, MessageRow>,
     /// The jobs that were done before.
     pub receipts: HashMap<JobId, Receipt>,
+    /// The emoji that those people gave those messages; nothing for who gave none.
+    pub reactions: HashMap<(MessageId, UserId), HashSet<String>>,
 }
 
 /// A transaction in progress. Dropping it rolls back.
@@ -91,7 +98,8 @@ const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
      JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id");
-// The receipt of a message is the message; of any other change the change; of a refusal its own row.
+// The receipt of a message is the message; of any other change the change; of a job without effect (refused, or
+// nothing to change) its own row.
 const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
     "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
        FROM given JOIN room_events e ON e.job_id = given.job
@@ -101,6 +109,9 @@ const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
        JOIN room_events e ON e.room_id = m.room_id AND e.rev = m.rev
      UNION ALL
      SELECT given.job, r.room_id, 0, 0, NULL, NULL, r.code FROM given JOIN refused_jobs r ON r.job_id = given.job");
+const REACTIONS: RowsSql = rows_sql!([1 message uuid, 2 member uuid]
+    "SELECT r.message_id, r.user_id, r.emoji FROM given
+     JOIN reactions r ON r.message_id = given.message AND r.user_id = given.member");
 
 #[derive(sqlx::FromRow)]
 struct ReceiptRecord {
@@ -120,11 +131,20 @@ impl Store {
         let loaded = Loaded {
             // First the locks: what is read after them is what the last holder left.
             rooms: lock_rooms(&mut tx, &scope.rooms).await?,
-            standings: load_standings(&mut tx, &scope.actors).await?,
+            standings: load_standings(&mut tx.conn, &scope.actors).await?,
             messages: message::load(&mut tx.conn, distinct(&scope.messages).into_iter()).await?,
             receipts: load_receipts(&mut tx, &scope.jobs).await?,
+            reactions: load_reactions(&mut tx, &scope.reactions).await?,
         };
         Ok(Batch { loaded, tx })
+    }
+
+    /// What these people are in these rooms, as it is now; nothing for who is no member.
+    pub async fn standings(
+        &self,
+        actors: &[(RoomId, UserId)],
+    ) -> Result<HashMap<(RoomId, UserId), Standing>, StoreError> {
+        load_standings(&mut self.db.read().await?, actors).await
     }
 }
 
@@ -164,7 +184,7 @@ async fn lock_rooms(tx: &mut Tx, rooms: &[RoomId]) -> Result<HashMap<RoomId, Hea
 }
 
 async fn load_standings(
-    tx: &mut Tx,
+    conn: &mut Conn,
     actors: &[(RoomId, UserId)],
 ) -> Result<HashMap<(RoomId, UserId), Standing>, StoreError> {
     if actors.is_empty() {
@@ -172,7 +192,7 @@ async fn load_standings(
     }
     let actors = distinct(actors);
     let rows = Rows::new().id(actors.iter().map(|(room, _)| room.0)).id(actors.iter().map(|(_, user)| user.0));
-    let found: Vec<(Uuid, Uuid, String, String, Option<i64>)> = tx.conn.fetch(&STANDINGS, &rows).await?;
+    let found: Vec<(Uuid, Uuid, String, String, Option<i64>)> = conn.fetch(&STANDINGS, &rows).await?;
     let standing = |(room, user, kind, role, blocked_at): (Uuid, Uuid, String, String, Option<i64>)| {
         Ok(((RoomId(room), UserId(user)), Standing::read(&kind, &role, blocked_at)?))
     };
@@ -187,11 +207,39 @@ async fn load_receipts(tx: &mut Tx, jobs: &[JobId]) -> Result<HashMap<JobId, Rec
     let found: Vec<ReceiptRecord> = tx.conn.fetch(&RECEIPTS, &rows).await?;
     let about = found.iter().filter_map(|record| record.message_id.map(MessageId));
     let messages = message::load(&mut tx.conn, about).await?;
-    found.into_iter().map(|record| Ok((JobId(record.job), record.read(&messages)?))).collect()
+    let mut receipts = HashMap::with_capacity(found.len());
+    for record in found {
+        let (job, receipt) = (JobId(record.job), record.read(&messages)?);
+        // What was stored counts, should a job of two rooms at once have been refused in the other.
+        if matches!(receipt, Receipt::Stored { .. }) || !receipts.contains_key(&job) {
+            receipts.insert(job, receipt);
+        }
+    }
+    Ok(receipts)
+}
+
+async fn load_reactions(
+    tx: &mut Tx,
+    wanted: &[(MessageId, UserId)],
+) -> Result<HashMap<(MessageId, UserId), HashSet<String>>, StoreError> {
+    let mut given: HashMap<(MessageId, UserId), HashSet<String>> = HashMap::new();
+    if wanted.is_empty() {
+        return Ok(given);
+    }
+    let wanted = distinct(wanted);
+    let rows = Rows::new().id(wanted.iter().map(|(message, _)| message.0)).id(wanted.iter().map(|(_, user)| user.0));
+    let found: Vec<(Uuid, Uuid, String)> = tx.conn.fetch(&REACTIONS, &rows).await?;
+    for (message, user, emoji) in found {
+        given.entry((MessageId(message), UserId(user))).or_default().insert(emoji);
+    }
+    Ok(given)
 }
 
 impl ReceiptRecord {
     fn read(self, messages: &HashMap<MessageId, MessageRow>) -> Result<Receipt, StoreError> {
+        if self.code.as_deref() == Some(IDLE) {
+            return Ok(Receipt::Idle);
+        }
         if let Some(code) = self.code {
             return Code::parse(&code).map(Receipt::Refused).ok_or_else(|| damaged("a refusal's code"));
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use domain::{MessageId, Rev, RoomId, Seq, Timestamp, UserId};
+use domain::{MessageId, Rev, RoomId, Seq, Timestamp, UserId, limits};
 use prost::Message as _;
 use protocol::wire;
 use uuid::Uuid;
@@ -48,8 +48,6 @@ pub struct MessageRow {
     pub edited_at: Option<Timestamp>,
     /// When it was taken back.
     pub deleted_at: Option<Timestamp>,
-    /// When it last changed; at first `stored_at`.
-    pub changed_at: Timestamp,
     /// How often each emoji was given, most frequent first; filled in history and timeline only.
     pub reactions: Vec<wire::ReactionCount>,
 }
@@ -67,14 +65,38 @@ pub enum Page {
 
 macro_rules! message_columns {
     () => {
-        "message_id, room_id, seq, rev, sender_id, reply_to, sent_at, stored_at, edited_at, deleted_at, changed_at, client_msg_id, kind, content, mentions, attachments"
+        "message_id, room_id, seq, rev, sender_id, reply_to, sent_at, stored_at, edited_at, deleted_at, client_msg_id, kind, content, mentions, attachments"
     };
 }
 
-const BEFORE: &str =
-    concat!("SELECT ", message_columns!(), " FROM messages WHERE room_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3");
-const AFTER: &str =
-    concat!("SELECT ", message_columns!(), " FROM messages WHERE room_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+/// What a message weighs in an answer, about: what it holds, and the names and ids around it.
+macro_rules! message_weight {
+    () => {
+        "512 + OCTET_LENGTH(content) + COALESCE(OCTET_LENGTH(attachments), 0) + COALESCE(OCTET_LENGTH(mentions), 0)"
+    };
+}
+/// A page bounded by number ($3) and by weight ($4). The weights are read first, without the contents;
+/// the first message is on the page whatever it weighs.
+macro_rules! page {
+    ($side:literal, $order:literal) => {
+        concat!(
+            "WITH page AS (SELECT seq AS place, ",
+            message_weight!(),
+            " AS weight FROM messages WHERE room_id = $1 AND seq ",
+            $side,
+            " $2 ORDER BY seq ",
+            $order,
+            " LIMIT $3), sums AS (SELECT place, SUM(weight) OVER (ORDER BY place ",
+            $order,
+            ") - weight AS before FROM page) SELECT ",
+            message_columns!(),
+            " FROM sums JOIN messages ON room_id = $1 AND seq = place WHERE before < $4 ORDER BY seq ",
+            $order
+        )
+    };
+}
+const BEFORE: &str = page!("<", "DESC");
+const AFTER: &str = page!(">", "ASC");
 const ONE: &str = concat!("SELECT ", message_columns!(), " FROM messages WHERE message_id = $1");
 const MANY: RowsSql = rows_sql!([1 id uuid]
     concat!("SELECT ", message_columns!(), " FROM given JOIN messages ON messages.message_id = given.id"));
@@ -137,7 +159,6 @@ pub(crate) struct MessageRecord {
     stored_at: i64,
     edited_at: Option<i64>,
     deleted_at: Option<i64>,
-    changed_at: i64,
     client_msg_id: String,
     kind: String,
     content: String,
@@ -163,7 +184,6 @@ impl MessageRecord {
             stored_at: Timestamp(self.stored_at),
             edited_at: self.edited_at.map(Timestamp),
             deleted_at: self.deleted_at.map(Timestamp),
-            changed_at: Timestamp(self.changed_at),
             reactions: Vec::new(),
         })
     }
@@ -179,16 +199,27 @@ fn unpack_attachments(mut packed: &[u8]) -> Result<Vec<wire::Attachment>, StoreE
 }
 
 impl Store {
-    /// A page of a room's messages, ascending by `seq`, at most `limit`.
+    /// A page of a room's messages, ascending by `seq`, at most `limit`; fewer when they are heavy,
+    /// but not none while there are any.
     pub async fn history(&self, room: RoomId, page: Page, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
+        self.history_within(room, page, limit, limits::ANSWER_BYTES).await
+    }
+
+    /// The same, within about so many bytes.
+    pub async fn history_within(
+        &self,
+        room: RoomId,
+        page: Page,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<MessageRow>, StoreError> {
         let (sql, position) = match page {
             Page::Newest => (BEFORE, i64::MAX),
             Page::Before(seq) => (BEFORE, seq.0),
             Page::After(seq) => (AFTER, seq.0),
         };
         let mut conn = self.db.read().await?;
-        let found: Vec<MessageRecord> =
-            on!(conn, c => sqlx::query_as(sql).bind(room.0).bind(position).bind(limit as i64).fetch_all(c))?;
+        let found: Vec<MessageRecord> = on!(conn, c => sqlx::query_as(sql).bind(room.0).bind(position).bind(limit as i64).bind(bytes as i64).fetch_all(c))?;
         let mut rows = found.into_iter().map(MessageRecord::read).collect::<Result<Vec<_>, _>>()?;
         if !matches!(page, Page::After(_)) {
             rows.reverse();
@@ -204,7 +235,7 @@ impl Store {
         found.map(MessageRecord::read).transpose()
     }
 
-    /// The oldest messages of a room above `seq`, ascending, at most `limit`.
+    /// The oldest messages of a room above `seq`, ascending, at most `limit`; fewer when they are heavy.
     pub async fn after_seq(&self, room: RoomId, seq: Seq, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
         self.history(room, Page::After(seq), limit).await
     }

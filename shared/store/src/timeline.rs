@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use domain::{MessageId, Rev, RoomId};
+use domain::{MessageId, Rev, RoomId, limits};
 use prost::Message as _;
 use protocol::EventData;
 use protocol::wire::ServerEvent;
@@ -25,8 +25,14 @@ pub struct RevEntry {
     pub event: EventData,
 }
 
-const AFTER: &str = "SELECT rev, epoch, message_id, payload FROM room_events
-    WHERE room_id = $1 AND rev > $2 ORDER BY rev LIMIT $3";
+/// A page bounded by number ($3) and by weight ($4): the weights are read first, without the contents.
+const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.payload)
+        + COALESCE(OCTET_LENGTH(m.content), 0) + COALESCE(OCTET_LENGTH(m.attachments), 0) AS weight
+        FROM room_events e LEFT JOIN messages m ON m.message_id = e.message_id
+        WHERE e.room_id = $1 AND e.rev > $2 ORDER BY e.rev LIMIT $3),
+    sums AS (SELECT place, SUM(weight) OVER (ORDER BY place) - weight AS before FROM page)
+    SELECT rev, epoch, message_id, payload FROM sums JOIN room_events ON room_id = $1 AND rev = place
+    WHERE before < $4 ORDER BY rev";
 
 /// A change as it is stored.
 #[derive(sqlx::FromRow)]
@@ -38,11 +44,24 @@ pub(crate) struct EventRecord {
 }
 
 impl Store {
-    /// The changes that follow `rev`, ascending and without a gap, at most `limit`.
+    /// The changes that follow `rev`, ascending and without a gap, at most `limit`; fewer when they
+    /// are heavy, but not none while there are any.
     pub async fn after_rev(&self, room: RoomId, rev: Rev, limit: usize) -> Result<Vec<RevEntry>, StoreError> {
+        self.after_rev_within(room, rev, limit, limits::ANSWER_BYTES).await
+    }
+
+    /// The same, within about so many bytes.
+    pub async fn after_rev_within(
+        &self,
+        room: RoomId,
+        rev: Rev,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<RevEntry>, StoreError> {
         let mut conn = self.db.read().await?;
-        let found: Vec<EventRecord> =
-            on!(conn, c => sqlx::query_as(AFTER).bind(room.0).bind(rev.0).bind(limit as i64).fetch_all(c))?;
+        let found: Vec<EventRecord> = on!(conn, c => {
+            sqlx::query_as(AFTER).bind(room.0).bind(rev.0).bind(limit as i64).bind(bytes as i64).fetch_all(c)
+        })?;
         let about = found.iter().filter_map(|record| record.message_id.map(MessageId));
         let mut messages = message::load(&mut conn, about).await?;
         message::add_reactions(&mut conn, messages.values_mut()).await?;

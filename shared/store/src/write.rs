@@ -42,6 +42,8 @@ pub struct Writes {
     pub titles: Vec<(RoomId, String)>,
     /// Jobs that were refused, so that a repeat gets the same answer.
     pub refused: Vec<(JobId, RoomId, Code, Timestamp)>,
+    /// Jobs that had nothing to change, so that a repeat has nothing to change either.
+    pub idle: Vec<(JobId, RoomId, Timestamp)>,
 }
 
 /// New content for a message; without effect on one that was taken back.
@@ -104,7 +106,8 @@ const MESSAGES: RowsSql = rows_sql!(
      15 mentions bytea, 16 attachments bytea]
     "INSERT INTO messages (message_id, room_id, seq, rev, sender_id, reply_to, sent_at, stored_at, edited_at,
         deleted_at, changed_at, client_msg_id, kind, content, mentions, attachments)
-     SELECT * FROM given WHERE true ON CONFLICT DO NOTHING");
+     SELECT * FROM given WHERE NOT EXISTS (SELECT 1 FROM refused_jobs WHERE refused_jobs.job_id = given.id)
+     ON CONFLICT DO NOTHING");
 const EDITS: RowsSql = rows_sql!([1 id uuid, 2 content text, 3 at bigint]
     "UPDATE messages SET content = given.content, edited_at = given.at, changed_at = given.at
      FROM given WHERE message_id = given.id AND deleted_at IS NULL");
@@ -135,7 +138,11 @@ const TITLES: RowsSql = rows_sql!([1 room uuid, 2 title text]
     "UPDATE rooms SET title = given.title FROM given WHERE room_id = given.room");
 const REFUSED: RowsSql = rows_sql!([1 job uuid, 2 room uuid, 3 code text, 4 at bigint]
     "INSERT INTO refused_jobs (job_id, room_id, code, refused_at)
-     SELECT job, room, code, at FROM given WHERE true ON CONFLICT DO NOTHING");
+     SELECT job, room, code, at FROM given
+     WHERE NOT EXISTS (SELECT 1 FROM messages WHERE messages.message_id = given.job)
+     ON CONFLICT DO NOTHING");
+/// Stands for the code in the receipt of a job that changed nothing and was not refused.
+pub(crate) const IDLE: &str = "";
 
 impl Writes {
     pub(crate) async fn apply(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -163,7 +170,8 @@ impl Writes {
             .int(all.iter().map(|row| row.stored_at.0))
             .maybe_int(all.iter().map(|row| row.edited_at.map(|at| at.0)))
             .maybe_int(all.iter().map(|row| row.deleted_at.map(|at| at.0)))
-            .int(all.iter().map(|row| row.changed_at.0))
+            // The column `changed_at`: a new message changed when it was stored.
+            .int(all.iter().map(|row| row.stored_at.0))
             .text(all.iter().map(|row| row.client_msg_id.as_str()))
             .text(all.iter().map(|row| row.kind.as_str()))
             .text(all.iter().map(|row| row.content.as_str()))
@@ -242,12 +250,14 @@ impl Writes {
     }
 
     async fn write_refused(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let all = &self.refused;
+        let refused = self.refused.iter().map(|(job, room, code, at)| (job.0, room.0, code.as_str(), at.0));
+        let idle = self.idle.iter().map(|(job, room, at)| (job.0, room.0, IDLE, at.0));
+        let all: Vec<(Uuid, Uuid, &str, i64)> = refused.chain(idle).collect();
         let rows = Rows::new()
-            .id(ids(all, |it| it.0.0))
-            .id(ids(all, |it| it.1.0))
-            .text(all.iter().map(|it| it.2.as_str()))
-            .int(all.iter().map(|it| it.3.0));
+            .id(ids(&all, |it| it.0))
+            .id(ids(&all, |it| it.1))
+            .text(all.iter().map(|it| it.2))
+            .int(all.iter().map(|it| it.3));
         insert(tx, &REFUSED, &rows, "job").await
     }
 }

@@ -87,6 +87,8 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("ATTACHMENT_NAME_CHARS", ATTACHMENT_NAME_CHARS),
         ("MENTIONS", MENTIONS),
         ("EMOJI_BYTES", EMOJI_BYTES),
+        ("ANSWER_BYTES", ANSWER_BYTES),
+        ("REACTIONS_PER_USER", REACTIONS_PER_USER),
         ("TITLE_CHARS", TITLE_CHARS),
         ("MEMBERS_PER_REQUEST", MEMBERS_PER_REQUEST),
         ("SYNC_ROOMS", SYNC_ROOMS),

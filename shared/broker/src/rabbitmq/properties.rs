@@ -123,10 +123,13 @@ fn as_integer(value: &AMQPValue) -> Option<i64> {
     }
 }
 
+/// More failures than any ladder has steps; a header may claim anything, since it is not signed.
+const FAILURES_MOST: u32 = 1000;
+
 /// A count of failures, from whatever type a tool gave it.
 fn as_count(value: &AMQPValue) -> u32 {
     let number = as_integer(value).or_else(|| as_text(value)?.trim().parse().ok()).unwrap_or(0);
-    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+    u32::try_from(number.max(0)).unwrap_or(FAILURES_MOST).min(FAILURES_MOST)
 }
 
 fn kept_properties(incoming: &Incoming) -> BasicProperties {

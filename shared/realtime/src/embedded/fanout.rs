@@ -85,7 +85,7 @@ impl Logs {
     }
 
     /// As [`crate::Realtime::room_log`].
-    fn after(&self, room: RoomId, after: Rev) -> Option<Vec<Bytes>> {
+    fn after(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
         let log = self.rooms.get(&room)?;
         let start = log.partition_point(|(rev, _)| *rev < after);
         let mut entries = log.range(start..).peekable();
@@ -93,8 +93,11 @@ impl Logs {
             Some((first, _)) if *first == after || *first == after.next() => *first,
             _ => return None,
         };
-        let mut payloads = Vec::with_capacity(log.len() - start);
+        let mut payloads = Vec::with_capacity(limit.min(log.len() - start));
         for (rev, payload) in entries {
+            if payloads.len() == limit {
+                break;
+            }
             if *rev != expected {
                 return None;
             }
@@ -123,8 +126,8 @@ impl EmbeddedEngine {
         }
     }
 
-    pub(crate) fn room_log(&self, room: RoomId, after: Rev) -> Option<Vec<Bytes>> {
-        self.shards.of(Channel::Room(room)).logs.after(room, after)
+    pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
+        self.shards.of(Channel::Room(room)).logs.after(room, after, limit)
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {
@@ -165,8 +168,8 @@ mod tests {
             logs.append(RoomId(Uuid::from_u128(number % 10)), Rev((number / 10) as i64 + 1), &payload);
             assert!(logs.bytes <= SHARD_LOG_BYTES);
         }
-        assert_eq!(logs.after(ROOM, Rev(1)), None);
-        assert_eq!(logs.after(ROOM, Rev(98)).map(|payloads| payloads.len()), Some(2));
+        assert_eq!(logs.after(ROOM, Rev(1), 1000), None);
+        assert_eq!(logs.after(ROOM, Rev(98), 1000).map(|payloads| payloads.len()), Some(2));
         for number in 0..2 * SHARD_LOG_ENTRIES {
             logs.append(RoomId(Uuid::from_u128(100 + number as u128)), Rev(1), &Bytes::new());
         }

@@ -67,8 +67,11 @@ impl EmbeddedEngine {
         self.rooms.lock().put(user, ids, self.clock.monotonic_us());
     }
 
-    pub(crate) fn forget_rooms(&self, user: UserId) {
-        self.rooms.lock().forget(&user);
+    pub(crate) fn forget_rooms(&self, users: &[UserId]) {
+        let mut rooms = self.rooms.lock();
+        for user in users {
+            rooms.forget(user);
+        }
     }
 
     pub(crate) fn cached_members(&self, room: RoomId) -> Option<Vec<UserId>> {
@@ -81,7 +84,10 @@ impl EmbeddedEngine {
         self.members.lock().put(room, ids, self.clock.monotonic_us());
     }
 
-    pub(crate) fn forget_members(&self, room: RoomId) {
-        self.members.lock().forget(&room);
+    pub(crate) fn forget_members(&self, rooms: &[RoomId]) {
+        let mut members = self.members.lock();
+        for room in rooms {
+            members.forget(room);
+        }
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{RedisEngine, keys};
 use crate::RealtimeError;
 
-/// Ids in one SADD.
+/// Ids in one SADD, keys in one DEL.
 const SLICE: usize = 1000;
 
 impl RedisEngine {
@@ -21,8 +21,8 @@ impl RedisEngine {
         self.cache(keys::groups(user), rooms.iter().map(|room| room.0), keys::GROUPS_TTL).await
     }
 
-    pub(crate) async fn forget_rooms(&self, user: UserId) -> Result<(), RealtimeError> {
-        self.pipeline(redis::pipe().del(keys::groups(user)).ignore()).await
+    pub(crate) async fn forget_rooms(&self, users: &[UserId]) -> Result<(), RealtimeError> {
+        self.forget(users.iter().map(|user| keys::groups(*user))).await
     }
 
     pub(crate) async fn cached_members(&self, room: RoomId) -> Result<Option<Vec<UserId>>, RealtimeError> {
@@ -33,8 +33,20 @@ impl RedisEngine {
         self.cache(keys::members(room), members.iter().map(|user| user.0), keys::MEMBERS_TTL).await
     }
 
-    pub(crate) async fn forget_members(&self, room: RoomId) -> Result<(), RealtimeError> {
-        self.pipeline(redis::pipe().del(keys::members(room)).ignore()).await
+    pub(crate) async fn forget_members(&self, rooms: &[RoomId]) -> Result<(), RealtimeError> {
+        self.forget(rooms.iter().map(|room| keys::members(*room))).await
+    }
+
+    async fn forget(&self, keys: impl Iterator<Item = String>) -> Result<(), RealtimeError> {
+        let keys: Vec<String> = keys.collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        for slice in keys.chunks(SLICE) {
+            pipe.del(slice).ignore();
+        }
+        self.pipeline(&pipe).await
     }
 
     /// Redis has no empty sets, so a set without elements is not known.

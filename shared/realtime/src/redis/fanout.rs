@@ -30,11 +30,19 @@ impl RedisEngine {
         Ok(())
     }
 
-    pub(crate) async fn room_log(&self, room: RoomId, after: Rev) -> Result<Option<Vec<Bytes>>, RealtimeError> {
+    pub(crate) async fn room_log(
+        &self,
+        room: RoomId,
+        after: Rev,
+        limit: usize,
+    ) -> Result<Option<Vec<Bytes>>, RealtimeError> {
         let mut pipe = redis::pipe();
+        // One more: the entry of `after` itself, if the log has it.
         pipe.cmd("XRANGE").arg(keys::log(room)).arg(format!("{}-0", after.0.max(0))).arg("+");
+        pipe.arg("COUNT").arg(limit.saturating_add(1));
         let (entries,): (Vec<Entry>,) = self.pipeline(&pipe).await?;
-        Ok(contiguous(entries, after))
+        let payloads = contiguous(entries, after);
+        Ok(payloads.map(|payloads| payloads.into_iter().take(limit).collect()))
     }
 }
 

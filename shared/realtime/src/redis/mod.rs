@@ -2,7 +2,7 @@
 //!
 //! Commands go through a bounded pool, each with a time-out; subscriptions have a connection of
 //! their own per inbox. Scripts read keys that they compute (gateway leases), so this is for one
-//! Redis node, not yet for a cluster. The invariant: no call outlasts [`crate::COMMAND_LIMIT`].
+//! Redis node, not yet for a cluster. The invariant: no round outlasts [`crate::COMMAND_LIMIT`].
 
 mod cache;
 mod claim;
@@ -15,7 +15,6 @@ mod subscription;
 mod wishes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Pool, PoolConfig, Runtime, Timeouts};
@@ -41,10 +40,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct RedisEngine {
     client: Client,
     pool: Pool,
-    /// Whether the last command was answered.
-    answers: AtomicBool,
-    /// Inboxes without a connection at the moment.
-    inboxes_down: AtomicUsize,
 }
 
 impl RedisEngine {
@@ -72,17 +67,13 @@ impl RedisEngine {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| unavailable("the pool", &error))?;
-        let engine = Self { client, pool, answers: AtomicBool::new(false), inboxes_down: AtomicUsize::new(0) };
+        let engine = Self { client, pool };
         engine.ping().await?;
         Ok(engine)
     }
 
     pub(crate) async fn ping(&self) -> Result<(), RealtimeError> {
         self.pipeline(redis::pipe().cmd("PING").ignore()).await
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.answers.load(Ordering::Relaxed) && self.inboxes_down.load(Ordering::Relaxed) == 0
     }
 
     /// A new inbox and the task that fills it.
@@ -97,7 +88,7 @@ impl RedisEngine {
 
     /// Sends some commands in one go.
     async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RealtimeError> {
-        self.limited(async {
+        limited(async {
             let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
             Ok(commands.query_async(&mut connection).await)
         })
@@ -106,24 +97,20 @@ impl RedisEngine {
 
     /// Runs a script, loading it if the server does not have it (any more).
     async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RealtimeError> {
-        self.limited(async {
+        limited(async {
             let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
             Ok(script.invoke_async(&mut connection).await)
         })
         .await
     }
+}
 
-    async fn limited<T>(
-        &self,
-        command: impl Future<Output = Result<RedisResult<T>, RealtimeError>>,
-    ) -> Result<T, RealtimeError> {
-        let outcome = match tokio::time::timeout(COMMAND_LIMIT, command).await {
-            Ok(Ok(answer)) => answer.map_err(|error| unavailable("refused", &error)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(RealtimeError::Unavailable("no answer in time".into())),
-        };
-        self.answers.store(outcome.is_ok(), Ordering::Relaxed);
-        outcome
+/// Gives one round to the server its limit.
+async fn limited<T>(command: impl Future<Output = Result<RedisResult<T>, RealtimeError>>) -> Result<T, RealtimeError> {
+    match tokio::time::timeout(COMMAND_LIMIT, command).await {
+        Ok(Ok(answer)) => answer.map_err(|error| unavailable("refused", &error)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(RealtimeError::Unavailable("no answer in time".into())),
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::Channel;
@@ -31,14 +30,14 @@ pub(super) struct Subscription {
     waiters: Vec<oneshot::Sender<()>>,
     /// Whether a connection worked before this one.
     connected_before: bool,
-    /// There until everything is subscribed.
-    down: Option<Down>,
+    /// Whether everything is subscribed on this one.
+    connected: bool,
 }
 
 impl Subscription {
     pub(super) fn new(engine: Arc<RedisEngine>, mailbox: Arc<Mailbox>, wishes: Arc<Wishes>, stop: Shutdown) -> Self {
         let (wanted, waiters) = (HashSet::new(), Vec::new());
-        Self { engine, mailbox, wishes, stop, wanted, waiters, connected_before: false, down: None }
+        Self { engine, mailbox, wishes, stop, wanted, waiters, connected_before: false, connected: false }
     }
 
     /// Keeps the inbox subscribed until it is dropped or the service stops; returns when the service
@@ -57,12 +56,12 @@ impl Subscription {
     async fn keep_connected(&mut self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
-            self.down = Some(Down::begin(&self.engine));
+            self.connected = false;
             let reason = match Session::connect(self).await {
                 Ok(mut session) => session.live(self).await,
                 Err(reason) => reason,
             };
-            if self.down.is_none() {
+            if self.connected {
                 Counter::ConnectionsLost.inc_with("realtime");
                 backoff.reset();
             }
@@ -100,26 +99,10 @@ impl Subscription {
             self.mailbox.put([Arrival::Reconnected]);
         }
         self.connected_before = true;
-        self.down = None;
+        self.connected = true;
         for waiter in self.waiters.drain(..) {
             // Err means that the caller has given up waiting.
             let _ = waiter.send(());
         }
-    }
-}
-
-/// Counts an inbox as down for as long as it lives.
-struct Down(Arc<RedisEngine>);
-
-impl Down {
-    fn begin(engine: &Arc<RedisEngine>) -> Self {
-        engine.inboxes_down.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(engine))
-    }
-}
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        self.0.inboxes_down.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -28,9 +28,9 @@ async fn rooms_and_members_are_remembered_replaced_and_forgotten(#[values(Kind::
     assert_eq!((sorted_rooms().await, sorted_members().await), (Some(rooms.clone()), Some(users.clone())));
     world.realtime.cache_rooms(user, &rooms[..1]).await.expect("done");
     assert_eq!(sorted_rooms().await, Some(rooms[..1].to_vec()));
-    world.realtime.forget_rooms(user).await.expect("done");
+    world.realtime.forget_rooms(&[user, UserId::generate()]).await.expect("done");
     assert_eq!((sorted_rooms().await, sorted_members().await), (None, Some(users)));
-    world.realtime.forget_members(room).await.expect("done");
+    world.realtime.forget_members(&[room, RoomId::generate()]).await.expect("done");
     assert_eq!(sorted_members().await, None);
     world.realtime.cache_rooms(user, &[]).await.expect("done");
     assert_eq!(sorted_rooms().await, None);

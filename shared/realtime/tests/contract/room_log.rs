@@ -8,7 +8,11 @@ use rstest::rstest;
 use super::world::{Kind, World, durable, passing, room, room_of};
 
 async fn log(world: &World, room: Channel, after: i64) -> Option<Vec<i64>> {
-    let payloads = world.realtime.room_log(room_of(room), Rev(after)).await.expect("an answer")?;
+    log_of_at_most(world, room, after, 1000).await
+}
+
+async fn log_of_at_most(world: &World, room: Channel, after: i64, limit: usize) -> Option<Vec<i64>> {
+    let payloads = world.realtime.room_log(room_of(room), Rev(after), limit).await.expect("an answer")?;
     let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
     Some(payloads.iter().map(|payload| number(payload).expect("a number")).collect())
 }
@@ -23,6 +27,19 @@ async fn the_log_answers_what_came_after_a_rev_without_a_gap(#[values(Kind::Redi
     assert_eq!(log(&world, room, 0).await, Some(vec![1, 2, 3]));
     assert_eq!(log(&world, room, 1).await, Some(vec![2, 3]));
     assert_eq!(log(&world, room, 3).await, Some(vec![]));
+    assert_eq!(log_of_at_most(&world, room, 0, 2).await, Some(vec![1, 2]));
+    assert_eq!(log_of_at_most(&world, room, 1, 1).await, Some(vec![2]));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_appended_to_fails_the_publish() {
+    let world = World::new(Kind::Redis).await;
+    let room = room();
+    world.ask(&format!("SET chat:log:{} x", room_of(room))).await;
+    assert!(world.realtime.publish(&[durable(room, 1)]).await.is_err());
+    world.ask(&format!("DEL chat:log:{}", room_of(room))).await;
+    world.publish(&[durable(room, 1)]).await;
+    assert_eq!(log(&world, room, 0).await, Some(vec![1]));
 }
 
 #[rstest]

@@ -1,11 +1,11 @@
 //! The storing transaction: order, once, all or nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use domain::room::{Role, RoomKind};
 use domain::{JobId, MessageId, Rev, RoomId, Seq, UserId};
 use protocol::{Code, EventData, wire};
-use store::{Edit, Receipt, Scope, Store, StoreError, Writes};
+use store::{Edit, Reaction, Receipt, Scope, Store, StoreError, Writes};
 
 use crate::bench::{Bench, Draft, NOW, begin, edited, new_message, on_both};
 
@@ -18,6 +18,10 @@ on_both!(
     a_message_is_its_own_receipt,
     a_change_leaves_its_receipt,
     a_refusal_leaves_its_receipt,
+    what_was_refused_is_never_stored_and_what_was_stored_never_refused,
+    a_job_without_effect_leaves_its_receipt,
+    what_somebody_gave_a_message_is_loaded,
+    standings_are_read_without_a_batch,
     who_leaves_is_gone_and_may_come_back,
     titles_change,
     an_empty_scope_and_empty_writes_do_no_harm,
@@ -133,6 +137,7 @@ async fn what_is_loaded_is_what_there_is(bench: Bench) {
         actors: vec![(room, ann), (room, ben), (room, eve), (nowhere, ann), (room, ann)],
         messages: vec![id, MessageId(nowhere.0), id],
         jobs: vec![JobId::generate()],
+        ..Scope::default()
     };
     let batch = bench.store.begin(&scope).await.expect("begins");
     let loaded = &batch.loaded;
@@ -189,6 +194,66 @@ async fn a_refusal_leaves_its_receipt(bench: Bench) {
     batch.commit(Writes { heads: Vec::new(), ..writes }).await.expect("commits");
     assert_eq!(receipt(&bench, room, job).await, Receipt::Refused(Code::NotFound));
     assert_eq!(bench.room(room).await.rev, Rev(1), "a refusal takes no place in the order");
+}
+
+async fn what_was_refused_is_never_stored_and_what_was_stored_never_refused(bench: Bench) {
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let row = new_message(room, ann, "m1", "hello");
+    let batch = bench.begin(room, &[ann]).await;
+    let mut draft = Draft::of(&batch, room);
+    draft.refuse(row.id.into(), Code::NotFound);
+    batch.commit(draft.finish()).await.expect("commits");
+
+    let before = bench.room(room).await;
+    let batch = bench.begin(room, &[ann]).await;
+    let mut draft = Draft::of(&batch, room);
+    let fresh = draft.message(ann, "of the same batch");
+    let refused = draft.row(row);
+    assert_eq!(batch.commit(draft.finish()).await, Err(StoreError::Conflict("message")));
+    assert_eq!((bench.store.message(fresh).await, bench.store.message(refused).await), (Ok(None), Ok(None)));
+    assert_eq!(bench.room(room).await, before);
+    assert_eq!(receipt(&bench, room, refused.into()).await, Receipt::Refused(Code::NotFound));
+
+    let stored = bench.say(room, ann, &["stored"]).await[0];
+    let batch = bench.begin(room, &[ann]).await;
+    let mut draft = Draft::of(&batch, room);
+    draft.refuse(stored.into(), Code::NotFound);
+    assert_eq!(batch.commit(draft.finish()).await, Err(StoreError::Conflict("job")));
+    assert!(matches!(receipt(&bench, room, stored.into()).await, Receipt::Stored { .. }));
+}
+
+async fn a_job_without_effect_leaves_its_receipt(bench: Bench) {
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let job = JobId::generate();
+    for outcome in [Ok(()), Err(StoreError::Conflict("job"))] {
+        let batch = bench.begin(room, &[ann]).await;
+        assert_eq!(batch.commit(Writes { idle: vec![(job, room, NOW)], ..Writes::default() }).await, outcome);
+    }
+    assert_eq!(receipt(&bench, room, job).await, Receipt::Idle);
+}
+
+async fn what_somebody_gave_a_message_is_loaded(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann, ben]).await;
+    let id = bench.say(room, ann, &["hello"]).await[0];
+    let batch = bench.begin(room, &[ann]).await;
+    let given = |user, emoji: &str| Reaction { message: id, user, emoji: emoji.to_owned(), removed: false, at: NOW };
+    let reactions = vec![given(ann, "👍"), given(ann, "🎉"), given(ben, "👀")];
+    batch.commit(Writes { reactions, ..Writes::default() }).await.expect("commits");
+    let scope = Scope { reactions: vec![(id, ann), (MessageId(room.0), ann)], ..Scope::default() };
+    let batch = bench.store.begin(&scope).await.expect("begins");
+    let anns = HashSet::from(["👍".to_owned(), "🎉".to_owned()]);
+    assert_eq!(batch.loaded.reactions, HashMap::from([((id, ann), anns)]));
+}
+
+async fn standings_are_read_without_a_batch(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann]).await;
+    let found = bench.store.standings(&[(room, ann), (room, ben), (room, ann)]).await.expect("reads");
+    assert_eq!(found.keys().collect::<Vec<_>>(), [&(room, ann)]);
+    assert_eq!(bench.store.standings(&[]).await.expect("reads").len(), 0);
 }
 
 async fn who_leaves_is_gone_and_may_come_back(bench: Bench) {

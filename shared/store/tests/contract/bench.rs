@@ -269,7 +269,6 @@ pub(crate) fn new_message(room: RoomId, sender: UserId, name: &str, content: &st
         stored_at: NOW,
         edited_at: None,
         deleted_at: None,
-        changed_at: NOW,
         reactions: Vec::new(),
     }
 }

@@ -1,0 +1,6 @@
+//! The handlers over real engines: what is applied, told, cached and read back.
+
+mod told;
+mod world;
+
+mod bounds;

@@ -1,6 +1,6 @@
 //! A Postgres behind a network that swallows everything and tells nobody: sockets stay open.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::UserId;
 use store::{Store, StoreSettings};
@@ -92,7 +92,9 @@ async fn all_connections_work(store: &Store, ann: UserId) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_gave_up_while_nothing_answered_cost_no_connection() {
     let (network, store, ann) = behind().await;
-    assert!(all_connections_work(&store, ann).await);
+    // Connections that wait in the pool, trusted for a moment.
+    let calls = (0..CONNECTIONS).map(|_| store.user(ann));
+    assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
     network.swallow();
     for _ in 0..3 {
         let calls = (0..CONNECTIONS).map(|_| tokio::time::timeout(Duration::from_millis(300), store.user(ann)));
@@ -100,9 +102,7 @@ async fn callers_that_gave_up_while_nothing_answered_cost_no_connection() {
         assert!(answers.iter().all(|answer| !matches!(answer, Ok(Ok(_)))), "nothing answers");
     }
     network.heal();
-    let began = Instant::now();
     until(RECOVERY_LIMIT, || all_connections_work(&store, ann)).await;
-    eprintln!("recovered after {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgPool, Postgres, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
+use crate::checkpoint::{self, Checkpointer};
 use crate::rows::{Rows, RowsSql};
 use crate::{StoreError, StoreSettings};
 
@@ -97,7 +98,7 @@ pub(crate) enum Db {
         returns: Tasks,
     },
     /// One writer, so that writers queue here and not inside the database.
-    Sqlite { write: SqlitePool, read: SqlitePool },
+    Sqlite { write: SqlitePool, read: SqlitePool, checkpointer: Checkpointer },
 }
 
 impl std::fmt::Debug for Db {
@@ -131,6 +132,7 @@ impl Db {
                     .foreign_keys(true)
                     .pragma("temp_store", "memory")
                     .pragma("journal_size_limit", "67108864")
+                    .pragma("wal_autocheckpoint", checkpoint::WRITER_PAGES)
                     .statement_cache_capacity(256)
                     .disable_statement_logging();
                 let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_LIMIT).test_before_acquire(false);
@@ -138,8 +140,9 @@ impl Db {
                 let forever = None::<Duration>;
                 let write = pool().max_connections(1).idle_timeout(forever).max_lifetime(forever);
                 let write = write.connect_with(options.clone()).await?;
+                let checkpointer = Checkpointer::start(&options).await?;
                 let read = pool().max_connections(SQLITE_READERS).connect_lazy_with(options.pragma("query_only", "on"));
-                Ok(Self::Sqlite { write, read })
+                Ok(Self::Sqlite { write, read, checkpointer })
             }
         }
     }
@@ -156,7 +159,8 @@ impl Db {
         let close = async {
             match self {
                 Self::Postgres { pool, .. } => pool.close().await,
-                Self::Sqlite { write, read } => {
+                Self::Sqlite { write, read, checkpointer } => {
+                    checkpointer.end().await;
                     read.close().await;
                     write.close().await;
                 }

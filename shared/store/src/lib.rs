@@ -24,6 +24,7 @@ mod rows;
 mod db;
 
 pub mod batch;
+mod checkpoint;
 pub mod error;
 pub mod import;
 pub mod lease;

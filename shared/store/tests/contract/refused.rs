@@ -14,7 +14,9 @@ async fn only_old_refusals_are_forgotten(bench: Bench) {
     let batch = bench.begin(room, &[ann]).await;
     let mut draft = Draft::of(&batch, room);
     let jobs: Vec<JobId> = (0..3).map(|_| JobId::generate()).collect();
-    jobs.iter().for_each(|job| draft.refuse(*job, Code::Forbidden));
+    for job in &jobs {
+        draft.refuse(*job, Code::Forbidden);
+    }
     batch.commit(draft.finish()).await.expect("commits");
 
     assert_eq!(bench.store.forget_refused(NOW, 10).await, Ok(0), "none is older");

@@ -197,14 +197,14 @@ impl Open {
                 copies.push(self.copy(incoming, &failure));
             }
         }
-        let copied = self.copies.publish(copies).await;
+        let outcome = self.copies.publish(copies).await;
         for ((line, mut tags), failed) in self.lines.iter_mut().zip(done).zip(failed) {
-            if copied.is_ok() {
+            if outcome.is_ok() {
                 tags.extend(failed);
             }
             line.ack(tags).await?;
         }
-        copied
+        outcome
     }
 
     /// What an event that failed becomes: its next attempt, or a dead letter.

@@ -8,6 +8,7 @@
 #   services.sh stop DIR NAME        stop in good order, the data stays
 #   services.sh kill9 DIR NAME       SIGKILL the whole process tree
 #   services.sh pause|resume DIR NAME   SIGSTOP or SIGCONT the whole process tree
+#   services.sh alarm|calm DIR       have RabbitMQ believe that its memory is full, or no more
 #   services.sh reap DIR SECONDS     wait until nobody called `up` for so long, then down
 #   services.sh guard                read lines (see guard()) until whoever holds standard input is gone, then
 #                                    clean up after it: children, folders, databases, virtual hosts
@@ -167,6 +168,13 @@ ready_rabbitmq() {
   [ "${answer: -3}" = 401 ] # alive, and wants a password
 }
 
+memory_rabbitmq() { # how much of the machine's memory it may use: 0 is a resource alarm at once
+  local sbin env=()
+  sbin=$(newest /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin)
+  mapfile -d '' env < <(rabbit_env)
+  (cd "$DIR/rabbitmq" && env -i "${env[@]}" "$sbin/rabbitmqctl" --quiet set_vm_memory_high_watermark "$1" < /dev/null >&2)
+}
+
 # ---- verbs
 check_name() { case ${1:-} in postgres | redis | rabbitmq) ;; *) usage ;; esac; }
 start() { if ! pid_of "$1" > /dev/null; then "start_$1"; fi; }
@@ -268,5 +276,7 @@ case $cmd in
   kill9) check_name "${1:-}"; ports; kill9 "$1" ;;
   pause) check_name "${1:-}"; ports; signal_tree STOP "$(pid_of "$1")" ;;
   resume) check_name "${1:-}"; ports; signal_tree CONT "$(pid_of "$1")" ;;
+  alarm) ports; memory_rabbitmq 0 ;;
+  calm) ports; memory_rabbitmq 0.6 ;;
   *) usage ;;
 esac

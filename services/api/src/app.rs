@@ -13,7 +13,6 @@ use store::Store;
 
 use crate::ApiParts;
 use crate::logins::Logins;
-use crate::purge;
 use crate::user::Accounts;
 
 /// The service's parts, shared by all requests.
@@ -43,14 +42,13 @@ pub fn intake(settings: &Settings, engine: &Engine, tasks: &Tasks) -> Intake {
 
 impl App {
     pub(crate) fn new(parts: ApiParts) -> Self {
-        let ApiParts { settings, engine, tasks, tokens, intake } = parts;
+        let ApiParts { settings, engine, tokens, intake } = parts;
         let handlers = HandlerParts {
             store: engine.store.clone(),
             realtime: engine.realtime.clone(),
             keys: engine.keys.clone(),
             clock: engine.clock.clone(),
         };
-        purge::start(engine.store.clone(), engine.clock.clone(), &tasks);
         Self {
             intake,
             handlers: Handlers::new(handlers),

@@ -15,7 +15,6 @@ mod logins;
 mod openapi;
 mod page;
 mod problem;
-mod purge;
 mod routes;
 mod user;
 
@@ -26,7 +25,6 @@ use axum::Router;
 use config::Settings;
 use engine::Engine;
 use intake::Intake;
-use runtime::Tasks;
 
 pub use app::intake;
 pub use context::unknown_route;
@@ -38,8 +36,6 @@ pub struct ApiParts {
     pub settings: Arc<Settings>,
     /// The open engine.
     pub engine: Engine,
-    /// Where its background tasks run.
-    pub tasks: Tasks,
     /// What issues and verifies access tokens.
     pub tokens: Tokens,
     /// The way in. In one process with a gateway it is the gateway's, so that a user has one rate.

@@ -14,9 +14,9 @@ fn main() -> ExitCode {
         let settings = service.settings.clone();
         let secret = settings.jwt_secret.as_ref().ok_or("JWT_ACCESS_TOKEN is required")?;
         let tokens = Tokens::new(secret, settings.access_lifetime);
-        let (engine, tasks) = (service.engine.clone(), service.tasks.clone());
-        let intake = api::intake(&settings, &engine, &tasks);
-        let parts = ApiParts { settings, engine, tasks, tokens, intake };
+        let engine = service.engine.clone();
+        let intake = api::intake(&settings, &engine, &service.tasks);
+        let parts = ApiParts { settings, engine, tokens, intake };
         service.listen(api::router(parts).fallback(api::unknown_route)).await?;
         service.until_stopped().await;
         Ok(())

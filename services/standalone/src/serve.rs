@@ -35,9 +35,8 @@ async fn serve(service: Service) -> Result<(), Failure> {
     let secret = settings.jwt_secret.as_ref().ok_or("there is no JWT_ACCESS_TOKEN")?;
     let tokens = Tokens::new(secret, settings.access_lifetime);
     let processor = Processor::start(&engine, &tasks);
-    let gateway =
-        Gateway::start(GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks: tasks.clone() });
-    let api = api::router(ApiParts { settings: settings.clone(), engine, tasks, tokens, intake: gateway.intake() });
+    let gateway = Gateway::start(GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks });
+    let api = api::router(ApiParts { settings: settings.clone(), engine, tokens, intake: gateway.intake() });
     let address = service.listen(gateway.router().merge(api).fallback(api::unknown_route)).await?;
     banner::print(&settings, address);
     service.until_stopped().await;

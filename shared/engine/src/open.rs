@@ -100,7 +100,7 @@ async fn connect_store(settings: &Settings) -> Result<Store, Problem> {
             let connect = || {
                 Store::open(StoreSettings::Postgres {
                     url: database_url.expose_secret().to_owned(),
-                    max_connections: connections(settings.role),
+                    max_connections: connections(settings.role, settings.queue_shards),
                 })
             };
             dependency.until_open(settings.startup_wait, connect).await
@@ -147,7 +147,7 @@ async fn migrate(settings: &Settings, store: &Store) -> Result<(), Problem> {
     let what = match timeout(MIGRATION_LIMIT, store.migrate()).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "not done in time".to_owned(),
+        Err(_) => format!("not done within {} minutes", MIGRATION_LIMIT.as_secs() / 60),
     };
     Err(match &settings.engine {
         Choice::Embedded { data_dir, .. } => unusable(data_dir, &what),
@@ -158,12 +158,17 @@ async fn migrate(settings: &Settings, store: &Store) -> Result<(), Problem> {
     })
 }
 
-/// Connections to Postgres at most, so that a handful of services fits into a server's default hundred.
-const fn connections(role: Role) -> u32 {
+/// Connections to Postgres at most. Each shard that is worked on uses one at a time, and a processor
+/// may own them all; beside them it probes and tidies up. Capped, so that a handful of services fits
+/// into a server's default hundred.
+fn connections(role: Role, shards: u16) -> u32 {
+    const MOST: u32 = 24;
+    let shards = u32::from(shards);
     match role {
-        Role::Gateway | Role::Processor => 6,
+        Role::Gateway => 6,
+        Role::Processor => (shards + 3).clamp(6, MOST),
         Role::Api => 8,
-        Role::AllInOne => 12,
+        Role::AllInOne => (shards + 10).clamp(12, MOST),
     }
 }
 
@@ -237,6 +242,13 @@ mod tests {
 
     fn url() -> SecretString {
         SecretString::from("postgres://chat:hush@localhost/chat")
+    }
+
+    #[test]
+    fn a_processor_has_a_connection_for_each_shard_up_to_a_limit() {
+        let of_processor = |shards| connections(Role::Processor, shards);
+        assert_eq!([1, 8, 16, 200].map(of_processor), [6, 11, 19, 24]);
+        assert_eq!([1, 4, 200].map(|shards| connections(Role::AllInOne, shards)), [12, 14, 24]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use broker::{Broker, Depths};
 use runtime::Tasks;
-use telemetry::Gauge;
 
 /// Ready events in the high class over which shedding begins.
 const BEGIN_OVER: u64 = 10_000;
@@ -27,6 +26,7 @@ impl Shedding {
         let (watched, shutdown) = (Arc::clone(&shedding), tasks.shutdown().clone());
         tasks.own("queue depth", async move {
             while !shutdown.is_requested() {
+                // It also shows them as metrics.
                 if let Ok(depths) = broker.depths().await {
                     watched.judge(&depths);
                 }
@@ -44,9 +44,6 @@ impl Shedding {
     }
 
     fn judge(&self, depths: &Depths) {
-        for (class, depth) in [("high", depths.high), ("medium", depths.medium), ("low", depths.low)] {
-            Gauge::QueueDepth.set_with(class, depth as f64);
-        }
         let was_on = self.is_on();
         let now_on = depths.high > if was_on { END_UNDER } else { BEGIN_OVER };
         if was_on != now_on {

@@ -7,18 +7,20 @@ use std::future::Future;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use runtime::{Shutdown, Tasks};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgPool, Postgres, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
+use crate::checkpoint::{self, Checkpointer};
 use crate::rows::{Rows, RowsSql};
 use crate::{StoreError, StoreSettings};
 
 /// A free connection, a new one included.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
-/// One statement, seen from here. The server's own limits lie below or are cut by this one.
+/// One statement, seen from here. The server's own limit lies just below.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(3);
 /// One statement of an import, which moves thousands of rows.
 const BULK_LIMIT: Duration = Duration::from_secs(30);
@@ -26,18 +28,24 @@ const BULK_LIMIT: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(2);
 /// An idle connection is tried before use if it was idle so long.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// That trial, and the one when a connection goes back: short, so that a dead connection leaves time
+/// for a new one, and never holds its place in the pool for long.
+const TRIAL_LIMIT: Duration = Duration::from_millis(800);
+/// The server looks so often whether the client of a running statement is still there.
+const WATCH_CLIENT: &str = "SET client_connection_check_interval = '500ms'";
 /// Readers of a `SQLite` file beside its one writer.
 const SQLITE_READERS: u32 = 4;
 
-/// Settings of each Postgres session. A statement may wait for a row lock a little less than we
-/// wait for the statement, so that the server and not the clock says what was wrong. A process that
-/// stands still in the middle of a batch keeps the rooms it locked for 3 s at most.
+/// Settings of each Postgres session. A statement may run, or wait for a row lock, a little less than
+/// we wait for the statement, so that the server and not the clock says what was wrong, and nothing
+/// runs on for which nobody waits. A process that stands still in the middle of a batch keeps the
+/// rooms it locked for 3 s at most.
 ///
 /// All our statements look rows up by an index, a few at a time. Left alone, the planner takes the
 /// empty tables of a new installation for small ones, plans to read them whole, and a busy session
 /// keeps that plan while they grow. So: one plan for each statement, by index, in nested loops.
 const POSTGRES_SESSION: [(&str, &str); 12] = [
-    ("statement_timeout", "10s"),
+    ("statement_timeout", "2800ms"),
     ("lock_timeout", "2500ms"),
     ("idle_in_transaction_session_timeout", "3s"),
     ("default_transaction_isolation", "read committed"),
@@ -55,7 +63,7 @@ const POSTGRES_SESSION: [(&str, &str); 12] = [
 macro_rules! on {
     ($conn:expr, $c:ident => $future:expr) => {{
         let conn: &mut $crate::db::Conn = &mut $conn;
-        let limit = conn.limit;
+        let limit = conn.ask();
         let answer = match &mut conn.engine {
             $crate::db::Engine::Postgres(held) => {
                 let $c = &mut **held;
@@ -86,12 +94,11 @@ pub(crate) enum Db {
     Postgres {
         pool: PgPool,
         options: Box<PgConnectOptions>,
+        /// Bring connections back into the pool.
+        returns: Tasks,
     },
     /// One writer, so that writers queue here and not inside the database.
-    Sqlite {
-        write: SqlitePool,
-        read: SqlitePool,
-    },
+    Sqlite { write: SqlitePool, read: SqlitePool, checkpointer: Checkpointer },
 }
 
 impl std::fmt::Debug for Db {
@@ -111,7 +118,8 @@ impl Db {
                 // The pool hides why it cannot connect; one attempt of our own tells.
                 let probe = timeout(PING_LIMIT, sqlx::PgConnection::connect_with(&options)).await;
                 probe.map_err(|_| StoreError::timed_out())??.close().await?;
-                Ok(Self::Postgres { pool: postgres_pool(&options, max_connections), options: Box::new(options) })
+                let (pool, returns) = (postgres_pool(&options, max_connections), Tasks::new(Shutdown::new()));
+                Ok(Self::Postgres { pool, options: Box::new(options), returns })
             }
             StoreSettings::Sqlite { path, sync_full } => {
                 let synchronous = if sync_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
@@ -124,6 +132,7 @@ impl Db {
                     .foreign_keys(true)
                     .pragma("temp_store", "memory")
                     .pragma("journal_size_limit", "67108864")
+                    .pragma("wal_autocheckpoint", checkpoint::WRITER_PAGES)
                     .statement_cache_capacity(256)
                     .disable_statement_logging();
                 let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_LIMIT).test_before_acquire(false);
@@ -131,8 +140,9 @@ impl Db {
                 let forever = None::<Duration>;
                 let write = pool().max_connections(1).idle_timeout(forever).max_lifetime(forever);
                 let write = write.connect_with(options.clone()).await?;
+                let checkpointer = Checkpointer::start(&options).await?;
                 let read = pool().max_connections(SQLITE_READERS).connect_lazy_with(options.pragma("query_only", "on"));
-                Ok(Self::Sqlite { write, read })
+                Ok(Self::Sqlite { write, read, checkpointer })
             }
         }
     }
@@ -149,7 +159,8 @@ impl Db {
         let close = async {
             match self {
                 Self::Postgres { pool, .. } => pool.close().await,
-                Self::Sqlite { write, read } => {
+                Self::Sqlite { write, read, checkpointer } => {
+                    checkpointer.end().await;
                     read.close().await;
                     write.close().await;
                 }
@@ -162,18 +173,18 @@ impl Db {
 
     /// A connection for statements that only read.
     pub(crate) async fn read(&self) -> Result<Conn, StoreError> {
-        Ok(match self {
-            Self::Postgres { pool, .. } => Conn::new(Engine::Postgres(pool.acquire().await?)),
-            Self::Sqlite { read, .. } => Conn::new(Engine::Sqlite(read.acquire().await?)),
-        })
+        match self {
+            Self::Postgres { pool, returns, .. } => Conn::postgres(pool, returns).await,
+            Self::Sqlite { read, .. } => Ok(Conn::new(Engine::Sqlite(read.acquire().await?), None)),
+        }
     }
 
     /// A connection for one statement that writes.
     pub(crate) async fn write(&self) -> Result<Conn, StoreError> {
-        Ok(match self {
-            Self::Postgres { pool, .. } => Conn::new(Engine::Postgres(pool.acquire().await?)),
-            Self::Sqlite { write, .. } => Conn::new(Engine::Sqlite(write.acquire().await?)),
-        })
+        match self {
+            Self::Postgres { pool, returns, .. } => Conn::postgres(pool, returns).await,
+            Self::Sqlite { write, .. } => Ok(Conn::new(Engine::Sqlite(write.acquire().await?), None)),
+        }
     }
 
     /// A transaction that may write. On `SQLite` it holds the writers' lock from its beginning.
@@ -208,10 +219,20 @@ fn postgres_pool(options: &PgConnectOptions, max_connections: u32) -> PgPool {
         .max_connections(max_connections.max(2))
         .acquire_timeout(ACQUIRE_LIMIT)
         .test_before_acquire(false)
+        .after_connect(|conn, _meta| {
+            Box::pin(async move {
+                // Servers before version 14, and some systems, cannot.
+                match sqlx::raw_sql(WATCH_CLIENT).execute(conn).await {
+                    Err(error) if !matches!(error, sqlx::Error::Database(_)) => Err(error),
+                    _ => Ok(()),
+                }
+            })
+        })
         .before_acquire(|conn, meta| {
             Box::pin(async move {
                 if meta.idle_for > TRUSTED_IDLE {
-                    conn.ping().await?;
+                    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+                    timeout(TRIAL_LIMIT, conn.ping()).await.map_err(late)??;
                 }
                 Ok(true)
             })
@@ -219,11 +240,16 @@ fn postgres_pool(options: &PgConnectOptions, max_connections: u32) -> PgPool {
         .connect_lazy_with(options.clone())
 }
 
-/// A connection out of a pool; it goes back when dropped.
+/// A connection out of a pool; it goes back when dropped, unless it still owes an answer: whoever
+/// gave up waiting, a caller that was cancelled included, leaves a connection nobody may use again.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) engine: Engine,
     pub(crate) limit: Duration,
+    /// Asked and not answered.
+    pub(crate) busy: bool,
+    closing: bool,
+    returns: Option<Tasks>,
 }
 
 #[derive(Debug)]
@@ -241,20 +267,29 @@ pub(crate) async fn answer_within<T>(
 }
 
 impl Conn {
-    fn new(engine: Engine) -> Self {
-        Self { engine, limit: STATEMENT_LIMIT }
+    fn new(engine: Engine, returns: Option<Tasks>) -> Self {
+        Self { engine, limit: STATEMENT_LIMIT, busy: false, closing: false, returns }
     }
 
-    /// Turns an answer into a result and gives up a connection that did not answer.
+    async fn postgres(pool: &PgPool, returns: &Tasks) -> Result<Self, StoreError> {
+        Ok(Self::new(Engine::Postgres(pool.acquire().await?), Some(returns.clone())))
+    }
+
+    /// Marks that it owes an answer; within which time.
+    pub(crate) fn ask(&mut self) -> Duration {
+        self.busy = true;
+        self.limit
+    }
+
+    /// Turns an answer into a result; without one the connection stays busy and is given up.
     pub(crate) fn judge<T>(&mut self, answer: Option<Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-        let Some(result) = answer else {
-            self.close_on_drop();
-            return Err(StoreError::timed_out());
-        };
+        let result = answer.ok_or_else(StoreError::timed_out)?;
+        self.busy = false;
         result.map_err(StoreError::from)
     }
 
     fn close_on_drop(&mut self) {
+        self.closing = true;
         match &mut self.engine {
             Engine::Postgres(held) => held.close_on_drop(),
             Engine::Sqlite(held) => held.close_on_drop(),
@@ -271,11 +306,15 @@ impl Conn {
         let limit = self.limit;
         let answer = match &mut self.engine {
             Engine::Postgres(held) => {
-                let statement = sqlx::query_with(sql.postgres, rows.postgres()?).execute(&mut **held);
+                let arguments = rows.postgres()?;
+                self.busy = true;
+                let statement = sqlx::query_with(sql.postgres, arguments).execute(&mut **held);
                 answer_within(limit, statement).await.map(|done| done.map(|done| done.rows_affected()))
             }
             Engine::Sqlite(held) => {
-                let statement = sqlx::query_with(sql.sqlite, rows.sqlite()?).execute(&mut **held);
+                let arguments = rows.sqlite()?;
+                self.busy = true;
+                let statement = sqlx::query_with(sql.sqlite, arguments).execute(&mut **held);
                 answer_within(limit, statement).await.map(|done| done.map(|done| done.rows_affected()))
             }
         };
@@ -291,14 +330,33 @@ impl Conn {
         let answer = match &mut self.engine {
             Engine::Postgres(held) => {
                 let query = sqlx::query_as_with(sql.postgres, rows.postgres()?);
+                self.busy = true;
                 answer_within(limit, query.fetch_all(&mut **held)).await
             }
             Engine::Sqlite(held) => {
                 let query = sqlx::query_as_with(sql.sqlite, rows.sqlite()?);
+                self.busy = true;
                 answer_within(limit, query.fetch_all(&mut **held)).await
             }
         };
         self.judge(answer)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.busy {
+            self.close_on_drop();
+        }
+        // Left alone, the pool tries a connection that comes back without a limit, and one that went
+        // dead in that moment would hold its place until TCP gives up.
+        if let (Engine::Postgres(held), Some(returns)) = (&mut self.engine, &self.returns)
+            && !self.closing
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            let back = tokio::time::timeout(TRIAL_LIMIT, held.return_to_pool());
+            returns.detach_light(async move { drop(back.await) });
+        }
     }
 }
 
@@ -329,5 +387,28 @@ impl Drop for Tx {
         if self.open {
             self.conn.close_on_drop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::services::fresh_postgres;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_gives_up_a_statement_before_its_client_does_and_watches_the_client() {
+        let settings = StoreSettings::Postgres { url: fresh_postgres().await, max_connections: 2 };
+        let db = Db::open(settings).await.expect("opens");
+        let mut conn = db.read().await.expect("a connection");
+        let ask = "SELECT current_setting('client_connection_check_interval')";
+        let interval: String = on!(conn, c => async {
+            sqlx::query_scalar::<_, String>(ask).fetch_one(c).await
+        })
+        .expect("answers");
+        assert_eq!(interval, "500ms");
+        let error = run!(conn, "SELECT pg_sleep(10)").expect_err("too long");
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("57014")), "{error}");
+        assert!(!conn.busy, "it answered");
     }
 }

@@ -9,7 +9,8 @@ use sqlx::migrate::MigrateError;
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No connection, no answer in time, or the server is stopping: the same call may work later.
+    /// No connection, no answer in time, the server is stopping, or somebody must mend it first (a
+    /// missing table or right, a damaged file; logged as an error): the same call may work later.
     /// A write that ends so may or may not have been stored.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
@@ -38,6 +39,9 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 if is_transient_code(&code) {
+                    Self::Unavailable(describe(&code, database.message()))
+                } else if needs_an_operator(&code, database.message()) {
+                    tracing::error!(%code, what = database.message(), "the database cannot be worked with as it is");
                     Self::Unavailable(describe(&code, database.message()))
                 } else if database.kind() == ErrorKind::UniqueViolation {
                     Self::Conflict("key")
@@ -79,6 +83,23 @@ fn describe(code: &str, message: &str) -> String {
     format!("{message} ({code})")
 }
 
+/// True for faults of the server that stay until somebody mends them: a right that is missing, a table
+/// or column that is (a migration did not run), a file that is damaged or may only be read. No event
+/// is to blame, so none may become a dead letter for it.
+fn needs_an_operator(code: &str, message: &str) -> bool {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => match number & 0xff {
+            // READONLY, CORRUPT, NOTADB
+            8 | 11 | 26 => true,
+            // ERROR is the code of every fault in a statement; only the text tells which.
+            1 => message.starts_with("no such table") || message.starts_with("no such column"),
+            _ => false,
+        },
+        // insufficient privilege; undefined table, column, function, schema; internal error, damaged data
+        _ => matches!(code, "42501" | "42P01" | "42703" | "42883" | "3F000") || code.starts_with("XX"),
+    }
+}
+
 /// True for states of the server that pass. Postgres codes have five characters
 /// (appendix A of its manual), `SQLite` codes are numbers whose low byte is the primary code.
 fn is_transient_code(code: &str) -> bool {
@@ -109,15 +130,26 @@ mod tests {
         for code in ["57P01", "57P03", "57014", "40001", "40P01", "53300", "08006", "55P03", "57P05"] {
             assert!(is_transient_code(code), "postgres {code}");
         }
-        for code in ["5", "517", "6", "10", "778", "14"] {
+        for code in ["5", "517", "6", "10", "778", "13", "14"] {
             assert!(is_transient_code(code), "sqlite {code}");
         }
     }
 
     #[test]
+    fn what_an_operator_must_mend_is_no_fault_of_the_data() {
+        for code in ["42501", "42P01", "42703", "XX000", "XX001", "8", "1032", "11", "267", "26"] {
+            assert!(needs_an_operator(code, "whatever"), "{code}");
+        }
+        assert!(needs_an_operator("1", "no such table: refused_jobs"));
+        for code in ["1", "13", "10", "53100", "57P01"] {
+            assert!(!needs_an_operator(code, "whatever"), "{code}");
+        }
+    }
+
+    #[test]
     fn faults_of_the_data_are_not() {
-        for code in ["23505", "22021", "22P02", "23502", "42P01", "1", "19", "2067", "1555", "25"] {
-            assert!(!is_transient_code(code), "{code}");
+        for code in ["23505", "22021", "22P02", "23502", "1", "19", "2067", "1555", "25"] {
+            assert!(!is_transient_code(code) && !needs_an_operator(code, "whatever"), "{code}");
         }
     }
 

@@ -11,7 +11,7 @@
 //! - **All or nothing.** A [`Batch`] that is dropped leaves no trace.
 //! - **Taken back is gone.** After a delete only a tombstone remains, in history, in the timeline
 //!   and in the database.
-//! - **No endless wait.** Every call ends within seconds. [`StoreError::is_transient`] tells that
+//! - **No endless wait.** Every call but `migrate` ends within seconds. [`StoreError::is_transient`] tells that
 //!   the database and not the data was at fault: the same call may be repeated later, and a write
 //!   that was answered so may or may not have been stored.
 //!
@@ -24,12 +24,14 @@ mod rows;
 mod db;
 
 pub mod batch;
+mod checkpoint;
 pub mod error;
 pub mod import;
 pub mod lease;
 pub mod member;
 pub mod message;
 mod migrate;
+mod refused;
 pub mod room;
 pub mod timeline;
 pub mod token;
@@ -100,6 +102,8 @@ impl Store {
 
     /// Brings the tables to this version's shape, under a lock, so that any number of services may
     /// do it at once. Migrations only go forward; newer ones than this version knows are left alone.
+    /// Has no limit of its own, for an index over a large table takes as long as it takes; a caller
+    /// that stops waiting leaves the tables as they were before the unfinished step.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         migrate::run(&self.db).await
     }

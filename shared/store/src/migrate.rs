@@ -4,7 +4,6 @@
 //! by a later one.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
@@ -13,21 +12,17 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 1] = [(1, "base", include_str!("../migrations/0001_base.sql"))];
+const TEXTS: [(i64, &str, &str); 2] = [
+    (1, "base", include_str!("../migrations/0001_base.sql")),
+    (2, "refused expiry", include_str!("../migrations/0002_refused_expiry.sql")),
+];
 
 /// The engine's name in comments that cover a clause only it knows.
 const POSTGRES: &str = "postgres";
 const SQLITE: &str = "sqlite";
 
-/// All migrations together, the wait for another service's included.
-const LIMIT: Duration = Duration::from_mins(2);
-
 /// Applies what is missing, under a lock that all services share.
 pub(crate) async fn run(db: &Db) -> Result<(), StoreError> {
-    tokio::time::timeout(LIMIT, apply(db)).await.map_err(|_| StoreError::timed_out())?
-}
-
-async fn apply(db: &Db) -> Result<(), StoreError> {
     match db {
         Db::Postgres { options, .. } => {
             // A session of its own: waiting for the lock may take longer than a statement may.

@@ -108,8 +108,20 @@ impl<'a> Rows<'a> {
         })
     }
 
+    fn check_texts(&self) -> Result<(), StoreError> {
+        let has_nul = |column: &Column<'_>| match column {
+            Column::Text(values) => values.iter().flatten().any(|text| text.contains('\0')),
+            _ => false,
+        };
+        if self.columns.iter().any(has_nul) {
+            return Err(StoreError::Rejected("a text holds a NUL character".to_owned()));
+        }
+        Ok(())
+    }
+
     /// One array for each column.
     pub(crate) fn postgres(&self) -> Result<PgArguments, StoreError> {
+        self.check_texts()?;
         let mut arguments = PgArguments::default();
         for column in &self.columns {
             let added = match column {
@@ -125,6 +137,7 @@ impl<'a> Rows<'a> {
 
     /// `[[0, …], [0, …]]`: the columns' positions begin with 1, as those of parameters do.
     pub(crate) fn sqlite(&self) -> Result<SqliteArguments, StoreError> {
+        self.check_texts()?;
         let mut json = Vec::with_capacity(64 * self.columns.len() * self.len());
         json.push(b'[');
         for row in 0..self.len() {
@@ -155,9 +168,6 @@ impl Column<'_> {
                 None => json.extend_from_slice(b"null"),
             },
             Self::Text(values) => match values[row] {
-                Some(text) if text.contains('\0') => {
-                    return Err(StoreError::Rejected("a text holds a NUL character".to_owned()));
-                }
                 Some(text) => {
                     serde_json::to_writer(&mut *json, text).map_err(|error| StoreError::Rejected(error.to_string()))?;
                 }
@@ -200,8 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_character_is_rejected() {
+    fn a_nul_character_is_rejected_for_either_database() {
         let rows = Rows::new().text(["fine", "not\0fine"]);
         assert!(matches!(rows.sqlite(), Err(StoreError::Rejected(_))));
+        assert!(matches!(rows.postgres(), Err(StoreError::Rejected(_))));
     }
 }

@@ -1,7 +1,8 @@
 //! What a batch writes: rows decided by the caller.
 //!
-//! It decides nothing. The invariant: every statement takes any number of rows, so that a batch
-//! costs the same few round trips however many events it holds.
+//! It decides nothing. The invariants: every statement takes any number of rows, so that a batch
+//! costs the same few round trips however many events it holds; and what is unique over all rooms is
+//! inserted in the order of its ids, so that batches of different rooms never wait in a circle.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -158,7 +159,8 @@ impl Writes {
     }
 
     async fn write_messages(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let all = &self.messages;
+        let mut all: Vec<&MessageRow> = self.messages.iter().collect();
+        all.sort_unstable_by_key(|row| row.id);
         let rows = Rows::new()
             .id(all.iter().map(|row| row.id.0))
             .id(all.iter().map(|row| row.room.0))
@@ -175,8 +177,8 @@ impl Writes {
             .text(all.iter().map(|row| row.client_msg_id.as_str()))
             .text(all.iter().map(|row| row.kind.as_str()))
             .text(all.iter().map(|row| row.content.as_str()))
-            .maybe_bytes(all.iter().map(MessageRow::packed_mentions))
-            .maybe_bytes(all.iter().map(MessageRow::packed_attachments));
+            .maybe_bytes(all.iter().map(|row| row.packed_mentions()))
+            .maybe_bytes(all.iter().map(|row| row.packed_attachments()));
         insert(tx, &MESSAGES, &rows, "message").await
     }
 
@@ -252,7 +254,8 @@ impl Writes {
     async fn write_refused(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let refused = self.refused.iter().map(|(job, room, code, at)| (job.0, room.0, code.as_str(), at.0));
         let idle = self.idle.iter().map(|(job, room, at)| (job.0, room.0, IDLE, at.0));
-        let all: Vec<(Uuid, Uuid, &str, i64)> = refused.chain(idle).collect();
+        let mut all: Vec<(Uuid, Uuid, &str, i64)> = refused.chain(idle).collect();
+        all.sort_unstable_by_key(|it| it.0);
         let rows = Rows::new()
             .id(ids(&all, |it| it.0))
             .id(ids(&all, |it| it.1))

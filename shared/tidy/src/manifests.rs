@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use crate::{Finding, Source, Tree};
 
+const ROOT: &str = "Cargo.toml";
+
 /// Declared for what it switches on in others, not to be named in the source.
 const FOR_THEIR_FEATURES: [&str; 1] = ["rustls"];
 
@@ -57,9 +59,21 @@ fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Dependencies that no source of their crate names.
+/// Dependencies that no source of their crate names, and those of the root that no member declares.
 pub fn unused(tree: &Tree, sources: &[Source]) -> Vec<Finding> {
-    member_manifests(tree).flat_map(|path| check_needed(path, &tree.text(path).unwrap_or_default(), sources)).collect()
+    let members: Vec<(&str, String)> =
+        member_manifests(tree).map(|path| (path, tree.text(path).unwrap_or_default())).collect();
+    let needed = members.iter().flat_map(|(path, text)| check_needed(path, text, sources));
+    let texts: Vec<&str> = members.iter().map(|(_, text)| text.as_str()).collect();
+    needed.chain(check_root(&tree.text(ROOT).unwrap_or_default(), &texts)).collect()
+}
+
+/// Our own crates stand in the root whether another one needs them or not.
+fn check_root(root: &str, members: &[&str]) -> Vec<Finding> {
+    let wanted: HashSet<String> = members.iter().flat_map(|text| declared(text)).map(|it| it.name).collect();
+    let in_vain = |it: &Declared| !it.value.contains("path =") && !wanted.contains(&it.name);
+    let found = declared(root).into_iter().filter(in_vain);
+    found.map(|it| Finding::at(ROOT, it.line, format!("no member declares {}", it.name))).collect()
 }
 
 fn check_needed(path: &str, text: &str, sources: &[Source]) -> Vec<Finding> {
@@ -97,6 +111,14 @@ mod tests {
             assert_eq!(check_manifest("a/Cargo.toml", &text).len(), 1, "{bad}");
         }
         assert_eq!(check_manifest("a/Cargo.toml", "[package]\n").len(), 1);
+    }
+
+    #[test]
+    fn what_the_root_offers_in_vain_is_found() {
+        let root = "[workspace.dependencies]\nours = { path = \"x\" }\ntokio = \"1\"\nmoka = \"0.12\"\n";
+        let member = format!("{HEAD}[dependencies]\ntokio.workspace = true\n");
+        let found = check_root(root, &[member.as_str()]);
+        assert_eq!(found.iter().map(|it| it.line).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

@@ -96,7 +96,6 @@ impl World {
             intake: api::intake(&settings, &engine, &tasks),
             settings: Arc::new(settings),
             engine: engine.clone(),
-            tasks: tasks.clone(),
             tokens: tokens.clone(),
         };
         let router = api::router(parts).fallback(api::unknown_route);

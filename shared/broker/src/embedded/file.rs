@@ -81,6 +81,8 @@ pub(super) struct Found {
     pub(super) lanes: Vec<(Lane, u64)>,
     pub(super) last_number: i64,
     pub(super) next_due: Option<Timestamp>,
+    pub(super) retrying: u64,
+    pub(super) dead: u64,
 }
 
 /// The database's error as ours.
@@ -114,7 +116,8 @@ pub(super) async fn prepare(db: &mut SqliteConnection) -> Result<Found, BrokerEr
 
 async fn read_found(db: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
     sqlx::raw_sql(SCHEMA).execute(&mut *db).await?;
-    let mut found = Found { next_due: next_due(db).await?, ..Default::default() };
+    let (retrying, dead) = count_failed(db).await?;
+    let mut found = Found { next_due: next_due(db).await?, retrying, dead, ..Default::default() };
     let lanes = "SELECT place >> 56, COUNT(*), MAX(place & 72057594037927935) FROM ready GROUP BY 1";
     for row in sqlx::query(lanes).fetch_all(db).await? {
         if let Some(lane) = Lane::from_code(row.try_get(0)?) {
@@ -267,20 +270,23 @@ fn bind_envelope<'q>(query: Query<'q>, envelope: &'q UnverifiedEnvelope) -> Quer
         .bind(&envelope.body[..])
 }
 
-/// Counts all three tables; for who does not own the file. The owner knows `ready` without looking.
-pub(super) async fn depths(db: &mut SqliteConnection, ready_too: bool) -> Result<Depths, sqlx::Error> {
-    let count = "SELECT (SELECT COUNT(*) FROM waiting), (SELECT COUNT(*) FROM dead)";
-    let row = sqlx::query(count).fetch_one(&mut *db).await?;
-    let (retry, dead): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let mut depths = Depths { retry: retry as u64, dead: dead as u64, ..Default::default() };
-    if ready_too {
-        for row in sqlx::query("SELECT place >> 56, COUNT(*) FROM ready GROUP BY 1").fetch_all(db).await? {
-            if let Some(lane) = Lane::from_code(row.try_get(0)?) {
-                *depths.of(lane.class()) += row.try_get::<i64, _>(1)? as u64;
-            }
+/// Counts all three tables, row by row; for who does not own the file. The owner knows without looking.
+pub(super) async fn depths(db: &mut SqliteConnection) -> Result<Depths, sqlx::Error> {
+    let (retry, dead) = count_failed(db).await?;
+    let mut depths = Depths { retry, dead, ..Default::default() };
+    for row in sqlx::query("SELECT place >> 56, COUNT(*) FROM ready GROUP BY 1").fetch_all(db).await? {
+        if let Some(lane) = Lane::from_code(row.try_get(0)?) {
+            *depths.of(lane.class()) += row.try_get::<i64, _>(1)? as u64;
         }
     }
     Ok(depths)
+}
+
+/// How many events wait for their next attempt, and how many were given up.
+async fn count_failed(db: &mut SqliteConnection) -> Result<(u64, u64), sqlx::Error> {
+    let count = "SELECT (SELECT COUNT(*) FROM waiting), (SELECT COUNT(*) FROM dead)";
+    let row = sqlx::query(count).fetch_one(db).await?;
+    Ok((row.try_get::<i64, _>(0)? as u64, row.try_get::<i64, _>(1)? as u64))
 }
 
 /// The first dead letters.

@@ -11,7 +11,7 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::Class;
@@ -21,7 +21,7 @@ use runtime::{Shutdown, Tasks};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc};
 
-use self::file::unavailable;
+use self::file::{Changes, Found, unavailable};
 use self::lanes::Lanes;
 use self::writer::{Order, Writer};
 use crate::publish::Gate;
@@ -44,6 +44,11 @@ struct Shared {
     arrived: Notify,
     /// A lane should be loaded from disk.
     wanted: Notify,
+    /// How many events wait for their next attempt, and how many were given up: counted along, for
+    /// dead letters are kept without limit and a count of the table would walk through them all.
+    retrying: AtomicU64,
+    dead: AtomicU64,
+    /// The last write or read failed, or it hangs.
     failing: AtomicBool,
     over: AtomicBool,
     /// Requested when the file is closed.
@@ -51,6 +56,30 @@ struct Shared {
 }
 
 impl Shared {
+    /// Takes up what lies in the file at the start.
+    fn found(&self, found: &Found) {
+        found.lanes.iter().for_each(|(lane, count)| self.lanes.lock().found(*lane, *count));
+        self.retrying.store(found.retrying, Ordering::Release);
+        self.dead.store(found.dead, Ordering::Release);
+    }
+
+    /// Counts what was committed.
+    fn count(&self, changes: &Changes) {
+        self.retrying.fetch_add(changes.delayed.len() as u64, Ordering::AcqRel);
+        self.retrying.fetch_sub(changes.due.len() as u64, Ordering::AcqRel);
+        self.dead.fetch_add(changes.dead.len() as u64, Ordering::AcqRel);
+    }
+
+    fn depths(&self) -> Depths {
+        let lanes = self.lanes.lock();
+        let (retry, dead) = (self.retrying.load(Ordering::Acquire), self.dead.load(Ordering::Acquire));
+        let mut depths = Depths { retry, dead, ..Default::default() };
+        for class in Class::ALL {
+            *depths.of(class) = lanes.depth(class);
+        }
+        depths
+    }
+
     fn is_healthy(&self) -> bool {
         !self.failing.load(Ordering::Acquire)
     }
@@ -88,7 +117,7 @@ impl Embedded {
         if let Some(lock) = lock(&path).await? {
             let mut db = file::connect(&path, sync_full, true).await.map_err(|error| unavailable(&error))?;
             let found = file::prepare(&mut db).await?;
-            found.lanes.iter().for_each(|(lane, count)| shared.lanes.lock().found(*lane, *count));
+            shared.found(&found);
             shared.wanted.notify_one();
             let (sender, received) = mpsc::channel(ORDERS_LIMIT);
             orders = Some(sender);
@@ -119,16 +148,11 @@ impl Embedded {
     }
 
     pub(crate) async fn depths(&self) -> Result<Depths, BrokerError> {
-        let is_ours = self.orders.is_some();
-        let mut reader = self.reader.lock().await;
-        let mut depths = file::depths(&mut reader, !is_ours).await.map_err(|error| unavailable(&error))?;
-        if is_ours {
-            let lanes = self.shared.lanes.lock();
-            for class in Class::ALL {
-                *depths.of(class) = lanes.depth(class);
-            }
+        if self.orders.is_some() {
+            return Ok(self.shared.depths());
         }
-        Ok(depths)
+        let mut reader = self.reader.lock().await;
+        file::depths(&mut reader).await.map_err(|error| unavailable(&error))
     }
 
     pub(crate) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
@@ -141,7 +165,7 @@ impl Embedded {
             return Err(not_ours());
         }
         if !self.is_connected() {
-            return Err(BrokerError::Unavailable("the last write failed".to_owned()));
+            return Err(BrokerError::Unavailable("the last write failed or hangs".to_owned()));
         }
         let mut reader = self.reader.lock().await;
         sqlx::query("SELECT 1").execute(&mut *reader).await.map(drop).map_err(|error| unavailable(&error))

@@ -124,7 +124,7 @@ impl Writer {
         let result = {
             let writing =
                 write(&mut self.db, &mut work.changes, &mut self.last_number, self.next_due, self.clock.now());
-            guarded(writing, began, &mut work.tickets, &mut self.submissions).await
+            guarded(writing, began, &mut work.tickets, &mut self.submissions, &self.shared).await
         };
         match result {
             Ok(next_due) => self.committed(work, next_due),
@@ -173,6 +173,7 @@ impl Writer {
     fn committed(&mut self, work: Work, next_due: Option<Timestamp>) {
         self.next_due = next_due;
         self.shared.set_healthy(true);
+        self.shared.count(&work.changes);
         if !work.changes.ready.is_empty() {
             let mut lanes = self.shared.lanes.lock();
             work.changes.ready.into_iter().for_each(|event| lanes.append(event));
@@ -187,15 +188,21 @@ impl Writer {
         Gauge::ConfirmsOutstanding.set(self.submissions.len() as f64);
     }
 
-    /// Brings events from disk into memory where too few are left.
+    /// Brings events from disk into memory where too few are left. When that fails, the next probe
+    /// tries again: nobody else would, for nobody waits for what is only on disk.
     async fn load(&mut self) {
         let Some(wanted) = self.shared.lanes.lock().wanted() else { return };
-        match file::read_ready(&mut self.db, wanted.lane, wanted.behind, LOAD_LIMIT).await {
+        let reading = file::read_ready(&mut self.db, wanted.lane, wanted.behind, LOAD_LIMIT);
+        let read = guarded(reading, Instant::now(), &mut Vec::new(), &mut self.submissions, &self.shared).await;
+        match read {
             Ok(events) => {
                 self.shared.lanes.lock().load(wanted, events, LOAD_LIMIT);
                 self.shared.arrived.notify_one();
             }
-            Err(error) => tracing::error!(%error, "the embedded broker cannot read"),
+            Err(error) => {
+                tracing::error!(%error, "the embedded broker cannot read");
+                self.shared.set_healthy(false);
+            }
         }
     }
 }
@@ -220,18 +227,23 @@ async fn write(
     }
     file::commit(db, changes).await?;
     if is_due {
-        return file::next_due(db).await;
+        // What is committed stays so: when this one question fails, it is asked again soon.
+        return Ok(file::next_due(db).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the embedded broker cannot read");
+            Some(now.plus(PROBE_EVERY))
+        }));
     }
     Ok(changes.delayed.iter().map(|delayed| delayed.ready_at).chain(next_due).min())
 }
 
-/// Awaits a commit. When the disk hangs, answers those who wait for it in time, and from then on
-/// refuses who comes anew.
+/// Awaits the disk. When it hangs, says so to whoever asks, answers those who wait for it in time,
+/// and refuses who comes anew.
 async fn guarded<T>(
     writing: impl Future<Output = T>,
     began: Instant,
     tickets: &mut Vec<Ticket>,
     submissions: &mut mpsc::Receiver<Submission>,
+    shared: &Shared,
 ) -> T {
     let mut writing = pin!(writing);
     // What gathers during this commit has the same limit again for its own.
@@ -239,6 +251,9 @@ async fn guarded<T>(
     let late = tickets.first().map_or(began + CONFIRM_LIMIT, Ticket::deadline);
     loop {
         let is_hanging = Instant::now() >= hanging;
+        if is_hanging {
+            shared.set_healthy(false);
+        }
         tokio::select! {
             biased;
             result = &mut writing => return result,

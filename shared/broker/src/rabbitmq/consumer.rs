@@ -1,8 +1,7 @@
 //! Receives a shard's three queues and settles what it received.
 //!
-//! Knows nothing of publishing new events. The invariant: a delivery is acked once everything up to
-//! it on its channel is settled and every copy made of it is confirmed; what is not acked when the
-//! channel closes goes back to its place.
+//! Knows nothing of publishing. The invariant: a delivery is acked once it is settled and every copy
+//! made of it is confirmed; what is not acked when the channel closes goes back to its place.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,15 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use domain::Class;
-use futures_util::future::join_all;
 use futures_util::stream::Stream as _;
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use runtime::Tasks;
 
-use super::flight::{Parcel, is_safe, publish};
+use super::copies::{Copies, CopyLine};
+use super::flight::Parcel;
 use super::link::{Link, asked, close_channel, unavailable};
 use super::topology::{DEAD_EXCHANGE, Topology, queue_name, retry_name};
 use super::{acks, properties};
@@ -47,7 +46,7 @@ pub(crate) struct ShardConsumer {
 
 struct Open {
     lines: [Line; 3],
-    copies: Channel,
+    copies: CopyLine,
     stopping: bool,
     link: Arc<Link>,
     /// Given up last, when everything is back in its queue.
@@ -69,17 +68,15 @@ impl ShardConsumer {
     /// Subscribes to the shard's queues.
     pub(super) async fn open(
         link: Arc<Link>,
-        topology: Topology,
-        shard: u16,
+        copies: Arc<Copies>,
+        (topology, shard): (Topology, u16),
         turn: Turn,
         tasks: &Tasks,
     ) -> Result<Self, BrokerError> {
-        let copies = link.channel().await?;
-        asked(copies.confirm_select(ConfirmSelectOptions::default())).await?;
         let subscribe = |class| Line::open(&link, class, topology.routing_key(class, shard));
         let [high, medium, low] = Class::ALL;
         let lines = [subscribe(high).await?, subscribe(medium).await?, subscribe(low).await?];
-        let open = Open { lines, copies, stopping: false, link: Arc::clone(&link), _turn: turn };
+        let open = Open { lines, copies: CopyLine::new(copies), stopping: false, link: Arc::clone(&link), _turn: turn };
         Ok(Self { open: Some(open), tasks: tasks.clone() })
     }
 
@@ -186,10 +183,13 @@ impl Open {
         batch
     }
 
+    /// When the copies are not confirmed, what failed is received again; the rest is acked all the
+    /// same, so that it need not be applied twice.
     async fn settle(&mut self, batch: Vec<(Incoming, Settlement)>) -> Result<(), BrokerError> {
-        let mut tags: [Vec<u64>; 3] = Default::default();
+        let (mut done, mut failed): ([Vec<u64>; 3], [Vec<u64>; 3]) = Default::default();
         let mut copies = Vec::new();
         for (incoming, settlement) in batch {
+            let tags = if matches!(settlement, Settlement::Done) { &mut done } else { &mut failed };
             if let Origin::RabbitMq { tag, .. } = incoming.origin {
                 tags[incoming.class.index()].push(tag);
             }
@@ -197,11 +197,14 @@ impl Open {
                 copies.push(self.copy(incoming, &failure));
             }
         }
-        self.publish_copies(copies).await?;
-        for (line, tags) in self.lines.iter_mut().zip(tags) {
+        let outcome = self.copies.publish(copies).await;
+        for ((line, mut tags), failed) in self.lines.iter_mut().zip(done).zip(failed) {
+            if outcome.is_ok() {
+                tags.extend(failed);
+            }
             line.ack(tags).await?;
         }
-        Ok(())
+        outcome
     }
 
     /// What an event that failed becomes: its next attempt, or a dead letter.
@@ -216,26 +219,17 @@ impl Open {
         Parcel { exchange, routing_key, properties, body: incoming.envelope.body }
     }
 
-    async fn publish_copies(&self, copies: Vec<Parcel>) -> Result<(), BrokerError> {
-        let answers = join_all(copies.into_iter().map(|copy| publish(self.copies.clone(), copy)));
-        let answers = crate::within(ASK_LIMIT, async { Ok(answers.await) }).await?;
-        if answers.iter().all(is_safe) {
-            return Ok(());
-        }
-        Err(BrokerError::Unavailable("a retry or dead letter was not confirmed".to_owned()))
-    }
-
     /// Gives back what is not acked, then the turn.
     async fn close(self) {
         let closing = async {
             for line in &self.lines {
                 close_channel(&line.channel).await;
             }
-            close_channel(&self.copies).await;
         };
         if tokio::time::timeout(ASK_LIMIT, closing).await.is_err() {
             // Only the end of the connection makes sure that the broker takes everything back.
             self.link.cut();
         }
+        self.copies.close().await;
     }
 }

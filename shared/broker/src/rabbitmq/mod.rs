@@ -1,10 +1,12 @@
 //! The distributed engine: RabbitMQ.
 //!
 //! Knows AMQP, not what events mean. The invariant: publishing and consuming never share a
-//! connection, and everything that is routed somewhere is declared on every connection first.
+//! connection, copies of failed events included, and everything that is routed somewhere is declared
+//! on every connection first.
 
 mod acks;
 mod consumer;
+mod copies;
 mod flight;
 mod inspect;
 mod link;
@@ -21,6 +23,7 @@ use runtime::{Shutdown, Tasks};
 use telemetry::Counter;
 use tokio::sync::Mutex;
 
+use self::copies::Copies;
 use self::link::Link;
 use self::publisher::{Line, Publisher, State};
 use self::topology::Topology;
@@ -30,7 +33,8 @@ use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, DeadLetter, Depths, 
 
 pub(crate) use self::consumer::ShardConsumer;
 
-/// RabbitMQ, by two connections: one publishes, the other consumes and asks.
+/// RabbitMQ, by up to three connections: one publishes new events, one consumes and asks, and one,
+/// made when the first event fails, publishes retries and dead letters.
 pub(crate) struct RabbitMq {
     gate: Gate,
     state: Arc<State>,
@@ -39,6 +43,7 @@ pub(crate) struct RabbitMq {
     topology: Topology,
     app_id: Arc<str>,
     consuming: Mutex<Option<Arc<Link>>>,
+    copies: Arc<Copies>,
     turns: Turns,
     tasks: Tasks,
 }
@@ -62,7 +67,8 @@ impl RabbitMq {
         };
         tasks.own("broker publisher", publisher.run(line));
         let (consuming, turns) = (Mutex::default(), Turns::new(topology.shards()));
-        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, turns, tasks: tasks.clone() })
+        let copies = Arc::new(Copies::new(uri.clone(), topology, &app_id));
+        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, copies, turns, tasks: tasks.clone() })
     }
 
     pub(crate) fn shards(&self) -> u16 {
@@ -80,7 +86,8 @@ impl RabbitMq {
     pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
         let turn = self.turns.take(shard, ASK_LIMIT).await?;
         let link = self.consuming().await?;
-        let opened = ShardConsumer::open(Arc::clone(&link), self.topology, shard, turn, &self.tasks).await;
+        let (copies, queues) = (Arc::clone(&self.copies), (self.topology, shard));
+        let opened = ShardConsumer::open(Arc::clone(&link), copies, queues, turn, &self.tasks).await;
         if opened.is_err() {
             // A queue may be gone, which a new connection declares again; and whatever was
             // subscribed already must not stand by when the next attempt comes.
@@ -117,6 +124,7 @@ impl RabbitMq {
         if let Some(link) = self.consuming.lock().await.take() {
             link.close().await;
         }
+        self.copies.close().await;
     }
 
     /// The consuming connection; made anew when it was lost.

@@ -91,7 +91,9 @@ async fn a_disk_that_hangs_answers_nobody_late() {
     let first = world.broker.publish(event(EventKind::MessageSend, 1));
     tokio::task::yield_now().await;
     let second = world.broker.publish(event(EventKind::MessageSend, 2));
-    let answers = tokio::join!(first, second);
+    let not_ready = until(PATIENCE, || async { world.broker.ping().await.is_err() });
+    let (first, second, ()) = tokio::join!(first, second, not_ready);
+    let answers = (first, second);
     assert_eq!(answers, (Err(PublishError::Unavailable), Err(PublishError::Unavailable)));
     assert!(began.elapsed() < broker::CONFIRM_LIMIT * 5 / 4, "after {:?}", began.elapsed());
     holding.rollback().await.expect("released");
@@ -121,4 +123,58 @@ async fn what_was_settled_while_the_file_could_not_be_written_is_gone_once_it_ca
     drop(consumer);
     world.reopen().await;
     assert_eq!(names(&receive(&mut world.consume().await, 1).await), [2]);
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_read_is_read_again_once_it_can() {
+    let mut world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, [1, 2]).await;
+    world.broker.close().await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    // What is no number cannot be read as one.
+    sqlx::query("UPDATE ready SET failures = 'many'").execute(&mut db).await.expect("written");
+    world.broker = world.another().await;
+    let mut consumer = world.consume().await;
+    let mending = async {
+        until(PATIENCE, || async { world.broker.ping().await.is_err() }).await;
+        sqlx::query("UPDATE ready SET failures = 0").execute(&mut db).await.expect("written");
+    };
+    let (received, ()) = tokio::join!(receive(&mut consumer, 2), mending);
+    assert_eq!(names(&received), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_became_due_is_handed_out_even_if_the_next_time_cannot_be_read() {
+    let world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, [1]).await;
+    let mut consumer = world.consume().await;
+    let batch = receive(&mut consumer, 1).await;
+    fail(&mut consumer, batch, true).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    // One that never becomes due, and whose time is no number.
+    let strange = "INSERT INTO waiting (ready_at, lane, job_id, kind, timestamp_s, key_id, signature, body, failures)
+        VALUES ('never', 0, '', '', 0, '', '', x'', 0)";
+    sqlx::query(strange).execute(&mut db).await.expect("written");
+    assert_eq!(names(&receive(&mut consumer, 1).await), [1]);
+}
+
+#[tokio::test]
+async fn failed_events_are_counted_along() {
+    let mut world = World::new(Kind::Embedded).await;
+    world.publish(EventKind::MessageSend, 0..3).await;
+    let mut consumer = world.consume().await;
+    let mut batch = receive(&mut consumer, 3).await;
+    let retried = batch.split_off(2);
+    fail(&mut consumer, batch, false).await;
+    fail(&mut consumer, retried, true).await;
+    let depths = world.broker.depths().await.expect("an answer");
+    assert_eq!((depths.high, depths.retry, depths.dead), (0, 1, 2));
+    assert_eq!(names(&receive(&mut consumer, 1).await), [2]);
+    assert_eq!(world.broker.depths().await.expect("an answer").retry, 0);
+    drop(consumer);
+    world.reopen().await;
+    let depths = world.broker.depths().await.expect("an answer");
+    assert_eq!((depths.high, depths.retry, depths.dead), (1, 0, 2), "found again");
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use broker::{CONFIRM_LIMIT, Consumer, PublishError};
+use broker::{CONFIRM_LIMIT, Consumer, PublishError, Settlement};
 use domain::EventKind;
 use testkit::services::PrivateRabbit;
 use testkit::{PATIENCE, until};
 
-use super::world::{World, event, name, names, next, receive, settle};
+use super::world::{World, event, failure, name, names, next, receive, settle};
 
 /// Waits until publishing works again.
 async fn until_accepted(world: &World, name: u32) {
@@ -120,4 +120,44 @@ async fn private_killed_broker_loses_nothing_that_it_confirmed() {
     let lost: Vec<_> = confirmed.iter().filter(|name| received.binary_search(name).is_err()).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert!(received.is_sorted());
+}
+
+#[tokio::test]
+async fn private_alarm_holds_up_the_copies_of_failed_events_and_no_acks() {
+    let rabbit = PrivateRabbit::start().await;
+    let world = World::rabbitmq_at(rabbit.url(), 2).await;
+    for number in 0..40_u32 {
+        let mut sent = event(EventKind::MessageSend, number);
+        sent.shard_key = uuid::Uuid::from_u128(number.into());
+        world.broker.publish(sent).await.expect("confirmed");
+    }
+    let consume = |shard| world.broker.consume(shard);
+    let (mut failing, mut other) = (consume(0).await.expect("free"), consume(1).await.expect("free"));
+    let mut batch = next(&mut failing, 100).await;
+    let last = batch.pop().expect("every shard has some");
+    let (acked, kept) = (names(&batch), name(&last));
+    let others = next(&mut other, 100).await;
+    rabbit.raise_alarm().await;
+
+    let batch = batch.into_iter().map(|incoming| (incoming, Settlement::Done));
+    let batch = batch.chain([(last, Settlement::Failed(failure(true)))]).collect();
+    let began = Instant::now();
+    assert!(failing.settle(batch).await.is_err(), "nothing can be published");
+    assert!(began.elapsed() < Duration::from_secs(4), "it waited {:?}", began.elapsed());
+    failing.close().await;
+    settle(&mut other, others).await;
+    let others_are_acked = async || {
+        let queues = rabbit.management().queues().await;
+        let of_other = |queue: &&serde_json::Value| queue["name"] == "chat.events.high.01";
+        queues.iter().find(of_other).is_some_and(|queue| queue["messages"] == 0)
+    };
+    until(PATIENCE, || async { others_are_acked().await }).await;
+
+    // What could not be copied is received again, and nothing else of its batch.
+    let mut failing = consumer_again(&world).await;
+    let again = next(&mut failing, 100).await;
+    assert!(names(&again).starts_with(&[kept]), "{:?}", names(&again));
+    assert!(names(&again).iter().all(|name| !acked.contains(name)));
+    rabbit.end_alarm().await;
+    settle(&mut failing, again).await;
 }

@@ -11,6 +11,7 @@ use crate::bench::{Bench, Draft, NOW, begin, edited, new_message, on_both};
 
 on_both!(
     concurrent_batches_leave_no_gap_and_no_repeat,
+    batches_that_store_the_same_ids_in_another_order_do_not_deadlock,
     a_message_stored_before_conflicts_and_nothing_is_written,
     a_job_stored_before_conflicts_and_nothing_is_written,
     a_batch_that_is_dropped_leaves_no_trace,
@@ -54,6 +55,34 @@ async fn concurrent_batches_leave_no_gap_and_no_repeat(bench: Bench) {
         assert_eq!(revs, (2..=(WRITERS * ROUNDS) as i64 + 1).collect::<Vec<_>>());
         assert_eq!(bench.room(room).await.last_seq, Seq((WRITERS * ROUNDS) as i64));
     }
+}
+
+async fn batches_that_store_the_same_ids_in_another_order_do_not_deadlock(bench: Bench) {
+    let ann = bench.user().await;
+    let rooms = [bench.group(&[ann]).await, bench.group(&[ann]).await];
+    let second = bench.second().await;
+    for round in 0..10 {
+        let names: Vec<String> = (0..400).map(|number| format!("{round}-{number}")).collect();
+        let forth = store_all(&bench.store, rooms[0], ann, names.iter());
+        let back = store_all(&second, rooms[1], ann, names.iter().rev());
+        let outcomes = tokio::join!(forth, back);
+        let conflict = Err(StoreError::Conflict("message"));
+        assert!(outcomes == (Ok(()), conflict.clone()) || outcomes == (conflict, Ok(())), "{outcomes:?}");
+    }
+}
+
+async fn store_all(
+    store: &Store,
+    room: RoomId,
+    sender: UserId,
+    names: impl Iterator<Item = &String>,
+) -> Result<(), StoreError> {
+    let batch = begin(store, room, &[sender]).await?;
+    let mut draft = Draft::of(&batch, room);
+    for name in names {
+        draft.row(new_message(room, sender, name, "hi"));
+    }
+    batch.commit(draft.finish()).await
 }
 
 async fn store_one_in_each(store: &Store, rooms: &[RoomId], sender: UserId) {

@@ -105,6 +105,22 @@ impl Bench {
         self.store.room(id).await.expect("reads").expect("is there")
     }
 
+    /// Does what an operator might.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        use sqlx::Connection as _;
+        match &self.settings {
+            StoreSettings::Postgres { url, .. } => {
+                let mut conn = sqlx::PgConnection::connect(url).await.expect("connects");
+                sqlx::raw_sql(sql).execute(&mut conn).await.expect("done");
+            }
+            StoreSettings::Sqlite { path, .. } => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+                let mut conn = sqlx::SqliteConnection::connect_with(&options).await.expect("connects");
+                sqlx::raw_sql(sql).execute(&mut conn).await.expect("done");
+            }
+        }
+    }
+
     /// Everything in the database as one text, bytes as characters: to look for what must be gone.
     pub(crate) async fn dump(&self) -> String {
         const TABLES: [&str; 9] = [

@@ -1,14 +1,16 @@
 //! The store's contract: one suite, both databases.
 //!
 //! Each test is written once over a [`Bench`] and run on either; what only one of them can show
-//! stands in `lease` and `outage`.
+//! stands in `lease`, `outage` and `black_hole`.
 
 mod batch;
 mod bench;
+mod black_hole;
 mod import;
 mod lease;
 mod message;
 mod outage;
+mod refused;
 mod room;
 mod token;
 mod user;

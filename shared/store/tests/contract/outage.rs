@@ -123,3 +123,17 @@ async fn a_file_that_another_process_writes_is_waited_for_and_then_unavailable()
     drop(held);
     bench.say(room, ann, &["goes on"]).await;
 }
+
+#[tokio::test]
+async fn what_was_committed_is_moved_into_the_file_beside_the_writer() {
+    let bench = Bench::sqlite().await;
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let StoreSettings::Sqlite { path, .. } = &bench.settings else { unreachable!("a SQLite bench") };
+    let size = || std::fs::metadata(path).expect("the file is there").len();
+    let before = size();
+    // Less than a writer would checkpoint by itself.
+    let text = "x".repeat(10_000);
+    bench.say(room, ann, &vec![text.as_str(); 50]).await;
+    until(PATIENCE, || async { size() > before + 400_000 }).await;
+}

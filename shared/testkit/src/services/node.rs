@@ -25,6 +25,10 @@ impl Node {
     async fn run(&self, verb: &str) {
         run_script(&[verb, self.service], &self.folder.path().join("services")).await;
     }
+
+    async fn control(&self, verb: &str) {
+        run_script(&[verb], &self.folder.path().join("services")).await;
+    }
 }
 
 impl Drop for Node {
@@ -88,6 +92,16 @@ private_node!(
 );
 
 impl PrivateRabbit {
+    /// It believes that its memory is full: it blocks whoever publishes.
+    pub async fn raise_alarm(&self) {
+        self.node.control("alarm").await;
+    }
+
+    /// Its memory is not full any more.
+    pub async fn end_alarm(&self) {
+        self.node.control("calm").await;
+    }
+
     /// The URL of its default virtual host.
     pub fn url(&self) -> String {
         address(&self.node.lines, "TEST_RABBITMQ_URL")

@@ -1,0 +1,36 @@
+//! Refusals: kept for a time, then forgotten.
+
+use domain::{JobId, Timestamp};
+use protocol::Code;
+use store::Scope;
+
+use crate::bench::{Bench, Draft, NOW, on_both};
+
+on_both!(only_old_refusals_are_forgotten, what_an_operator_must_mend_is_transient);
+
+async fn only_old_refusals_are_forgotten(bench: Bench) {
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let batch = bench.begin(room, &[ann]).await;
+    let mut draft = Draft::of(&batch, room);
+    let jobs: Vec<JobId> = (0..3).map(|_| JobId::generate()).collect();
+    for job in &jobs {
+        draft.refuse(*job, Code::Forbidden);
+    }
+    batch.commit(draft.finish()).await.expect("commits");
+
+    assert_eq!(bench.store.forget_refused(NOW, 10).await, Ok(0), "none is older");
+    let later = Timestamp(NOW.0 + 1);
+    assert_eq!(bench.store.forget_refused(later, 2).await, Ok(2), "a slice");
+    assert_eq!(bench.store.forget_refused(later, 2).await, Ok(1));
+    let scope = Scope { jobs, ..Scope::default() };
+    assert!(bench.store.begin(&scope).await.expect("begins").loaded.receipts.is_empty());
+}
+
+async fn what_an_operator_must_mend_is_transient(bench: Bench) {
+    bench.execute("ALTER TABLE refused_jobs RENAME TO mislaid").await;
+    let error = bench.store.forget_refused(NOW, 1).await.expect_err("a table is missing");
+    assert!(error.is_transient(), "{error}");
+    bench.execute("ALTER TABLE mislaid RENAME TO refused_jobs").await;
+    assert_eq!(bench.store.forget_refused(NOW, 1).await, Ok(0));
+}

@@ -18,6 +18,7 @@ mod outbox;
 mod pages;
 mod presence;
 mod recovery;
+mod refusals;
 mod routes;
 mod session;
 mod shared;

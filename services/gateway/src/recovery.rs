@@ -13,12 +13,15 @@ use protocol::{CloseCode, OpenedDelivery};
 use runtime::Backoff;
 use tokio::sync::{Notify, mpsc};
 
+use crate::handle::Handle;
 use crate::hub::{Filled, Join, Position};
 use crate::shared::{LOOK_UP_LIMIT, Shared};
-use crate::{following, presence};
+use crate::{following, presence, refusals};
 
 /// Rooms filled at a time.
 const FILLING: usize = 16;
+/// Connections looked after at a time.
+const AT_ONCE: usize = 8;
 /// Fruitless attempts after which a room's filling is given up until something new is heard of it.
 const ATTEMPTS: u32 = 12;
 /// How often a slice of the rooms is compared with the store.
@@ -153,18 +156,23 @@ async fn catch_up(shared: &Arc<Shared>) {
             shared.hub.learn(room, rev);
         }
     }
-    for handle in shared.hub.users.handles() {
-        let Some(identity) = handle.identity().filter(|_| handle.is_ready()) else { continue };
-        let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.rooms_of(identity.user)).await;
-        let Ok(Ok(states)) = read else { continue };
-        let ids: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
-        let is_missing = |room: &RoomId| shared.hub.position(&handle, *room) == Position::Absent;
-        if !handle.is_selective() && ids.iter().any(is_missing) {
-            // A join was lost. The client reads the truth when it comes back.
-            handle.close(CloseCode::TooSlow);
-        } else {
-            presence::arrive(Arc::clone(shared), identity.clone(), ids).await;
-        }
+    let handles = futures_util::stream::iter(shared.hub.users.handles());
+    handles.for_each_concurrent(AT_ONCE, async |handle| look_after(shared, &handle).await).await;
+}
+
+/// What a connection may have missed of its user's own channel.
+async fn look_after(shared: &Arc<Shared>, handle: &Arc<Handle>) {
+    let Some(identity) = handle.identity().filter(|_| handle.is_ready()) else { return };
+    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.rooms_of(identity.user)).await;
+    let Ok(Ok(states)) = read else { return };
+    let ids: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
+    let is_missing = |room: &RoomId| shared.hub.position(handle, *room) == Position::Absent;
+    if !handle.is_selective() && ids.iter().any(is_missing) {
+        // A join was lost. The client reads the truth when it comes back.
+        handle.close(CloseCode::TooSlow);
+    } else {
+        refusals::tell(shared, handle).await;
+        presence::arrive(Arc::clone(shared), identity.clone(), ids).await;
     }
 }
 

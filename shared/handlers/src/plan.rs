@@ -11,7 +11,7 @@ use prost::Message as _;
 use protocol::wire::{self, ServerEvent};
 use protocol::{Change, Channel, Code, EventData, OpenedDelivery};
 use store::RevEntry;
-use store::batch::{Edit, Head, Loaded, NewRoomEvent, Reaction, Receipt, Writes};
+use store::batch::{Edit, Head, Loaded, NewRoomEvent, Reaction, Receipt, Refused, Writes};
 
 use crate::apply::{Job, Outcome};
 use crate::fanout::Planned;
@@ -101,10 +101,11 @@ impl Planner {
         match self.loaded.receipts.get(&job.event.job_id)? {
             Receipt::Idle => Some(Outcome::Duplicate),
             Receipt::Refused(code) => {
-                let code = *code;
-                self.tell_refused(job, code);
+                let failure = Self::failure(job, *code);
+                self.tell_user(job.event.actor, None, Rev::ZERO, EventData::MessageFailed(failure));
                 Some(Outcome::Duplicate)
             }
+            Receipt::Stored { room, .. } if *room != job.event.room_id => Some(self.used_elsewhere(job)),
             Receipt::Stored { room, entry } => {
                 let (room, entry) = (*room, entry.clone());
                 self.tell_room(room, Some(entry.rev), entry.epoch, entry.event);
@@ -129,13 +130,25 @@ impl Planner {
 
     /// Refuses for good: recorded in the transaction, told to the sender.
     pub(crate) fn refuse(&mut self, job: &Job, code: Code) -> Outcome {
-        self.plan.writes.refused.push((job.event.job_id, job.event.room_id, code, self.now));
-        self.loaded.receipts.insert(job.event.job_id, Receipt::Refused(code));
-        self.tell_refused(job, code);
+        let event = &job.event;
+        let (job_id, room, actor, at) = (event.job_id, event.room_id, event.actor, self.now);
+        let failure = Self::failure(job, code);
+        self.plan.writes.refused.push(Refused { job: job_id, room, actor, code, at, failure: failure.clone() });
+        self.loaded.receipts.insert(job_id, Receipt::Refused(code));
+        self.tell_user(actor, None, Rev::ZERO, EventData::MessageFailed(failure));
         Outcome::Refused(code)
     }
 
-    fn tell_refused(&mut self, job: &Job, code: Code) {
+    /// The sender has used the message's name in another room. The receipt says what became of it
+    /// there, so this is told with every repeat and recorded nowhere.
+    pub(crate) fn used_elsewhere(&mut self, job: &Job) -> Outcome {
+        let failure = Self::failure(job, Code::Conflict);
+        self.tell_user(job.event.actor, None, Rev::ZERO, EventData::MessageFailed(failure));
+        Outcome::Refused(Code::Conflict)
+    }
+
+    /// What the sender of a job that is refused for good is told.
+    fn failure(job: &Job, code: Code) -> wire::MessageFailed {
         let message_id = match (&job.event.change, Self::targets(&job.event.change).message) {
             (Change::MessageSend(_), _) | (_, None) => job.event.job_id.to_string(),
             (_, Some(target)) => target.to_string(),
@@ -144,13 +157,12 @@ impl Planner {
             Change::MessageSend(send) => Some(send.client_msg_id.clone()),
             _ => None,
         };
-        let failed = wire::MessageFailed {
+        wire::MessageFailed {
             room_id: job.event.room_id.to_string(),
             client_msg_id,
             message_id,
             code: code.as_str().to_owned(),
-        };
-        self.tell_user(job.event.actor, None, Rev::ZERO, EventData::MessageFailed(failed));
+        }
     }
 
     /// The room's head, to be changed; it will be written at the end.

@@ -12,6 +12,9 @@ use crate::plan::Planner;
 impl Planner {
     pub(crate) fn message_send(&mut self, job: &Job, send: &wire::MessageSend) -> Outcome {
         let (room, id) = (job.event.room_id, MessageId(job.event.job_id.0));
+        if self.loaded.messages.get(&id).is_some_and(|row| row.room != room) {
+            return self.used_elsewhere(job);
+        }
         if let Some(row) = self.loaded.messages.get(&id) {
             let (room, rev, told) = (row.room, row.rev, row.to_wire());
             let epoch = self.loaded.rooms.get(&room).map(|head| head.epoch).unwrap_or_default();
@@ -137,9 +140,12 @@ impl Planner {
             return self.refuse(job, Code::NotFound);
         }
         let given = self.loaded.reactions.entry((row.id, job.event.actor)).or_default();
+        if given.contains(&react.emoji) != react.remove {
+            return self.idle(job);
+        }
         if react.remove {
             given.remove(&react.emoji);
-        } else if given.len() >= limits::REACTIONS_PER_USER && !given.contains(&react.emoji) {
+        } else if given.len() >= limits::REACTIONS_PER_USER {
             return self.refuse(job, Code::InvalidPayload);
         } else {
             given.insert(react.emoji.clone());
@@ -166,14 +172,14 @@ impl Planner {
     }
 
     /// The message an event points at. One that is not there yet may still be on its way: the event
-    /// waits on the retry ladder, and is refused at its end.
+    /// waits on the retry ladder, and is refused at its end. One of another room is treated alike, so
+    /// that time does not tell a stranger that it exists.
     fn target(&mut self, job: &Job, message_id: &str) -> Result<MessageRow, Outcome> {
         let row = message_id.parse().ok().and_then(|id: MessageId| self.loaded.messages.get(&id));
         match row {
             Some(row) if row.room == job.event.room_id => Ok(row.clone()),
-            Some(_) => Err(self.refuse(job, Code::NotFound)),
-            None if job.last_attempt => Err(self.refuse(job, Code::NotFound)),
-            None => Err(Outcome::Failed {
+            _ if job.last_attempt => Err(self.refuse(job, Code::NotFound)),
+            _ => Err(Outcome::Failed {
                 at: self.now,
                 cause: "target_missing",
                 error: "the message it points at is not stored yet".to_owned(),

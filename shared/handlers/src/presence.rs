@@ -37,7 +37,7 @@ fn shown(presence: &Presence) -> wire::PresenceChanged {
 impl Handlers {
     pub(crate) async fn apply_presence(&self, user: UserId, status: Status) -> Result<(), Unavailable> {
         self.realtime().set_status(user, status, self.parts.clock.now()).await?;
-        self.tell_presence(user).await
+        self.tell_presence(user, |_| true).await
     }
 
     /// Tells the other gateways that another connection took the place of that session of a device.
@@ -50,23 +50,23 @@ impl Handlers {
         }
     }
 
-    /// Tells those who share a direct room with `user` what they may see of the user's presence.
-    /// Presence is ephemeral: a failure is logged and not repeated.
+    /// Tells those who share a direct room with `user` that the user has come or gone; nothing of who
+    /// hides. Presence is ephemeral: a failure is logged and not repeated.
     pub async fn announce_presence(&self, user: UserId) {
-        if let Err(error) = self.tell_presence(user).await {
+        if let Err(error) = self.tell_presence(user, |presence| !presence.hides).await {
             tracing::warn!(%error, "a change of presence was not announced");
         }
     }
 
-    async fn tell_presence(&self, user: UserId) -> Result<(), Unavailable> {
+    async fn tell_presence(&self, user: UserId, may_tell: impl FnOnce(&Presence) -> bool) -> Result<(), Unavailable> {
         let partners = self.store().direct_partners(user, AUDIENCE).await.map_err(|error| unavailable(&error))?;
         if partners.is_empty() {
             return Ok(());
         }
         let known = self.realtime().presence(&[user]).await?;
         let told = match known.first() {
-            Some(presence) => shown(presence),
-            None => return Ok(()),
+            Some(presence) if may_tell(presence) => shown(presence),
+            Some(_) | None => return Ok(()),
         };
         let planned: Vec<Planned> = partners
             .into_iter()

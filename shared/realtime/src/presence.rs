@@ -41,6 +41,8 @@ pub struct Presence {
     /// When the user was last seen to be there. Hiding ends it: what an invisible user does moves it
     /// no more, so it may be shown along with "offline".
     pub last_seen: Option<Timestamp>,
+    /// The user wishes not to be seen, there or not.
+    pub hides: bool,
 }
 
 /// What one run of the janitor did.
@@ -67,5 +69,5 @@ pub(crate) fn standing(
         None => Status::Offline,
     };
     let visible_at = online_at.filter(|_| status != Status::Invisible);
-    Presence { user, status, last_seen: visible_at.or(seen) }
+    Presence { user, status, last_seen: visible_at.or(seen), hides: wish == Some(Status::Invisible) }
 }

@@ -17,7 +17,7 @@ use crate::member::read_kind;
 use crate::rows::{Rows, RowsSql};
 use crate::timeline::EventRecord;
 use crate::write::IDLE;
-pub use crate::write::{Delete, Edit, NewRoomEvent, Reaction, Writes};
+pub use crate::write::{Delete, Edit, NewRoomEvent, Reaction, Refused, Writes};
 use crate::{MessageRow, RevEntry, Standing, Store, StoreError, message};
 
 /// What a batch is about. Repeats are harmless.

@@ -50,7 +50,7 @@ pub use room::{Created, NewRoom, Room, RoomState};
 pub use timeline::RevEntry;
 pub use token::{NewRefresh, NextRefresh, Rotation};
 pub use user::{Account, Credentials, NewUser, User};
-pub use write::{Delete, Edit, NewRoomEvent, Reaction, Writes};
+pub use write::{Delete, Edit, NewRoomEvent, Reaction, Refused, Writes};
 
 use db::Db;
 

@@ -14,7 +14,7 @@ use crate::db::Db;
 
 const TEXTS: [(i64, &str, &str); 2] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
-    (2, "refused expiry", include_str!("../migrations/0002_refused_expiry.sql")),
+    (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use domain::room::Role;
 use domain::{JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use prost::Message as _;
-use protocol::wire::ServerEvent;
+use protocol::wire::{MessageFailed, ServerEvent};
 use protocol::{Code, EventData};
 use uuid::Uuid;
 
@@ -42,9 +42,26 @@ pub struct Writes {
     /// New titles; the last one of a room counts.
     pub titles: Vec<(RoomId, String)>,
     /// Jobs that were refused, so that a repeat gets the same answer.
-    pub refused: Vec<(JobId, RoomId, Code, Timestamp)>,
+    pub refused: Vec<Refused>,
     /// Jobs that had nothing to change, so that a repeat has nothing to change either.
     pub idle: Vec<(JobId, RoomId, Timestamp)>,
+}
+
+/// A job that was refused for good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// The job.
+    pub job: JobId,
+    /// Where.
+    pub room: RoomId,
+    /// Whose.
+    pub actor: UserId,
+    /// Why.
+    pub code: Code,
+    /// When.
+    pub at: Timestamp,
+    /// What the actor is told.
+    pub failure: MessageFailed,
 }
 
 /// New content for a message; without effect on one that was taken back.
@@ -137,9 +154,10 @@ const JOINED: RowsSql = rows_sql!([1 room uuid, 2 member uuid, 3 role text, 4 se
      SELECT room, member, role, seq, 0 FROM given WHERE true ON CONFLICT DO NOTHING");
 const TITLES: RowsSql = rows_sql!([1 room uuid, 2 title text]
     "UPDATE rooms SET title = given.title FROM given WHERE room_id = given.room");
-const REFUSED: RowsSql = rows_sql!([1 job uuid, 2 room uuid, 3 code text, 4 at bigint]
-    "INSERT INTO refused_jobs (job_id, room_id, code, refused_at)
-     SELECT job, room, code, at FROM given
+const REFUSED: RowsSql = rows_sql!(
+    [1 job uuid, 2 room uuid, 3 code text, 4 at bigint, 5 actor uuid, 6 failure bytea]
+    "INSERT INTO refused_jobs (job_id, room_id, code, refused_at, user_id, failure)
+     SELECT job, room, code, at, actor, failure FROM given
      WHERE NOT EXISTS (SELECT 1 FROM messages WHERE messages.message_id = given.job)
      ON CONFLICT DO NOTHING");
 /// Stands for the code in the receipt of a job that changed nothing and was not refused.
@@ -252,15 +270,17 @@ impl Writes {
     }
 
     async fn write_refused(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let refused = self.refused.iter().map(|(job, room, code, at)| (job.0, room.0, code.as_str(), at.0));
-        let idle = self.idle.iter().map(|(job, room, at)| (job.0, room.0, IDLE, at.0));
-        let mut all: Vec<(Uuid, Uuid, &str, i64)> = refused.chain(idle).collect();
+        let refused = self.refused.iter().map(|it| (it.job, it.room, it.code.as_str(), it.at, Some(it)));
+        let idle = self.idle.iter().map(|(job, room, at)| (*job, *room, IDLE, *at, None));
+        let mut all: Vec<_> = refused.chain(idle).collect();
         all.sort_unstable_by_key(|it| it.0);
         let rows = Rows::new()
-            .id(ids(&all, |it| it.0))
-            .id(ids(&all, |it| it.1))
+            .id(ids(&all, |it| it.0.0))
+            .id(ids(&all, |it| it.1.0))
             .text(all.iter().map(|it| it.2))
-            .int(all.iter().map(|it| it.3));
+            .int(all.iter().map(|it| it.3.0))
+            .maybe_id(all.iter().map(|it| it.4.map(|refused| refused.actor.0)))
+            .maybe_bytes(all.iter().map(|it| it.4.map(|refused| refused.failure.encode_to_vec())));
         insert(tx, &REFUSED, &rows, "job").await
     }
 }

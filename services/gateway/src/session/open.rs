@@ -21,11 +21,11 @@ use crate::codec::Dialect;
 use crate::commands::{self, Caller, Outcome};
 use crate::handle::{Handle, Identity, Signal};
 use crate::outbox::Kind;
-use crate::presence;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
 use crate::transport::socketio::{self, Said};
 use crate::transport::{Link, Received};
+use crate::{presence, refusals};
 
 /// By so many the commands refused for their rate may outnumber those that were taken, before the
 /// client is shown the door.
@@ -51,6 +51,10 @@ pub(crate) struct Open {
     leaving: Option<CloseCode>,
 }
 
+async fn arrive(shared: Arc<Shared>, handle: Arc<Handle>, identity: Identity, rooms: Vec<RoomId>) {
+    tokio::join!(refusals::tell(&shared, &handle), presence::arrive(Arc::clone(&shared), identity, rooms));
+}
+
 enum Next {
     Step(Step),
     Prepared(Option<FrameId>, Outcome),
@@ -65,7 +69,7 @@ impl Open {
         expires_at: Timestamp,
         rooms: Vec<RoomId>,
     ) -> Self {
-        let arrival = presence::arrive(Arc::clone(&shared), identity.clone(), rooms);
+        let arrival = arrive(Arc::clone(&shared), Arc::clone(&handle), identity.clone(), rooms);
         let caller = Caller { shared, handle, user: identity.user, device: identity.device };
         Self {
             caller,

@@ -18,7 +18,7 @@ async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
 
 async fn presence(world: &World, user: UserId) -> (Status, Option<Timestamp>) {
     let found = world.realtime.presence(&[user]).await.expect("an answer");
-    let [Presence { user: of, status, last_seen }] = found[..] else { panic!("one answer for one user") };
+    let [Presence { user: of, status, last_seen, .. }] = found[..] else { panic!("one answer for one user") };
     assert_eq!(of, user);
     (status, last_seen)
 }

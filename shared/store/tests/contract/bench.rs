@@ -3,11 +3,11 @@
 use domain::room::{Role, RoomKind};
 use domain::{JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use prost::Message as _;
-use protocol::wire::{self, ServerEvent};
+use protocol::wire::{self, MessageFailed, ServerEvent};
 use protocol::{Code, EventData};
 use store::{
-    Batch, Created, Head, MessageRow, NewRoom, NewRoomEvent, NewUser, Room, Scope, Store, StoreError, StoreSettings,
-    Writes,
+    Batch, Created, Head, MessageRow, NewRoom, NewRoomEvent, NewUser, Refused, Room, Scope, Store, StoreError,
+    StoreSettings, Writes,
 };
 use testkit::folder::Folder;
 use testkit::services::fresh_postgres;
@@ -259,7 +259,12 @@ impl Draft {
     }
 
     pub(crate) fn refuse(&mut self, job: JobId, code: Code) {
-        self.writes.refused.push((job, self.room, code, NOW));
+        self.refuse_at(UserId::generate(), job, code, NOW);
+    }
+
+    pub(crate) fn refuse_at(&mut self, actor: UserId, job: JobId, code: Code, at: Timestamp) {
+        let failure = MessageFailed { message_id: job.to_string(), ..MessageFailed::default() };
+        self.writes.refused.push(Refused { job, room: self.room, actor, code, at, failure });
     }
 
     pub(crate) fn finish(mut self) -> Writes {

@@ -6,7 +6,11 @@ use store::Scope;
 
 use crate::bench::{Bench, Draft, NOW, on_both};
 
-on_both!(only_old_refusals_are_forgotten, what_an_operator_must_mend_is_transient);
+on_both!(
+    what_a_user_was_refused_can_be_told_later,
+    only_old_refusals_are_forgotten,
+    what_an_operator_must_mend_is_transient
+);
 
 async fn only_old_refusals_are_forgotten(bench: Bench) {
     let ann = bench.user().await;
@@ -25,6 +29,28 @@ async fn only_old_refusals_are_forgotten(bench: Bench) {
     assert_eq!(bench.store.forget_refused(later, 2).await, Ok(1));
     let scope = Scope { jobs, ..Scope::default() };
     assert!(bench.store.begin(&scope).await.expect("begins").loaded.receipts.is_empty());
+}
+
+async fn what_a_user_was_refused_can_be_told_later(bench: Bench) {
+    let (ann, ben) = (bench.user().await, bench.user().await);
+    let room = bench.group(&[ann, ben]).await;
+    let batch = bench.begin(room, &[ann]).await;
+    let mut draft = Draft::of(&batch, room);
+    let jobs: Vec<JobId> = (0..4).map(|_| JobId::generate()).collect();
+    for (number, job) in jobs.iter().enumerate() {
+        draft.refuse_at(if number == 3 { ben } else { ann }, *job, Code::Forbidden, Timestamp(NOW.0 + number as i64));
+    }
+    batch.commit(draft.finish()).await.expect("commits");
+
+    let told = async |user, since_ms: i64, limit| {
+        let found = bench.store.refusals_of(user, Timestamp(NOW.0 + since_ms), limit).await.expect("an answer");
+        found.into_iter().map(|failure| failure.message_id).collect::<Vec<_>>()
+    };
+    let names = |jobs: &[JobId]| jobs.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(ann, 0, 10).await, names(&jobs[..3]));
+    assert_eq!(told(ann, 1, 10).await, names(&jobs[1..3]), "not what is older");
+    assert_eq!(told(ann, 0, 1).await, names(&jobs[2..3]), "the newest of many");
+    assert_eq!(told(ben, 0, 10).await, names(&jobs[3..]));
 }
 
 async fn what_an_operator_must_mend_is_transient(bench: Bench) {

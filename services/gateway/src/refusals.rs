@@ -1,0 +1,33 @@
+//! What was QUEUED and refused later, told to a sender who was away at that moment.
+//!
+//! Knows no transport. The invariant: whoever comes back within a day learns of it; the same
+//! refusal may be told more than once, with the same `messageId`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Timestamp;
+use protocol::EventData;
+
+use crate::handle::Handle;
+use crate::outbox::Kind;
+use crate::shared::{LOOK_UP_LIMIT, Shared};
+
+/// What is older was told to those who came back since.
+const TOLD_FOR: Duration = Duration::from_hours(24);
+/// Of more only the newest are told.
+const MOST: usize = 100;
+
+/// Tells a connection what its user was refused of late.
+pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
+    let Some(identity) = handle.identity() else { return };
+    let since = Timestamp(shared.clock.now().0 - TOLD_FOR.as_millis() as i64);
+    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.refusals_of(identity.user, since, MOST)).await;
+    let Ok(Ok(refusals)) = read else {
+        tracing::warn!(user = %identity.user, "whether anything was refused could not be read");
+        return;
+    };
+    for refusal in refusals {
+        handle.push(handle.dialect.event(&EventData::MessageFailed(refusal)), Kind::Event);
+    }
+}

@@ -272,3 +272,34 @@ fn an_edit_that_waits_for_its_target_does_not_overwrite_the_one_behind_it() {
     planner.add(&first);
     assert_eq!(planner.finish().outcomes, [Outcome::Refused(Code::Conflict)]);
 }
+
+#[test]
+fn a_reaction_that_changes_nothing_takes_no_number() {
+    let id = MessageId::of(ANN, "a");
+    let mut never_given = react(BEN, id, "👎");
+    if let Change::MessageReact(react) = &mut never_given.event.change {
+        react.remove = true;
+    }
+    let plan = plan(&[send(ANN, "a"), react(BEN, id, "👍"), react(BEN, id, "👍"), never_given]);
+    assert_eq!(plan.outcomes, vec![Outcome::Stored; 4]);
+    assert_eq!(room_revs(&plan), [2, 3]);
+    assert_eq!(plan.writes.idle.len(), 2);
+}
+
+#[test]
+fn a_name_that_was_used_in_another_room_is_refused_and_a_message_of_another_room_is_not_there() {
+    let mut planner = Planner::new(loaded(), NOW);
+    planner.add(&send(ANN, "a"));
+    let elsewhere = RoomId::generate();
+    planner.loaded.messages.values_mut().for_each(|row| row.room = elsewhere);
+    let id = MessageId::of(ANN, "a");
+    planner.add(&send(ANN, "a"));
+    planner.add(&react(BEN, id, "👍"));
+    planner.add(&react(BEN, MessageId::of(ANN, "nowhere"), "👍"));
+    let plan = planner.finish();
+    assert_eq!(plan.outcomes[1], Outcome::Refused(Code::Conflict));
+    assert!(plan.writes.refused.is_empty(), "its receipt is the message");
+    let told = plan.deliveries.iter().find(|planned| planned.channel == Channel::User(ANN)).expect("told");
+    assert!(matches!(&told.delivery.event, EventData::MessageFailed(failed) if failed.code == "CONFLICT"));
+    assert_eq!(plan.outcomes[2], plan.outcomes[3], "both wait, so that time tells nothing");
+}

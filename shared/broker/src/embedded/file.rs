@@ -187,30 +187,43 @@ fn attempts(row: &SqliteRow) -> Result<(u32, Option<Timestamp>), sqlx::Error> {
     Ok((row.try_get(8)?, row.try_get::<Option<i64>, _>(9)?.map(Timestamp)))
 }
 
-/// Commits all changes or none.
+/// Commits all changes or none. Not by the library's transaction: on a full disk SQLite rolls back by
+/// itself, the library's own rollback then fails, and it would never begin another.
 pub(super) async fn commit(db: &mut SqliteConnection, changes: &Changes) -> Result<(), sqlx::Error> {
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    insert_ready(&mut transaction, &changes.ready).await?;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *db).await?;
+    let mut written = write(db, changes).await;
+    if written.is_ok() {
+        written = sqlx::raw_sql("COMMIT").execute(&mut *db).await.map(drop);
+    }
+    if written.is_err() {
+        // An error: it was rolled back already.
+        let _ = sqlx::raw_sql("ROLLBACK").execute(db).await;
+    }
+    written
+}
+
+async fn write(db: &mut SqliteConnection, changes: &Changes) -> Result<(), sqlx::Error> {
+    insert_ready(db, &changes.ready).await?;
     for (sql, ids) in [
         ("DELETE FROM ready WHERE place IN (SELECT value FROM json_each(?))", &changes.settled),
         ("DELETE FROM waiting WHERE id IN (SELECT value FROM json_each(?))", &changes.due),
     ] {
         if !ids.is_empty() {
             let list = serde_json::to_string(ids).expect("a list of numbers is JSON");
-            sqlx::query(sql).bind(list).execute(&mut *transaction).await?;
+            sqlx::query(sql).bind(list).execute(&mut *db).await?;
         }
     }
     for delayed in &changes.delayed {
-        insert_delayed(&mut transaction, delayed).await?;
+        insert_delayed(db, delayed).await?;
     }
     for dead in &changes.dead {
-        insert_dead(&mut transaction, dead).await?;
+        insert_dead(db, dead).await?;
     }
     if changes.probe {
         let sql = "INSERT INTO probe VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1";
-        sqlx::query(sql).execute(&mut *transaction).await?;
+        sqlx::query(sql).execute(db).await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 async fn insert_ready(db: &mut SqliteConnection, mut events: &[Event]) -> Result<(), sqlx::Error> {

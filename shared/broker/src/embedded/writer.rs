@@ -129,7 +129,10 @@ impl Writer {
         match result {
             Ok(next_due) => self.committed(work, next_due),
             Err(error) => {
-                tracing::error!(%error, "the embedded broker cannot write");
+                // Once, and not again with each trial.
+                if self.shared.is_healthy() {
+                    tracing::error!(%error, "the embedded broker cannot write; it tries again every second");
+                }
                 self.shared.set_healthy(false);
                 // Batches with retries or dead letters are told by the drop of `done`.
                 self.left_over = work.acked;

@@ -69,8 +69,8 @@ async fn a_file_that_cannot_be_written_is_unavailable_until_it_can() {
     world.publish(EventKind::MessageSend, [1]).await;
     let url = format!("sqlite://{}", world.file().display());
     let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
-    // Whatever is inserted now fails, as if the disk were full.
-    let full = "CREATE TRIGGER full BEFORE INSERT ON ready BEGIN SELECT RAISE(ABORT, 'full'); END";
+    // Whatever is inserted now fails as on a full disk: with the whole transaction.
+    let full = "CREATE TRIGGER full BEFORE INSERT ON ready BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
     sqlx::query(full).execute(&mut db).await.expect("made");
     assert_eq!(world.broker.publish(event(EventKind::MessageSend, 2)).await, Err(PublishError::Unavailable));
     sqlx::query("DROP TRIGGER full").execute(&mut db).await.expect("dropped");
@@ -111,7 +111,7 @@ async fn what_was_settled_while_the_file_could_not_be_written_is_gone_once_it_ca
     for table in ["ready", "probe"] {
         let event = if table == "ready" { "DELETE" } else { "INSERT" };
         let full =
-            format!("CREATE TRIGGER {table}_full BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END");
+            format!("CREATE TRIGGER {table}_full BEFORE {event} ON {table} BEGIN SELECT RAISE(ROLLBACK, 'full'); END");
         sqlx::query(sqlx::AssertSqlSafe(full)).execute(&mut db).await.expect("made");
     }
     settle(&mut consumer, batch).await;

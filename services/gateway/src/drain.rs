@@ -60,7 +60,7 @@ fn warn(handle: &Arc<Handle>) {
 pub(crate) fn retry_after_ms(key: u64) -> i64 {
     // Fibonacci hashing: neighbours lie far apart.
     let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (spread * RETURN_WITHIN_MS >> 32) as i64 + 1
+    ((spread * RETURN_WITHIN_MS) >> 32) as i64 + 1
 }
 
 /// Closes a few at a time, so that not all come back at once.

@@ -77,7 +77,7 @@ struct Presented {
 }
 
 /// How far an issuer's clock may be ahead of ours.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 impl Tokens {
     /// Tokens signed with `secret`'s bytes that live for `lifetime`.

@@ -141,19 +141,26 @@ async fn connect_realtime(settings: &Settings, tasks: &Tasks) -> Result<Realtime
 }
 
 async fn migrate(settings: &Settings, store: &Store) -> Result<(), Problem> {
-    if !settings.migrate {
-        return Ok(());
-    }
-    let what = match timeout(MIGRATION_LIMIT, store.migrate()).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("not done within {} minutes", MIGRATION_LIMIT.as_secs() / 60),
+    let what = if settings.migrate {
+        match timeout(MIGRATION_LIMIT, store.migrate()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => format!("the schema cannot be brought up to date: {error}"),
+            Err(_) => {
+                format!("the schema was not brought up to date within {} minutes", MIGRATION_LIMIT.as_secs() / 60)
+            }
+        }
+    } else {
+        match timeout(ATTEMPT_LIMIT, store.is_current()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => "the schema is of an earlier version: run `chatchit migrate`".to_owned(),
+            Ok(Err(_)) | Err(_) => "no schema can be read there: run `chatchit migrate`".to_owned(),
+        }
     };
     Err(match &settings.engine {
         Choice::Embedded { data_dir, .. } => unusable(data_dir, &what),
         Choice::Distributed { database_url, .. } => {
             let dependency = Dependency { variable: &variable::DATABASE_URL, url: database_url };
-            dependency.problem(&format!("the schema cannot be brought up to date: {what}"))
+            dependency.problem(&what)
         }
     })
 }
@@ -174,7 +181,14 @@ fn connections(role: Role, shards: u16) -> u32 {
 
 fn file(data_dir: &Path, name: &str) -> Result<std::path::PathBuf, Problem> {
     make_folder(data_dir).map_err(|error| unusable(data_dir, &error.kind()))?;
-    Ok(data_dir.join(name))
+    let path = data_dir.join(name);
+    // Whoever else may read the folder has no business in the data; SQLite's other files follow this one.
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&path).map_err(|error| unusable(data_dir, &error.kind()))?;
+    Ok(path)
 }
 
 fn unusable(data_dir: &Path, error: &dyn fmt::Display) -> Problem {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::wire::{self, client_frame};
 use crate::{Code, Refusal, json};
@@ -85,7 +85,7 @@ pub fn from_json(name: &str, data: Option<&str>) -> Result<Command, Refusal> {
 /// Refuses data without a field that has no value of its own for "absent". What is not empty is there.
 fn check_given(data: &str, field: &'static str, is_there: bool) -> Result<(), Refusal> {
     let is_given = || {
-        let fields: Result<HashMap<Cow<'_, str>, IgnoredAny>, _> = serde_json::from_str(data);
+        let fields: Result<HashMap<Cow<'_, str>, &RawValue>, _> = serde_json::from_str(data);
         fields.is_ok_and(|fields| fields.contains_key(field))
     };
     if is_there || is_given() { Ok(()) } else { Err(Refusal::invalid(field, "is required")) }

@@ -100,6 +100,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether the schema is what this version needs; an error if there is none.
+    pub async fn is_current(&self) -> Result<bool, StoreError> {
+        migrate::is_current(&self.db).await
+    }
+
     /// Brings the tables to this version's shape, under a lock, so that any number of services may
     /// do it at once. Migrations only go forward; newer ones than this version knows are left alone.
     /// Has no limit of its own, for an index over a large table takes as long as it takes; a caller

@@ -21,6 +21,15 @@ const TEXTS: [(i64, &str, &str); 2] = [
 const POSTGRES: &str = "postgres";
 const SQLITE: &str = "sqlite";
 
+const APPLIED: &str = "SELECT MAX(version) FROM _sqlx_migrations WHERE success";
+
+/// Whether everything was applied that this version knows; an error if nothing ever was.
+pub(crate) async fn is_current(db: &Db) -> Result<bool, StoreError> {
+    let mut conn = db.read().await?;
+    let (applied,): (Option<i64>,) = on!(conn, c => sqlx::query_as(APPLIED).fetch_one(c))?;
+    Ok(applied.is_some_and(|version| version >= TEXTS.len() as i64))
+}
+
 /// Applies what is missing, under a lock that all services share.
 pub(crate) async fn run(db: &Db) -> Result<(), StoreError> {
     match db {

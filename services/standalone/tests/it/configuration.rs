@@ -164,3 +164,17 @@ async fn an_unreachable_dependency_is_named_after_the_wait() {
         assert!(last.contains(missing), "{program}: {}", refusal.output);
     }
 }
+
+#[tokio::test]
+async fn without_a_schema_nothing_starts_that_may_not_make_it() {
+    let redis = RedisServer::start().await;
+    let (postgres, rabbitmq) = (fresh_postgres().await, fresh_rabbitmq().await);
+    let (redis, off) = (redis.url(), ("MIGRATE", "off"));
+    let there = [("DATABASE_URL", postgres.as_str()), ("REDIS_URL", &redis), ("RABBITMQ_URL", &rabbitmq), off];
+    for program in PROGRAMS {
+        let refusal = refused(program, &there).await;
+        assert!(refusal.names("DATABASE_URL").output.contains("chatchit migrate"), "{}", refusal.output);
+    }
+    let alone = [("DATABASE_URL", ""), ("REDIS_URL", ""), ("RABBITMQ_URL", ""), off];
+    refused("chatchit", &alone).await.names("DATA_DIR");
+}

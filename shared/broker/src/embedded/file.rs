@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::{Class, Timestamp};
 use protocol::UnverifiedEnvelope;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::lanes::{Event, Lane};
 use crate::{BrokerError, DeadLetter, Depths};

@@ -53,6 +53,8 @@ async function badTokens(user) {
   for (const auth of [{}, { token: 7 }, { token: null }, { token: { a: 1 } }]) {
     assert.equal((await refusal(GATEWAY_A, '/chat', auth)).message, 'UNAUTHENTICATED', JSON.stringify(auth));
   }
+  const badDevice = await refusal(GATEWAY_A, '/chat', { token: user.token, deviceId: 5 });
+  assert.deepEqual([badDevice.message, badDevice.data.field], ['INVALID_PAYLOAD', 'deviceId']);
   for (const namespace of ['/', '/admin', '/chat2']) {
     assert.equal((await refusal(GATEWAY_A, namespace, { token: user.token })).message, 'Invalid namespace');
   }

@@ -154,7 +154,7 @@ async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
     let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
-    store_silently(&house, room, bob, "lost").await;
+    Box::pin(store_silently(&house, room, bob, "lost")).await;
     talker.say(&name, "m1", "after").await;
     let delivered = listener.delivered(&name, 2).await;
     assert_eq!((&delivered[0]["content"], &delivered[1]["content"]), (&json!("unsaid"), &json!("after")));
@@ -167,7 +167,7 @@ async fn what_was_never_told_is_found_by_comparing_with_the_store() {
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let listener = house.connect(ann).await;
-    store_silently(&house, room, bob, "lost").await;
+    Box::pin(store_silently(&house, room, bob, "lost")).await;
     let delivered = listener.delivered(&room.to_string(), 1).await;
     assert_eq!(delivered[0]["content"], "unsaid");
 }

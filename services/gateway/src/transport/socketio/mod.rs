@@ -53,7 +53,11 @@ pub(crate) fn read(text: &str) -> Result<Said, BadPacket> {
     };
     match packet::parse(message)? {
         packet::Packet::Connect { namespace, auth } => {
-            let auth = auth.map_or_else(|| Ok(Auth::default()), json::read);
+            let auth = auth.map_or_else(|| Ok(Auth::default()), json::read).map_err(|refusal| match &refusal.field {
+                // What is no token is a bad one.
+                Some(field) if field.starts_with("token") => Refusal::unauthenticated("the token is not valid"),
+                _ => refusal,
+            });
             Ok(Said::Connect(Connect { namespace: namespace.to_owned(), auth }))
         }
         packet::Packet::Disconnect { namespace } if namespace == NAMESPACE => Ok(Said::Leave),

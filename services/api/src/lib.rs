@@ -16,6 +16,7 @@ mod openapi;
 mod page;
 mod problem;
 mod purge;
+mod query;
 mod routes;
 mod user;
 
@@ -55,5 +56,5 @@ pub fn router(parts: ApiParts) -> Router {
     let app = Arc::new(app::App::new(parts));
     let (rest, openapi) = routes::all().split_for_parts();
     let rest = context::wrap(rest, &app).with_state(app);
-    Router::new().nest(openapi::ROOT, rest).merge(docs::router(openapi, with_page))
+    Router::new().nest(openapi::ROOT, rest).merge(context::name(docs::router(openapi, with_page)))
 }

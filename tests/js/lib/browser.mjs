@@ -76,6 +76,12 @@ class Tab {
   value = (selector) => this.page.inputValue(selector);
   close = () => this.context.close();
 
+  /** Answers calls to such an address instead of the server, with nothing but a status. */
+  async answers(pattern, status) {
+    await this.page.route(pattern, (route) => route.fulfill({ status }));
+    return () => this.page.unroute(pattern);
+  }
+
   text(selector) {
     return this.page.textContent(selector);
   }

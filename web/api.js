@@ -7,11 +7,14 @@ export function randomName() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** A refusal of the server: `code`, and words for people. */
+/** A refusal of the server; `words.js` says it to people. */
 export class ApiError extends Error {
   constructor(problem, status) {
     super(problem.detail ?? problem.title ?? `HTTP ${status}`);
-    this.code = problem.code ?? 'UNAVAILABLE';
+    // A gateway alone has no such route and answers without a problem document.
+    this.code = problem.code ?? (status === 404 || status === 405 ? 'NO_API' : 'UNAVAILABLE');
+    this.field = problem.field;
+    this.retryAfterMs = problem.retryAfterMs;
     this.status = status;
   }
 }

@@ -1,333 +1,147 @@
-// The page: puts what `room.js` knows on the screen and what people do on the wire.
-// Whatever others wrote is set as text, never as HTML.
+// The page: what people do in it, put on the wire and on the screen.
 
-import { ApiError, call, enter, leave, session } from './api.js';
-import { Connection } from './connection.js';
-import { Outbox, Rooms } from './room.js';
+import { ApiError, call, enter, leave } from './api.js';
+import { $ } from './dom.js';
+import { Outbox } from './room.js';
+import { flush } from './sender.js';
+import { connection, currentRoom, forget, me, rooms, state } from './state.js';
+import { edits, loadOlder, loadRoom, markRead, onServer } from './sync.js';
+import { actions, complain, draw, drawConnection, drawRoom, drawTyping } from './view.js';
+import { sentence, Told, userIds } from './words.js';
 
-const $ = (id) => document.getElementById(id);
-const rooms = new Rooms();
-const connection = new Connection();
-const presence = new Map();
-let outbox = new Outbox();
-let current = null;
+/** What was begun in a room and not sent, by room. */
+const drafts = new Map();
+/** Edits without an outcome yet: the text, by message. */
+const changes = new Map();
 let editing = null;
 let typingSentAt = 0;
 
-const me = () => session.get()?.user;
-const short = (id) => id.slice(-6);
-const nameOf = (id) => (id === me()?.id ? 'You' : `Guest ${short(id)}`);
-const timeOf = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
-const ids = (text) => text.split(/[\s,;]+/).filter(Boolean);
-
-/** An element with a class, text and children. */
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
-
-function button(text, className, onClick) {
-  const element = make('button', className, text);
-  element.type = 'button';
-  element.addEventListener('click', onClick);
-  return element;
-}
-
-/** A round mark whose colour follows from the id. */
-function avatar(id, status) {
-  const element = make('span', 'avatar', short(id).slice(0, 2));
-  element.style.setProperty('--hue', `${parseInt(short(id), 16) % 360}`);
-  if (status) element.append(make('span', `dot ${status}`));
-  return element;
-}
-
-function titleOf(room) {
-  if (room.title) return room.title;
-  const others = room.members.filter((member) => member.userId !== me()?.id);
-  return others.length ? others.map((member) => nameOf(member.userId)).join(', ') : 'Just you';
-}
-
-// ---- drawing
-
-function draw() {
-  const user = me();
-  $('welcome').hidden = Boolean(user);
-  $('chat').hidden = !user;
-  if (!user) return;
-  $('my-name').textContent = [user.firstName, user.lastName].filter(Boolean).join(' ') || 'You';
-  $('my-id').textContent = user.id;
-  drawRooms();
-  drawRoom();
-}
-
-function drawRooms() {
-  const items = rooms.list().map((room) => {
-    const other = room.type === 'direct' && room.members.find((member) => member.userId !== me()?.id);
-    const line = make('span', 'preview quiet', room.preview ?? '');
-    const unread = room.unread > 0 && room.id !== current ? make('span', 'badge', `${room.unread}`) : null;
-    const mark = avatar(other ? other.userId : room.id, other ? (presence.get(other.userId) ?? 'offline') : null);
-    const open = button('', room.id === current ? 'current' : '', () => openRoom(room.id));
-    open.append(mark, make('span', 'grow', make('span', 'name', titleOf(room)), line), unread ?? '');
-    return make('li', '', open);
-  });
-  $('rooms').replaceChildren(...items);
-  $('no-rooms').hidden = items.length > 0;
-}
-
-function drawRoom() {
-  const room = rooms.get(current);
-  for (const id of ['room-head', 'messages', 'composer']) $(id).hidden = !room;
-  $('nothing').hidden = Boolean(room);
-  $('chat').classList.toggle('in-room', Boolean(room));
-  if (!room) return;
-  $('room-title').textContent = titleOf(room);
-  $('invite').hidden = room.type === 'direct';
-  $('room-members').replaceChildren(
-    ...room.members.slice(0, 12).map((member) => {
-      const status = presence.get(member.userId) ?? 'offline';
-      const dot = make('span', `dot ${status}`);
-      dot.title = status;
-      return make('span', 'member', dot, nameOf(member.userId));
-    }),
-  );
-  $('older').hidden = !room.prevCursor;
-  const box = $('messages');
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
-  const readTo = Math.max(0, ...[...room.reads].filter(([user]) => user !== me()?.id).map(([, seq]) => seq));
-  const sent = rooms.messages(room).map((message) => messageItem(room, message, readTo));
-  const waiting = outbox.of(room.id).map(outboxItem);
-  $('list').replaceChildren(...sent, ...waiting);
-  if (atEnd) box.scrollTop = box.scrollHeight;
-  drawTyping();
-}
-
-function messageItem(room, message, readTo) {
-  const own = message.senderId === me()?.id;
-  const text = message.deletedAt ? make('em', 'quiet', 'Taken back') : make('span', 'content', message.content ?? '');
-  const edited = message.editedAt && !message.deletedAt ? ' · edited' : '';
-  const ticks = own && !message.deletedAt ? make('span', message.seq <= readTo ? 'ticks seen' : 'ticks', ' ✓✓') : null;
-  if (ticks) ticks.title = message.seq <= readTo ? 'read' : 'delivered';
-  const foot = make('span', 'foot quiet', `${timeOf(message.sentAt)}${edited}`, ticks);
-  const tools = own && !message.deletedAt ? messageTools(room, message) : null;
-  const bubble = make('div', 'bubble', own ? null : make('span', 'sender', nameOf(message.senderId)), text, foot, tools);
-  const item = make('li', own ? 'own' : '', own ? null : avatar(message.senderId), bubble);
-  item.dataset.seq = message.seq;
-  return item;
-}
-
-function messageTools(room, message) {
-  const edit = button('Edit', 'small quiet', () => startEdit(message));
-  const remove = button('Delete', 'small quiet', () => {
-    const data = { roomId: room.id, messageId: message.messageId, forEveryone: true };
-    if (confirm('Take this message back for everyone?')) connection.request('message.delete', data).catch(complain);
-  });
-  return make('span', 'tools', edit, remove);
-}
-
-function outboxItem(item) {
-  const words = { pending: 'sending …', queued: '✓ accepted', failed: `not sent: ${item.reason ?? ''}` };
-  const foot = make('span', 'foot quiet', `${timeOf(item.at)} · ${words[item.state]}`);
-  const tools = make('span', 'tools shown');
-  if (item.state === 'failed') {
-    tools.append(
-      button('Try again', 'small quiet', () => {
-        item.state = 'pending';
-        flush();
-      }),
-      button('Discard', 'small quiet', () => {
-        outbox.remove(item.clientMsgId);
-        drawRoom();
-      }),
-    );
-  }
-  return make('li', `own ${item.state}`, make('div', 'bubble', make('span', 'content', item.content), foot, tools));
-}
-
-function drawTyping() {
-  const room = rooms.get(current);
-  const who = room ? [...room.typing].filter(([user, until]) => until > Date.now() && user !== me()?.id) : [];
-  const names = who.map(([user]) => nameOf(user)).join(', ');
-  $('typing').textContent = names ? `${names} ${who.length > 1 ? 'are' : 'is'} typing …` : '';
-}
-
-function drawConnection(state) {
-  const words = {
-    connecting: 'Connecting …',
-    online: 'Connected',
-    waiting: `Reconnecting in ${state.seconds} s`,
-    replaced: 'Opened elsewhere – click to use it here',
-    over: 'Logged out',
-  };
-  $('connection').className = state.kind;
-  $('connection-text').textContent = words[state.kind];
-}
-
-function complain(error) {
-  $('connection-text').textContent = `${error.message}`;
-}
-
 // ---- rooms and messages
 
-async function loadRooms() {
-  let after = '';
-  do {
-    const page = await call('GET', `/conversations?limit=200${after && `&after=${after}`}`);
-    page.items.forEach((conversation) => rooms.describe(conversation));
-    after = page.nextCursor;
-  } while (after);
+async function openRoom(id) {
+  stopEdit();
+  keepDraft();
+  state.current = id;
+  $('text').value = drafts.get(id) ?? '';
+  rooms.ensure(id);
+  draw();
+  await showRoom();
+  if (state.current === id) $('text').focus();
 }
 
-async function openRoom(id) {
-  current = id;
-  stopEdit();
-  const room = rooms.ensure(id);
-  draw();
-  if (!room.loaded) await loadRoom(room);
+/** Loads what is not there yet; without a server that is done when the connection is back. */
+async function showRoom() {
+  const room = currentRoom();
+  if (!room) return;
+  try {
+    await loadRoom(room);
+  } catch (error) {
+    complain(error);
+    return;
+  }
+  if (room.id !== state.current) return;
   $('messages').scrollTop = $('messages').scrollHeight;
   markRead(room);
+}
+
+/** The reader's place stays where it is. */
+async function showOlder() {
+  const room = currentRoom();
+  await loadOlder(room);
+  const box = $('messages');
+  const fromEnd = box.scrollHeight - box.scrollTop;
+  drawRoom();
+  box.scrollTop = box.scrollHeight - fromEnd;
+}
+
+function keepDraft() {
+  if (state.current && !editing) drafts.set(state.current, $('text').value);
+}
+
+function startEdit(message, content = message.content) {
+  keepDraft();
+  editing = message;
+  $('editing').hidden = false;
+  $('text').value = content;
   $('text').focus();
 }
 
-async function loadRoom(room) {
-  const [conversation, history] = await Promise.all([
-    call('GET', `/conversations/${room.id}`),
-    call('GET', `/conversations/${room.id}/messages?limit=50`),
-  ]);
-  rooms.describe(conversation);
-  rooms.addPage(room, history.items, history.prevCursor);
-  // How far the others have read comes with a sync only; so does whatever changed since the page was made.
-  await Promise.all([queryPresence(room.members), room.rev > 0 && catchUp([room.id])]);
-  draw();
+function stopEdit() {
+  if (!editing) return;
+  editing = null;
+  $('editing').hidden = true;
+  $('text').readOnly = false;
+  $('text').value = drafts.get(state.current) ?? '';
 }
 
-async function loadOlder() {
-  const room = rooms.get(current);
-  const page = await call('GET', `/conversations/${room.id}/messages?limit=50&before=${room.prevCursor}`);
-  rooms.addPage(room, page.items, page.prevCursor);
+/** The text stays until the server has accepted it. */
+async function submitEdit(content) {
+  const message = editing;
+  if ($('text').readOnly) return;
+  $('text').readOnly = true;
+  try {
+    const data = { roomId: state.current, messageId: message.messageId, content };
+    changes.set(message.messageId, { message, content });
+    await connection.request('message.edit', data);
+    if (editing === message) stopEdit();
+  } catch (error) {
+    changes.delete(message.messageId);
+    complain(new Told(`The change is not saved. ${sentence(error)}`));
+  } finally {
+    $('text').readOnly = false;
+  }
+}
+
+edits.done = (messageId) => changes.delete(messageId);
+edits.failed = (messageId) => {
+  const change = changes.get(messageId);
+  changes.delete(messageId);
+  const isFree = !editing && $('text').value === '' && change?.message.roomId === state.current;
+  if (change && isFree) startEdit(change.message, change.content);
+};
+
+function tellTyping(isTyping) {
+  const now = Date.now();
+  if (!state.current || (isTyping && now - typingSentAt < 3000) || (!isTyping && typingSentAt === 0)) return;
+  typingSentAt = isTyping ? now : 0;
+  connection.request('typing', { roomId: state.current, isTyping }).catch(() => {});
+}
+
+function submitText() {
+  const content = $('text').value;
+  const room = currentRoom();
+  if (!content.trim() || !room) return;
+  tellTyping(false);
+  if (editing) {
+    submitEdit(content);
+    return;
+  }
+  $('text').value = '';
+  state.outbox.add(room.id, content, room.lastSeq);
   drawRoom();
-}
-
-async function queryPresence(members) {
-  const userIds = members.map((member) => member.userId).slice(0, 500);
-  const { users } = await connection.request('presence.query', { userIds }).catch(() => ({ users: [] }));
-  for (const user of users) presence.set(user.userId, user.status);
-}
-
-function markRead(room) {
-  if (room.id !== current || document.hidden || room.lastSeq === 0) return;
-  room.unread = 0;
-  if ((room.reads.get(me()?.id) ?? 0) >= room.lastSeq) return;
-  room.reads.set(me()?.id, room.lastSeq);
-  connection.request('message.read', { roomId: room.id, seq: room.lastSeq }).catch(() => room.reads.delete(me()?.id));
-}
-
-/** Sends what no ack has come for, one after the other, so that the order stays. */
-async function flush() {
-  for (const item of outbox.unacked()) {
-    if (item.sending) continue;
-    item.sending = true;
-    try {
-      const { roomId, content, clientMsgId } = item;
-      await connection.request('message.send', { roomId, content, clientMsgId });
-      if (outbox.find(clientMsgId)) item.state = 'queued';
-    } catch (error) {
-      const again = ['UNAVAILABLE', 'OVERLOADED', 'RATE_LIMITED'].includes(error.code);
-      if (again) setTimeout(flush, error.retryAfterMs ?? 2000);
-      else Object.assign(item, { state: 'failed', reason: error.message });
-      if (again) break;
-    } finally {
-      item.sending = false;
-      outbox.save();
-      drawRoom();
-    }
-  }
-}
-
-// ---- what the server says
-
-async function ready(data) {
-  const known = data.rooms.filter(({ roomId, rev }) => {
-    const room = rooms.get(roomId);
-    return room?.loaded && room.rev > 0 && rev > room.rev;
-  });
-  const present = new Set(data.rooms.map(({ roomId }) => roomId));
-  rooms.list().filter((room) => !present.has(room.id)).forEach((room) => rooms.remove(room.id));
-  for (const { roomId, rev, lastSeq, unread } of data.rooms) {
-    const room = rooms.ensure(roomId);
-    room.unread = unread;
-    room.lastSeq = Math.max(room.lastSeq, lastSeq);
-    if (!room.loaded) room.rev = rev;
-  }
-  await loadRooms();
-  await catchUp(known.map(({ roomId }) => roomId));
-  await queryPresence(rooms.list().flatMap((room) => room.members));
-  if (current && !rooms.get(current)) current = null;
-  if (current) await openRoom(current);
-  draw();
+  $('messages').scrollTop = $('messages').scrollHeight;
   flush();
 }
 
-/** Asks for all that changed in these rooms since the last change seen here. */
-async function catchUp(roomIds) {
-  let behind = roomIds;
-  while (behind.length) {
-    const asked = behind.slice(0, 100).map((roomId) => ({ roomId, afterRev: rooms.get(roomId).rev }));
-    const answer = await connection.request('sync', { rooms: asked });
-    behind = behind.slice(100);
-    for (const synced of answer.rooms) {
-      if (synced.code) {
-        rooms.remove(synced.roomId);
-        continue;
-      }
-      for (const { event, data } of synced.items) handle(event, data);
-      const room = rooms.get(synced.roomId);
-      for (const { userId, seq } of synced.reads) room.reads.set(userId, seq);
-      if (!synced.complete && synced.items.length) behind.push(synced.roomId);
-    }
-  }
-}
+Object.assign(actions, {
+  openRoom,
+  startEdit: (message) => startEdit(message),
+  deleteMessage(room, message) {
+    const data = { roomId: room.id, messageId: message.messageId, forEveryone: true };
+    if (confirm('Take this message back for everyone?')) connection.request('message.delete', data).catch(complain);
+  },
+  retry(item) {
+    item.state = 'pending';
+    drawRoom();
+    flush();
+  },
+  discard(item) {
+    state.outbox.remove(item.clientMsgId);
+    drawRoom();
+  },
+});
 
-function handle(event, data) {
-  if (event === 'message.delivered' && data.senderId === me()?.id) outbox.remove(data.clientMsgId);
-  if (event === 'room.memberLeft' && data.userId === me()?.id) {
-    rooms.remove(data.roomId);
-    if (current === data.roomId) current = null;
-    return null;
-  }
-  return rooms.apply(event, data, me()?.id);
-}
-
-async function onServer({ event, data }) {
-  if (event === 'session.ready') return ready(data);
-  if (event === 'presence.changed') {
-    presence.set(data.userId, data.status);
-    return draw();
-  }
-  if (event === 'message.failed') {
-    const item = outbox.find(data.clientMsgId);
-    if (item) Object.assign(item, { state: 'failed', reason: data.code });
-    return drawRoom();
-  }
-  if (rooms.hasGap(data?.roomId, data?.rev)) {
-    await catchUp([data.roomId]);
-    return draw();
-  }
-  if (event === 'room.memberJoined' && !rooms.get(data.roomId)) {
-    rooms.ensure(data.roomId).rev = data.rev;
-    rooms.describe(await call('GET', `/conversations/${data.roomId}`));
-    return draw();
-  }
-  const room = handle(event, data);
-  if (event === 'typing') return drawTyping();
-  if (room && event === 'room.created') await queryPresence(room.members);
-  draw();
-  if (room && event === 'message.delivered') markRead(room);
-  return null;
-}
-
-// ---- what people do
+// ---- the account
 
 function showTab(login) {
   $('tab-login').ariaSelected = `${login}`;
@@ -335,57 +149,23 @@ function showTab(login) {
   $('names').hidden = login;
   for (const input of $('names').querySelectorAll('input')) input.disabled = login;
   $('account-submit').textContent = login ? 'Log in' : 'Sign up';
-}
-
-function startEdit(message) {
-  editing = message;
-  $('editing').hidden = false;
-  $('text').value = message.content;
-  $('text').focus();
-}
-
-function stopEdit() {
-  if (editing) $('text').value = '';
-  editing = null;
-  $('editing').hidden = true;
-}
-
-function tellTyping(isTyping) {
-  const now = Date.now();
-  if (!current || (isTyping && now - typingSentAt < 3000) || (!isTyping && typingSentAt === 0)) return;
-  typingSentAt = isTyping ? now : 0;
-  connection.request('typing', { roomId: current, isTyping }).catch(() => {});
-}
-
-function submitText() {
-  const content = $('text').value;
-  if (!content.trim() || !current) return;
-  tellTyping(false);
-  if (editing) {
-    const data = { roomId: current, messageId: editing.messageId, content };
-    connection.request('message.edit', data).catch(complain);
-    stopEdit();
-    return;
-  }
-  $('text').value = '';
-  outbox.add(current, content);
-  drawRoom();
-  $('messages').scrollTop = $('messages').scrollHeight;
-  flush();
+  $('account-error').textContent = '';
 }
 
 function logOut() {
   connection.close();
-  rooms.clear();
-  presence.clear();
-  current = null;
+  stopEdit();
+  $('text').value = '';
+  drafts.clear();
+  changes.clear();
+  forget();
   leave();
-  outbox = new Outbox();
+  state.outbox = new Outbox();
   draw();
 }
 
 /** A form whose error stands in the form. */
-function onSubmit(form, action) {
+function onSubmit(form, where, action) {
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     const error = form.querySelector('.error');
@@ -393,16 +173,18 @@ function onSubmit(form, action) {
     try {
       await action(Object.fromEntries(new FormData(form)));
     } catch (problem) {
-      if (!(problem instanceof ApiError)) throw problem;
-      error.textContent = problem.message;
+      if (!(problem instanceof ApiError) && !(problem instanceof Told)) throw problem;
+      error.textContent = problem instanceof Told ? problem.message : sentence(problem, where);
     }
   });
 }
 
+// ---- listening
+
 function listen() {
   $('tab-register').addEventListener('click', () => showTab(false));
   $('tab-login').addEventListener('click', () => showTab(true));
-  onSubmit($('account'), async (fields) => {
+  onSubmit($('account'), 'account', async (fields) => {
     await enter($('tab-login').ariaSelected === 'true' ? 'login' : 'register', fields);
     $('account').reset();
     draw();
@@ -416,22 +198,36 @@ function listen() {
     $('copy-id').textContent = 'Copied';
     setTimeout(() => ($('copy-id').textContent = 'Copy'), 1200);
   });
-  $('connection').addEventListener('click', () => $('connection').className === 'replaced' && connection.takeOver());
   $('back').addEventListener('click', () => {
-    current = null;
+    stopEdit();
+    keepDraft();
+    state.current = null;
     draw();
   });
-  $('older').addEventListener('click', () => loadOlder().catch(complain));
+  $('older').addEventListener('click', () => showOlder().catch(complain));
+  $('load-again').addEventListener('click', showRoom);
   $('cancel-edit').addEventListener('click', stopEdit);
   listenComposer();
   listenDialogs();
-  document.addEventListener('visibilitychange', () => current && rooms.get(current) && markRead(rooms.get(current)));
+  listenConnection();
+  document.addEventListener('visibilitychange', () => currentRoom() && markRead(currentRoom()));
+}
+
+function listenConnection() {
+  let shown = { kind: 'connecting' };
   connection.addEventListener('server', ({ detail }) => Promise.resolve(onServer(detail)).catch(complain));
   connection.addEventListener('state', ({ detail }) => {
-    drawConnection(detail);
-    if (detail.kind === 'over') logOut();
+    shown = detail;
+    drawConnection(shown);
+    if (shown.kind === 'over') logOut();
   });
-  setInterval(drawTyping, 1000);
+  for (const takeOver of document.querySelectorAll('.take-over')) {
+    takeOver.addEventListener('click', () => connection.takeOver());
+  }
+  setInterval(() => {
+    drawTyping();
+    if (shown.kind === 'waiting') drawConnection(shown);
+  }, 1000);
 }
 
 function listenComposer() {
@@ -449,27 +245,37 @@ function listenComposer() {
   $('text').addEventListener('input', () => !editing && tellTyping($('text').value !== ''));
 }
 
+/** Opens a dialog without what went wrong in it the last time. */
+function openDialog(dialog) {
+  dialog.querySelector('.error').textContent = '';
+  dialog.showModal();
+}
+
 function listenDialogs() {
-  $('new-room').addEventListener('click', () => $('room-dialog').showModal());
-  $('invite').addEventListener('click', () => $('invite-dialog').showModal());
+  $('new-room').addEventListener('click', () => openDialog($('room-dialog')));
+  $('invite').addEventListener('click', () => openDialog($('invite-dialog')));
   for (const closer of document.querySelectorAll('[data-close]')) {
     closer.addEventListener('click', () => closer.closest('dialog').close());
   }
   const form = $('room-form');
-  form.elements.type.addEventListener('change', () => {
-    $('title-label').hidden = form.elements.type.value === 'direct';
-  });
-  onSubmit(form, async ({ type, title, memberIds }) => {
-    const wanted = { type, memberIds: ids(memberIds), ...(type === 'group' && title && { title }) };
+  const showTitle = () => ($('title-label').hidden = form.elements.type.value === 'direct');
+  form.elements.type.addEventListener('change', showTitle);
+  onSubmit(form, '', async ({ type, title, memberIds }) => {
+    const members = userIds(memberIds);
+    if (type === 'direct' && members.length !== 1) throw new Told('A direct conversation is with exactly one other person.');
+    const wanted = { type, memberIds: members, ...(type === 'group' && title && { title }) };
     const conversation = await call('POST', '/conversations', wanted);
     const room = rooms.describe(conversation);
     room.rev = Math.max(room.rev, conversation.rev);
     form.reset();
+    showTitle();
     $('room-dialog').close();
     await openRoom(room.id);
   });
-  onSubmit($('invite-form'), async ({ userIds }) => {
-    await call('POST', `/conversations/${current}/members`, { userIds: ids(userIds) });
+  onSubmit($('invite-form'), '', async (fields) => {
+    const ids = userIds(fields.userIds);
+    if (!ids.length) throw new Told('Please give at least one user id.');
+    await call('POST', `/conversations/${state.current}/members`, { userIds: ids });
     $('invite-form').reset();
     $('invite-dialog').close();
   });

@@ -4,6 +4,10 @@
 import { randomName, refresh, session } from './api.js';
 
 const ACK_LIMIT_MS = 8000;
+/** The same when the browser says that the network is gone. */
+const OFFLINE_LIMIT_MS = 2000;
+/** So often the page asks whether the server is still there. */
+const PING_MS = 20000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15000;
 
@@ -12,6 +16,7 @@ export class Refused extends Error {
   constructor(refusal) {
     super(refusal.message ?? refusal.code);
     this.code = refusal.code;
+    this.field = refusal.field;
     this.retryAfterMs = refusal.retryAfterMs;
   }
 }
@@ -24,8 +29,8 @@ function deviceId() {
 }
 
 /**
- * Emits `state` ({kind: connecting | online | waiting | replaced | over, seconds?}) and every event of the server
- * as `server` ({event, data}).
+ * Emits `state` ({kind: connecting | online | waiting | replaced | over, until?}) and every event of the server as
+ * `server` ({event, data}). `until` is when the next attempt begins, by `Date.now()`.
  */
 export class Connection extends EventTarget {
   #socket = null;
@@ -35,10 +40,18 @@ export class Connection extends EventTarget {
   #notBeforeMs = 0;
   #timer = 0;
   #wanted = false;
+  #readyTimer = 0;
 
   constructor() {
     super();
     addEventListener('online', () => this.#wanted && !this.#socket && this.open());
+    // A server on this machine needs no network, so the socket is only asked sooner.
+    addEventListener('offline', () => this.#ping(OFFLINE_LIMIT_MS));
+    setInterval(() => this.#ping(ACK_LIMIT_MS), PING_MS);
+  }
+
+  get #online() {
+    return this.#socket?.readyState === WebSocket.OPEN;
   }
 
   /** Connects now and stays connected. */
@@ -49,6 +62,7 @@ export class Connection extends EventTarget {
     this.#tell({ kind: 'connecting' });
     const socket = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/ws`, 'chatchit.v1.json');
     this.#socket = socket;
+    this.#readyTimer = setTimeout(() => this.#doubt(socket), ACK_LIMIT_MS);
     socket.onopen = () => {
       const data = { token: session.get()?.accessToken ?? '', deviceId: deviceId() };
       socket.send(JSON.stringify({ event: 'auth', data }));
@@ -71,16 +85,16 @@ export class Connection extends EventTarget {
   }
 
   /** Sends an event; resolves with its ack, rejects with `Refused`. */
-  request(event, data) {
+  request(event, data, limitMs = ACK_LIMIT_MS) {
     return new Promise((resolve, reject) => {
-      if (this.#socket?.readyState !== WebSocket.OPEN) {
+      if (!this.#online) {
         reject(new Refused({ code: 'UNAVAILABLE', message: 'not connected' }));
         return;
       }
       const id = this.#nextId++;
-      const late = () => this.#settle(id, { status: 'REJECTED', code: 'UNAVAILABLE', message: 'no answer in time' });
-      this.#waiting.set(id, { resolve, reject, timer: setTimeout(late, ACK_LIMIT_MS) });
-      this.#socket.send(JSON.stringify({ id, event, data }));
+      const socket = this.#socket;
+      this.#waiting.set(id, { resolve, reject, timer: setTimeout(() => this.#doubt(socket), limitMs) });
+      socket.send(JSON.stringify({ id, event, data }));
     });
   }
 
@@ -91,6 +105,7 @@ export class Connection extends EventTarget {
     }
     const { event, data } = frame;
     if (event === 'session.ready') {
+      clearTimeout(this.#readyTimer);
       this.#pauseMs = FIRST_PAUSE_MS;
       this.#tell({ kind: 'online' });
     } else if (event === 'server.draining') {
@@ -118,6 +133,15 @@ export class Connection extends EventTarget {
     }
   }
 
+  /** A socket without an answer in time may be dead without a word: another one takes its place. */
+  #doubt(socket) {
+    if (socket === this.#socket) this.#closed(0);
+  }
+
+  #ping(limitMs) {
+    if (this.#online) this.request('ping', {}, limitMs).catch(() => {});
+  }
+
   async #closed(code) {
     this.#drop();
     if (!this.#wanted) return;
@@ -137,7 +161,7 @@ export class Connection extends EventTarget {
     const spread = this.#pauseMs * (0.5 + Math.random() / 2);
     const pauseMs = Math.max(spread, this.#notBeforeMs - Date.now());
     this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
-    this.#tell({ kind: 'waiting', seconds: Math.ceil(pauseMs / 1000) });
+    this.#tell({ kind: 'waiting', until: Date.now() + pauseMs });
     this.#timer = setTimeout(() => this.#wanted && this.open(), pauseMs);
   }
 
@@ -145,6 +169,7 @@ export class Connection extends EventTarget {
   #drop() {
     const socket = this.#socket;
     this.#socket = null;
+    clearTimeout(this.#readyTimer);
     socket?.close();
     for (const id of [...this.#waiting.keys()]) {
       this.#settle(id, { status: 'REJECTED', code: 'UNAVAILABLE', message: 'the connection was lost' });

@@ -140,11 +140,15 @@ const OUTBOX_KEY = 'chatchit.outbox';
 
 /** Messages that the server has not delivered back yet; they survive a reload of the tab. */
 export class Outbox {
-  #items = JSON.parse(sessionStorage.getItem(OUTBOX_KEY) ?? '[]').map((item) => ({ ...item, sending: false }));
+  #items = JSON.parse(sessionStorage.getItem(OUTBOX_KEY) ?? '[]');
 
-  /** A new message; its name never changes, so that sending it again cannot double it. */
-  add(roomId, content) {
-    const item = { roomId, content, clientMsgId: randomName(), state: 'pending', at: new Date().toISOString() };
+  /**
+   * A new message; its name never changes, so that sending it again cannot double it. `afterSeq` is the room's last
+   * message now: the new one will stand after it.
+   */
+  add(roomId, content, afterSeq) {
+    const at = new Date().toISOString();
+    const item = { roomId, content, clientMsgId: randomName(), state: 'pending', at, afterSeq };
     this.#items.push(item);
     this.save();
     return item;
@@ -154,13 +158,29 @@ export class Outbox {
     return this.#items.filter((item) => item.roomId === roomId);
   }
 
-  /** What no ack has come for. */
-  unacked() {
-    return this.#items.filter((item) => item.state === 'pending' && !item.sending);
+  /** The first for which no ack has come. */
+  nextPending() {
+    return this.#items.find((item) => item.state === 'pending');
+  }
+
+  /** After which `seq` to look for what was acked and has not come back; undefined if there is no such message. */
+  searchFrom(roomId) {
+    const acked = this.of(roomId).filter((item) => item.state === 'queued');
+    return acked.length ? Math.min(...acked.map((item) => item.afterSeq ?? 0)) : undefined;
   }
 
   find(clientMsgId) {
     return this.#items.find((item) => item.clientMsgId === clientMsgId);
+  }
+
+  /** Lets go of what the server has shown, be it live, in the history or as a tombstone. */
+  settle(messages, me) {
+    const names = new Set(messages.filter((message) => message.senderId === me).map((message) => message.clientMsgId));
+    const ids = new Set(messages.map((message) => message.messageId));
+    const kept = this.#items.filter((item) => !names.has(item.clientMsgId) && !ids.has(item.messageId));
+    if (kept.length === this.#items.length) return;
+    this.#items = kept;
+    this.save();
   }
 
   remove(clientMsgId) {
@@ -169,7 +189,6 @@ export class Outbox {
   }
 
   save() {
-    const kept = this.#items.map(({ sending, ...item }) => item);
-    sessionStorage.setItem(OUTBOX_KEY, JSON.stringify(kept));
+    sessionStorage.setItem(OUTBOX_KEY, JSON.stringify(this.#items));
   }
 }

@@ -46,6 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let path = format!(".chat.v1.{name}");
             config.message_attribute(&path, JSON);
             for field in &message.field {
+                if !field.proto3_optional() {
+                    let reader = "#[serde(deserialize_with = \"crate::json::null_is_absent\")]";
+                    config.field_attribute(format!("{path}.{}", field.name()), reader);
+                }
                 let skip = match field.label() {
                     _ if field.proto3_optional() => "Option::is_none",
                     Label::Repeated if !always_written(name, field.name()) => "Vec::is_empty",

@@ -42,6 +42,14 @@ pub(crate) fn wrap(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>>
     routes.layer(middleware::from_fn_with_state(Arc::clone(app), context))
 }
 
+/// Gives the answers of routes without state or limits of their own what every answer carries.
+pub(crate) fn name(routes: Router) -> Router {
+    routes.layer(middleware::from_fn(async |request: Request, next: Next| {
+        let id = request_id(request.headers());
+        finish(next.run(request).await, &id)
+    }))
+}
+
 /// The answer where no route of any service is: 404 as a problem document.
 pub async fn unknown_route(headers: HeaderMap) -> Response {
     finish(unknown_path().await, &request_id(&headers))

@@ -15,6 +15,7 @@ mod logins;
 mod openapi;
 mod page;
 mod problem;
+mod query;
 mod routes;
 mod user;
 
@@ -51,5 +52,5 @@ pub fn router(parts: ApiParts) -> Router {
     let app = Arc::new(app::App::new(parts));
     let (rest, openapi) = routes::all().split_for_parts();
     let rest = context::wrap(rest, &app).with_state(app);
-    Router::new().nest(openapi::ROOT, rest).merge(docs::router(openapi, with_page))
+    Router::new().nest(openapi::ROOT, rest).merge(context::name(docs::router(openapi, with_page)))
 }

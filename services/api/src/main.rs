@@ -10,7 +10,7 @@ use config::Role;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    engine::service::run(Role::Api, async |service| {
+    engine::service::run(Role::Api, async |mut service| {
         let settings = service.settings.clone();
         let secret = settings.jwt_secret.as_ref().ok_or("JWT_ACCESS_TOKEN is required")?;
         let tokens = Tokens::new(secret, settings.access_lifetime);

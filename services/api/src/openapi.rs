@@ -1,6 +1,7 @@
 //! The description of the API, generated from the routes themselves.
 
 use utoipa::openapi::path::PathItem;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -55,8 +56,18 @@ pub fn document() -> Document {
 pub(crate) fn complete(mut document: Document) -> Document {
     let below = std::mem::take(&mut document.paths.paths);
     document.paths.paths = below.into_iter().map(|(path, item)| (format!("{ROOT}{path}"), item)).collect();
+    for schema in document.components.iter_mut().flat_map(|components| &mut components.schemas) {
+        describe_schema(schema.0, schema.1);
+    }
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    outcome(status).clone_into(&mut response.description);
+                }
+            }
             let schema = Ref::from_schema_name("Problem");
             let content = Content::new(Some(RefOr::Ref(schema)));
             let refusal = ResponseBuilder::new()
@@ -67,6 +78,60 @@ pub(crate) fn complete(mut document: Document) -> Document {
         }
     }
     document
+}
+
+/// What a success is where the route has no words of its own.
+fn outcome(status: &str) -> &'static str {
+    match status {
+        "201" => "Made.",
+        "202" => "QUEUED: the broker has it safely; the outcome comes by socket.",
+        _ => "Done.",
+    }
+}
+
+/// Fields that the messages of `proto/` always have; their generated code does not say so.
+const ALWAYS: [(&str, &[&str]); 4] = [
+    ("Attachment", &["url"]),
+    ("Member", &["userId", "role"]),
+    ("MessageDelivered", &["roomId", "messageId", "seq", "senderId", "sentAt"]),
+    ("Queued", &["status", "messageId"]),
+];
+
+/// A default is what the code fills in, not what a client should send: "try it out" would send empty texts.
+fn describe_schema(name: &str, schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(object)) = schema else { return };
+    object.default = None;
+    if let Some((_, fields)) = ALWAYS.iter().find(|(message, _)| *message == name) {
+        object.required = fields.iter().map(|field| (*field).to_owned()).collect();
+    }
+    for property in object.properties.values_mut() {
+        match property {
+            RefOr::T(Schema::Object(property)) => property.default = None,
+            RefOr::T(Schema::Array(property)) => property.default = None,
+            RefOr::T(Schema::OneOf(property)) => property.default = None,
+            _ => {}
+        }
+    }
+}
+
+fn one_of(values: &[&str], words: &str) -> Object {
+    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(words));
+    text.enum_values(Some(values.iter().copied())).build()
+}
+
+/// The kinds of conversations.
+pub(crate) fn room_kind() -> Object {
+    one_of(&["group", "direct"], "What it is.")
+}
+
+/// The roles that a new member may have.
+pub(crate) fn new_role() -> Object {
+    one_of(&["member", "admin"], "`member` when absent.")
+}
+
+/// The types of messages.
+pub(crate) fn message_type() -> Object {
+    one_of(&["TEXT", "IMAGE", "FILE", "VIDEO", "AUDIO"], "`TEXT` when absent.")
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi::path::Operation> {

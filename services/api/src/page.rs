@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// Items on the page, 1 to 200; 50 when absent.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 200)]
     pub(crate) limit: Option<String>,
     /// The `nextCursor` of the page before.
     pub(crate) after: Option<String>,

@@ -8,7 +8,7 @@ use gateway::{Gateway, GatewayParts};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    engine::service::run(config::Role::Gateway, async |service| {
+    engine::service::run(config::Role::Gateway, async |mut service| {
         let gateway = Gateway::start(GatewayParts {
             settings: service.settings.clone(),
             engine: service.engine.clone(),

@@ -17,11 +17,22 @@ macro_rules! files {
 const FILES: &[(&str, &str, &str)] = files! {
     "/": "index.html", "text/html; charset=utf-8";
     "/style.css": "style.css", "text/css; charset=utf-8";
+    "/room.css": "room.css", "text/css; charset=utf-8";
     "/api.js": "api.js", "text/javascript; charset=utf-8";
     "/app.js": "app.js", "text/javascript; charset=utf-8";
     "/connection.js": "connection.js", "text/javascript; charset=utf-8";
+    "/dom.js": "dom.js", "text/javascript; charset=utf-8";
     "/room.js": "room.js", "text/javascript; charset=utf-8";
+    "/sender.js": "sender.js", "text/javascript; charset=utf-8";
+    "/state.js": "state.js", "text/javascript; charset=utf-8";
+    "/sync.js": "sync.js", "text/javascript; charset=utf-8";
+    "/view.js": "view.js", "text/javascript; charset=utf-8";
+    "/words.js": "words.js", "text/javascript; charset=utf-8";
 };
+
+/// What the page says of itself in a `meta`, and who may frame it, which only a header can say.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Routes for all files.
 pub(crate) fn router() -> Router {
@@ -29,6 +40,8 @@ pub(crate) fn router() -> Router {
         let headers = [
             (header::CONTENT_TYPE, *kind),
             (header::CACHE_CONTROL, "no-cache"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_FRAME_OPTIONS, "DENY"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
         ];
@@ -39,6 +52,13 @@ pub(crate) fn router() -> Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_and_its_headers_have_one_policy() {
+        let (_, page, _) = FILES[0];
+        let own = page.split("Content-Security-Policy\" content=\"").nth(1).and_then(|rest| rest.split('"').next());
+        assert_eq!(own, POLICY.strip_suffix("; frame-ancestors 'none'"));
+    }
 
     #[test]
     fn every_file_the_page_asks_for_is_there() {

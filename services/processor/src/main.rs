@@ -9,7 +9,7 @@ use processor::Processor;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    engine::service::run(config::Role::Processor, async |service| {
+    engine::service::run(config::Role::Processor, async |mut service| {
         let processor = Processor::start(&service.engine, &service.tasks);
         service.listen(Router::new()).await?;
         service.until_stopped().await;

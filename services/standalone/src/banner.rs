@@ -36,7 +36,7 @@ ChatChit is running {engine}
   With socket.io-client and the accessToken of the answer:
           const socket = io('{url}/chat', {{ transports: ['websocket'], auth: {{ token }} }})
           socket.on('session.ready', console.log).on('message.delivered', console.log)
-          socket.emit('message.send', {{ roomId, content: 'hello', clientMsgId: crypto.randomUUID() }}, console.log)
+          socket.emit('message.send', {{ roomId, content: 'hello', clientMsgId: 'm-1' }}, console.log)
 
   Stop    Ctrl-C
 "

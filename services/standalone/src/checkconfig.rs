@@ -1,10 +1,11 @@
 //! `checkconfig`: says what is wrong with the settings, or what they are, and starts nothing.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use config::{Role, Settings};
+use config::{Problem, Role, Settings};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -43,12 +44,20 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match Settings::from_env(arguments.program.into()) {
+        Ok(settings) if settings.role == Role::AllInOne && is_no_folder(&settings.data_dir) => {
+            let what = format!("{} is no folder", settings.data_dir.display());
+            engine::service::refuse(&[Problem::new("DATA_DIR", what, "./data")])
+        }
         Ok(settings) => {
             print!("{}", described(&settings));
             ExitCode::SUCCESS
         }
         Err(problems) => engine::service::refuse(&problems),
     }
+}
+
+fn is_no_folder(path: &Path) -> bool {
+    path.exists() && !path.is_dir()
 }
 
 fn described(settings: &Settings) -> String {

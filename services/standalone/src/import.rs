@@ -25,7 +25,15 @@ const CHUNK: usize = 500;
 /// A longer line is no line: a room of 20,000 members has 800 kB.
 const LINE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The end of `import --help`.
+const FORMAT: &str = r#"Each line is a JSON object, a user or a room; any other field is refused:
+  {"user":{"id":UUID,"email"?,"firstName"?,"lastName"?,"password"?}}
+  {"room":{"id":UUID,"type"?:"group"|"direct","title"?,"memberIds":[UUID,...]}}
+The first member is the owner. Without a password a user cannot log in, but tokens for them work.
+One bad line: exit code 2, its number, and nothing is applied. See docs/OPERATIONS.md, Import."#;
+
 #[derive(Args)]
+#[command(after_help = FORMAT)]
 pub(crate) struct Arguments {
     /// The file with the lines, or `-` for standard input.
     file: PathBuf,

@@ -37,13 +37,14 @@ pub(crate) enum Line {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct RawLine {
     user: Option<RawUser>,
     room: Option<RawRoom>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct RawUser {
     id: String,
     email: Option<String>,
@@ -53,7 +54,7 @@ struct RawUser {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct RawRoom {
     id: String,
     #[serde(rename = "type")]
@@ -65,12 +66,33 @@ struct RawRoom {
 impl Line {
     /// Reads a line; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let raw: RawLine = serde_json::from_str(text).map_err(|error| format!("is not such a line: {error}"))?;
+        let raw: RawLine = serde_json::from_str(text).map_err(|error| in_plain_words(&error))?;
         match (raw.user, raw.room) {
             (Some(user), None) => UserLine::check(user).map(Self::User),
             (None, Some(room)) => RoomLine::check(room).map(Self::Room),
             _ => Err("must hold either \"user\" or \"room\"".to_owned()),
         }
+    }
+}
+
+/// Without the words of the reader's own language.
+fn in_plain_words(error: &serde_json::Error) -> String {
+    let (text, column) = (error.to_string(), error.column());
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    let what = match what.strip_prefix("invalid type: ").and_then(|types| types.split_once(", expected ")) {
+        Some((found, wanted)) => format!("{} is needed there, not {}", kind(wanted), kind(found).replace('`', "")),
+        None if error.is_eof() => "ends in the middle of an object".to_owned(),
+        None if error.is_syntax() => format!("is not JSON ({what})"),
+        None => what.replace('`', "\""),
+    };
+    format!("{what}, column {column} of that line")
+}
+
+fn kind(name: &str) -> &str {
+    match name {
+        "map" => "an object",
+        "sequence" | "a sequence" => "a list",
+        other => other,
     }
 }
 
@@ -190,9 +212,15 @@ mod tests {
     #[test]
     fn bad_lines_say_what_is_wrong() {
         for (line, reason) in [
-            ("", "is not such a line"),
+            ("", "ends in the middle"),
+            ("hello", "is not JSON (expected value), column 1 of that line"),
             ("{}", "either"),
-            (r#"{"user":{}}"#, "missing field `id`"),
+            (r#"{"user":7}"#, "an object is needed there, not integer 7, column 9 of that line"),
+            (r#"{"user":{}}"#, "missing field \"id\", column 10 of that line"),
+            (r#"{"user":{"id":{}}}"#, "a string is needed there, not an object"),
+            (r#"{"room":{"id":"x","memberIds":"x"}}"#, "a list is needed there, not string"),
+            (r#"{"user":{"id":"x","nick":"y"}}"#, "unknown field \"nick\""),
+            (r#"{"user":{"id":"x"},"more":1}"#, "unknown field \"more\""),
             (r#"{"user":{"id":"7"}}"#, "must be a UUID"),
             (r#"{"user":{"id":"00000000-0000-0000-0000-00000000000a","email":"x"}}"#, "must be an e-mail address"),
             (r#"{"user":{"id":"00000000-0000-0000-0000-00000000000a","password":"short"}}"#, "8 to 256"),
@@ -207,7 +235,7 @@ mod tests {
             ),
         ] {
             let error = Line::parse(line).expect_err(line);
-            assert!(error.contains(reason), "{line}: {error}");
+            assert!(error.contains(reason) && !error.contains("Raw"), "{line}: {error}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use api::ApiParts;
 use auth::Tokens;
 use config::Settings;
-use engine::service::{Failure, refuse, run_with};
+use engine::service::{Failure, Sockets, refuse, run_with};
 use engine::{DataLock, Service};
 use gateway::{Gateway, GatewayParts};
 use processor::Processor;
@@ -22,15 +22,19 @@ pub(crate) fn run(mut settings: Settings) -> ExitCode {
         Ok(lock) => lock,
         Err(problem) => return refuse(&[problem]),
     };
+    let sockets = match Sockets::bind(&settings) {
+        Ok(sockets) => sockets,
+        Err(problem) => return refuse(&[problem]),
+    };
     if let Err(problem) = settings.make_secrets() {
         return refuse(&[problem]);
     }
-    let code = run_with(settings, serve);
+    let code = run_with(settings, sockets, serve);
     drop(lock);
     code
 }
 
-async fn serve(service: Service) -> Result<(), Failure> {
+async fn serve(mut service: Service) -> Result<(), Failure> {
     let (settings, engine, tasks) = (service.settings.clone(), service.engine.clone(), service.tasks.clone());
     let secret = settings.jwt_secret.as_ref().ok_or("there is no JWT_ACCESS_TOKEN")?;
     let tokens = Tokens::new(secret, settings.access_lifetime);

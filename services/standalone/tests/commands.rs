@@ -267,3 +267,28 @@ fn a_port_in_use_is_told_by_name() {
     let told = stderr(&output);
     assert!(told.lines().any(|line| line.starts_with("PORT: cannot listen on 127.0.0.1:")), "{told}");
 }
+
+#[test]
+fn the_check_says_where_secrets_come_from_and_that_data_needs_a_folder() {
+    let folder = folder();
+    let fine = run(&folder, &["checkconfig"]);
+    let text = stdout(&fine);
+    assert!(text.contains("made at first start") && text.contains("7d") && text.contains("TRUSTED_PROXIES"), "{text}");
+    assert!(!text.contains("QUEUE_SHARDS"), "the embedded engine has one queue: {text}");
+    std::fs::write(folder.path().join("data"), "a file").expect("written");
+    let refused = run(&folder, &["checkconfig"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).starts_with("DATA_DIR: ") && stderr(&refused).contains("is no folder"));
+}
+
+#[test]
+fn the_format_of_an_import_is_told_and_other_fields_are_refused() {
+    let folder = folder();
+    let help = stdout(&run(&folder, &["import", "--help"]));
+    assert!(help.contains("\"memberIds\"") && help.contains("The first member is the owner"), "{help}");
+    let line = format!("{{\"user\":{{\"id\":\"{ANN}\",\"nick\":\"x\"}}}}");
+    let refused = import(&folder, &(user(BOB, "bob@example.com") + &line));
+    assert_eq!(refused.status.code(), Some(2));
+    let text = stderr(&refused);
+    assert!(text.starts_with("line 2: unknown field \"nick\"") && text.contains("of that line"), "{text}");
+}

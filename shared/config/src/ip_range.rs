@@ -1,5 +1,6 @@
 //! Ranges of addresses, as `TRUSTED_PROXIES` names them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 /// An address or a CIDR block (RFC 4632), such as `10.0.0.0/8`.
@@ -33,6 +34,12 @@ impl IpRange {
             }
             _ => false,
         }
+    }
+}
+
+impl fmt::Display for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_bits)
     }
 }
 

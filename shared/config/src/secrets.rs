@@ -15,6 +15,9 @@ use crate::{Problem, Settings, parse};
 
 /// As long as the hash that uses it.
 const SECRET_BYTES: usize = 48;
+/// The files in `DATA_DIR/secrets`.
+pub(crate) const JWT_SECRET_FILE: &str = "jwt_access_token";
+pub(crate) const HMAC_KEYS_FILE: &str = "hmac_keys";
 
 impl Settings {
     /// Gives the all-in-one the secrets it was not given: those it made before, or new ones, which
@@ -26,12 +29,12 @@ impl Settings {
             Problem::new("DATA_DIR", what, "./data")
         };
         if self.jwt_secret.is_none() {
-            let path = folder.join("jwt_access_token");
+            let path = folder.join(JWT_SECRET_FILE);
             let text = kept(&path, random).map_err(|error| failed(&path, &error))?;
             self.jwt_secret = Some(checked(&path, &text, |text| parse::jwt_secret(text, SECRET_BYTES))?);
         }
         if self.hmac_keys.is_none() {
-            let path = folder.join("hmac_keys");
+            let path = folder.join(HMAC_KEYS_FILE);
             let text = kept(&path, || Ok(format!("k1:{}", random()?))).map_err(|error| failed(&path, &error))?;
             self.hmac_keys = Some(checked(&path, &text, parse::hmac_keys)?);
         }

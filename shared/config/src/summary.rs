@@ -4,63 +4,149 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::settings::{Engine, Settings};
+use crate::secrets::{HMAC_KEYS_FILE, JWT_SECRET_FILE};
+use crate::settings::{Engine, LogFormat, Role, Settings};
+use crate::variable;
 
-impl Settings {
-    /// Names and values in the order of the documentation; of a secret only whether it is set.
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let mut lines = vec![
-            ("APP_ENV", self.environment.as_str().to_owned()),
-            ("HOST", self.http.host.to_string()),
-            ("PORT", self.http.port.to_string()),
-            ("ADMIN_PORT", self.http.admin_port.map_or("(with PORT)".to_owned(), |port| port.to_string())),
-            ("JWT_ACCESS_TOKEN", shown(self.jwt_secret.as_ref())),
-            ("HMAC_KEYS", shown(self.hmac_keys.as_ref())),
-            ("JWT_ACCESS_EXPIRED", duration(self.access_lifetime)),
-            ("JWT_REFRESH_EXPIRED", duration(self.refresh_lifetime)),
-            ("DATA_DIR", self.data_dir.display().to_string()),
-            ("QUEUE_SHARDS", self.queue_shards.to_string()),
-            ("STARTUP_WAIT", duration(self.startup_wait)),
-            ("MIGRATE", if self.migrate { "on" } else { "off" }.to_owned()),
-            ("CORS_ORIGINS", self.http.cors_origins.join(",")),
-            ("LIMIT_USER_EVENTS_PER_SEC", self.limits.user_events_per_sec.to_string()),
-            ("LIMIT_USER_BURST", self.limits.user_burst.to_string()),
-            ("LIMIT_IP_CONNECTIONS", self.limits.ip_connections.to_string()),
-            ("LIMIT_IP_HANDSHAKES_PER_SEC", self.limits.ip_handshakes_per_sec.to_string()),
-            ("LIMIT_LOGINS_PER_MIN", self.limits.logins_per_min.to_string()),
-        ];
-        lines.extend(match &self.engine {
-            Engine::Embedded { sync_full, .. } => {
-                vec![("EMBEDDED_SYNC", if *sync_full { "full" } else { "normal" }.to_owned())]
-            }
-            Engine::Distributed { .. } => ["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL"].map(|url| (url, set())).into(),
-        });
-        lines
+/// Which programs use a variable that not all use.
+fn uses(role: Role, distributed: bool, name: &str) -> bool {
+    let alone = role == Role::AllInOne;
+    match name {
+        "DATA_DIR" => alone,
+        "EMBEDDED_SYNC" => !distributed,
+        "DATABASE_URL" | "REDIS_URL" | "RABBITMQ_URL" | "QUEUE_SHARDS" | "STARTUP_WAIT" => distributed,
+        "JWT_ACCESS_TOKEN" | "TRUSTED_PROXIES" | "LIMIT_USER_EVENTS_PER_SEC" | "LIMIT_USER_BURST" => {
+            role != Role::Processor
+        }
+        "LIMIT_IP_CONNECTIONS" | "LIMIT_IP_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
+        "JWT_ACCESS_EXPIRED" | "JWT_REFRESH_EXPIRED" | "CORS_ORIGINS" | "LIMIT_LOGINS_PER_MIN" => {
+            alone || role == Role::Api
+        }
+        _ => true,
     }
 }
 
-fn set() -> String {
-    "(set)".to_owned()
+impl Settings {
+    /// Names and values of all that this program uses, in the order of the documentation; of a secret only
+    /// where it comes from.
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        let used = variable::ALL.iter().filter(|variable| uses(self.role, self.is_distributed(), variable.name));
+        used.map(|variable| (variable.name, self.shown(variable.name))).collect()
+    }
+
+    fn shown(&self, name: &str) -> String {
+        let (http, limits) = (&self.http, &self.limits);
+        match name {
+            "APP_ENV" => self.environment.as_str().to_owned(),
+            "HOST" => http.host.to_string(),
+            "PORT" => http.port.to_string(),
+            "ADMIN_PORT" => http.admin_port.map_or("(with PORT)".to_owned(), |port| port.to_string()),
+            "JWT_ACCESS_TOKEN" => self.kept(self.jwt_secret.as_ref(), JWT_SECRET_FILE),
+            "HMAC_KEYS" => self.kept(self.hmac_keys.as_ref(), HMAC_KEYS_FILE),
+            "JWT_ACCESS_EXPIRED" => duration(self.access_lifetime),
+            "JWT_REFRESH_EXPIRED" => duration(self.refresh_lifetime),
+            "DATA_DIR" => self.data_dir.display().to_string(),
+            "EMBEDDED_SYNC" => match &self.engine {
+                Engine::Embedded { sync_full: false, .. } => "normal".to_owned(),
+                _ => "full".to_owned(),
+            },
+            "QUEUE_SHARDS" => self.queue_shards.to_string(),
+            "STARTUP_WAIT" => duration(self.startup_wait),
+            "MIGRATE" => if self.migrate { "on" } else { "off" }.to_owned(),
+            "CORS_ORIGINS" => listed(&http.cors_origins, "(the own only)"),
+            "TRUSTED_PROXIES" => listed(&http.trusted_proxies, "(none)"),
+            "LIMIT_USER_EVENTS_PER_SEC" => limit(limits.user_events_per_sec),
+            "LIMIT_USER_BURST" => limit(limits.user_burst),
+            "LIMIT_IP_CONNECTIONS" => limit(limits.ip_connections),
+            "LIMIT_IP_HANDSHAKES_PER_SEC" => limit(limits.ip_handshakes_per_sec),
+            "LIMIT_LOGINS_PER_MIN" => limit(limits.logins_per_min),
+            "LOG_FORMAT" => {
+                let format = self.logs.format.map(LogFormat::as_str);
+                format.unwrap_or("(pretty on a terminal, else json)").to_owned()
+            }
+            "RUST_LOG" => self.logs.filter.clone().unwrap_or_else(|| "info".to_owned()),
+            // The three URLs: a program that reads them was refused without them.
+            _ => "(set)".to_owned(),
+        }
+    }
+
+    /// Of a secret: set, or where the all-in-one keeps its own.
+    fn kept(&self, secret: Option<&SecretString>, file: &str) -> String {
+        let path = self.data_dir.join("secrets").join(file);
+        match secret {
+            Some(_) => "(set)".to_owned(),
+            None if path.exists() => format!("(kept in {})", path.display()),
+            None => format!("(made at first start, kept in {})", path.display()),
+        }
+    }
 }
 
-fn shown(secret: Option<&SecretString>) -> String {
-    secret.map_or_else(|| "(not set)".to_owned(), |_| set())
+fn listed<T: ToString>(items: &[T], none: &str) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { none.to_owned() } else { items.join(",") }
 }
 
+fn limit(value: u32) -> String {
+    if value == 0 { "0 (no limit)".to_owned() } else { value.to_string() }
+}
+
+/// As one would write it: in the largest unit of which it is a whole number.
 fn duration(duration: Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
+    let ms = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    match units.into_iter().find(|(_, unit_ms)| ms >= *unit_ms && ms.is_multiple_of(*unit_ms)) {
+        Some((unit, unit_ms)) => format!("{}{unit}", ms / unit_ms),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use crate::{Role, Settings};
+
+    fn summary(role: Role, pairs: &[(&str, &str)]) -> HashMap<&'static str, String> {
+        Settings::from_pairs(role, pairs).expect("fine").summary().into_iter().collect()
+    }
 
     #[test]
     fn a_summary_shows_values_and_no_secret() {
-        let pairs = [("JWT_ACCESS_TOKEN", "hush-hush-hush-hush"), ("PORT", "9000")];
-        let summary = Settings::from_pairs(Role::AllInOne, &pairs).expect("fine").summary();
-        assert!(summary.contains(&("PORT", "9000".to_owned())));
-        assert!(summary.contains(&("JWT_ACCESS_TOKEN", "(set)".to_owned())));
+        let pairs =
+            [("JWT_ACCESS_TOKEN", "hush-hush-hush-hush"), ("PORT", "9000"), ("TRUSTED_PROXIES", "10.0.0.0/8,::1")];
+        let summary = summary(Role::AllInOne, &pairs);
+        assert_eq!((summary["PORT"].as_str(), summary["JWT_ACCESS_TOKEN"].as_str()), ("9000", "(set)"));
+        assert_eq!(summary["TRUSTED_PROXIES"], "10.0.0.0/8,::1/128");
+        assert!(summary["HMAC_KEYS"].contains("made at first start"), "{summary:?}");
         assert!(!format!("{summary:?}").contains("hush"));
+    }
+
+    #[test]
+    fn every_variable_is_shown_where_it_is_used_and_nowhere_else() {
+        let urls = [
+            ("DATABASE_URL", "postgres://localhost/x"),
+            ("REDIS_URL", "redis://localhost"),
+            ("RABBITMQ_URL", "amqp://localhost"),
+            ("JWT_ACCESS_TOKEN", "hush-hush-hush-hush"),
+            ("HMAC_KEYS", "k1:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="),
+        ];
+        let all: Vec<_> =
+            Role::ALL.into_iter().map(|role| summary(role, &urls)).chain([summary(Role::AllInOne, &[])]).collect();
+        for variable in crate::variable::ALL {
+            assert!(all.iter().any(|summary| summary.contains_key(variable.name)), "{}", variable.name);
+        }
+        let processor = summary(Role::Processor, &urls);
+        for unused in ["JWT_ACCESS_TOKEN", "CORS_ORIGINS", "DATA_DIR", "EMBEDDED_SYNC", "LIMIT_LOGINS_PER_MIN"] {
+            assert!(!processor.contains_key(unused), "{unused}");
+        }
+        assert!(!summary(Role::AllInOne, &[]).contains_key("QUEUE_SHARDS"));
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for text in ["7d", "12h", "15m", "90s", "1500ms"] {
+            assert_eq!(summary(Role::AllInOne, &[("JWT_REFRESH_EXPIRED", text)])["JWT_REFRESH_EXPIRED"], text);
+        }
     }
 }

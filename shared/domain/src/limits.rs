@@ -50,5 +50,7 @@ pub const COMMANDS_IN_FLIGHT: usize = 256;
 pub const EMAIL_CHARS: usize = 254;
 /// A person's name, characters.
 pub const NAME_CHARS: usize = 100;
-/// A password, bytes: at least, and at most (Argon2 hashes all of them).
-pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=256;
+/// A password, characters (Unicode scalar values): at least, and at most.
+pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
+/// A password, UTF-8 bytes (Argon2 hashes all of them).
+pub const PASSWORD_BYTES: usize = 1024;

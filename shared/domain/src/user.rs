@@ -33,9 +33,9 @@ pub fn check_name(field: &'static str, name: &str) -> Result<(), Invalid> {
     check_text(field, name, false)
 }
 
-/// A new password: 8 to 256 bytes, whatever they are.
+/// A new password: 8 to 256 characters, whatever they are, in at most 1024 bytes.
 pub fn check_password(password: &str) -> Result<(), Invalid> {
-    if limits::PASSWORD_BYTES.contains(&password.len()) {
+    if limits::PASSWORD_CHARS.contains(&password.chars().count()) && password.len() <= limits::PASSWORD_BYTES {
         Ok(())
     } else {
         Err(Invalid::new("password", "must have 8 to 256 characters"))
@@ -59,6 +59,16 @@ mod tests {
     #[test]
     fn addresses_are_compared_in_lower_case() {
         assert_eq!(normalise_email(" Ann@Example.COM "), Ok("ann@example.com".to_owned()));
+    }
+
+    #[test]
+    fn passwords_are_counted_in_characters() {
+        for good in ["12345678".to_owned(), "пароль12".to_owned(), "x".repeat(256), "👍".repeat(256)] {
+            assert_eq!(check_password(&good), Ok(()), "{good}");
+        }
+        for bad in ["1234567".to_owned(), "пароль".to_owned(), "x".repeat(257), String::new()] {
+            assert_eq!(check_password(&bad).expect_err("refused").field, "password", "{bad}");
+        }
     }
 
     #[test]

@@ -4,17 +4,18 @@
 //! listens if the configuration is wrong; 0 after an orderly end; 1 if a task failed.
 
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use config::{Problem, Role, Settings};
+use config::{Problem, Role, Settings, Variable, variable};
 use runtime::{Shutdown, Tasks};
 use telemetry::recorder::{self, PrometheusHandle};
 use telemetry::{Health, Readiness, admin_router, http, logs};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{Engine, OpenError};
 
@@ -22,6 +23,8 @@ use crate::{Engine, OpenError};
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// What cannot be configured that way.
 const MISCONFIGURED: u8 = 2;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Any error that ends a service.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -34,6 +37,7 @@ pub struct Service {
     pub engine: Engine,
     /// Its tasks. They are told to end only after the body of `run` has returned.
     pub tasks: Tasks,
+    sockets: Sockets,
     stop: Shutdown,
     /// The listeners and the requests under way: they end first, while the engine still works.
     http: Tasks,
@@ -42,24 +46,49 @@ pub struct Service {
     metrics: PrometheusHandle,
 }
 
-/// Reads the environment, then runs the service: see `run_with`.
+/// The main function of a service: command line, environment, ports, then `run_with`.
 pub fn run<F>(role: Role, body: F) -> ExitCode
 where
     F: AsyncFnOnce(Service) -> Result<(), Failure>,
 {
-    match Settings::from_env(role) {
-        Ok(settings) => run_with(settings, body),
-        Err(problems) => refuse(&problems),
+    if let Some(argument) = std::env::args_os().nth(1) {
+        return answer(role.as_str(), &argument.to_string_lossy());
+    }
+    let settings = match Settings::from_env(role) {
+        Ok(settings) => settings,
+        Err(problems) => return refuse(&problems),
+    };
+    match Sockets::bind(&settings) {
+        Ok(sockets) => run_with(settings, sockets, body),
+        Err(problem) => refuse(&[problem]),
     }
 }
 
+/// A service takes no arguments but those that ask about itself.
+#[allow(clippy::print_stdout, reason = "what was asked for")]
+fn answer(program: &str, argument: &str) -> ExitCode {
+    let version = env!("CARGO_PKG_VERSION");
+    match argument {
+        "--version" | "-V" => println!("{program} {version}"),
+        "--help" | "-h" => println!(
+            "The {program} of ChatChit Realtime {version}. All settings are environment variables (docs/CONFIGURATION.md);\n\
+             `chatchit checkconfig --for {program}` checks them.\n\nUsage: {program} [--help | --version]"
+        ),
+        other => {
+            tell(&format!("{program}: takes no arguments, not {other:?}; see {program} --help"));
+            return ExitCode::from(MISCONFIGURED);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 /// Starts logs and metrics, opens the engine, runs `body`, then ends all tasks and closes the engine.
-pub fn run_with<F>(settings: Settings, body: F) -> ExitCode
+pub fn run_with<F>(settings: Settings, sockets: Sockets, body: F) -> ExitCode
 where
     F: AsyncFnOnce(Service) -> Result<(), Failure>,
 {
     block_on(&settings.clone(), async {
-        let service = Box::pin(Service::open(settings)).await?;
+        let service = Box::pin(Service::open(settings, sockets)).await?;
         let (engine, tasks, http) = (service.engine.clone(), service.tasks.clone(), service.http.clone());
         let outcome = body(service).await;
         http.shutdown().request();
@@ -120,7 +149,7 @@ fn tell(line: &str) {
 }
 
 impl Service {
-    async fn open(settings: Settings) -> Result<Self, Failure> {
+    async fn open(settings: Settings, sockets: Sockets) -> Result<Self, Failure> {
         let metrics = recorder::install();
         let tasks = Tasks::new(Shutdown::new());
         let engine = Box::pin(Engine::open(&settings, &tasks)).await?;
@@ -142,19 +171,16 @@ impl Service {
             }
         });
         let http = Tasks::new(Shutdown::new());
-        Ok(Self { settings: Arc::new(settings), engine, tasks, stop, http, health, readiness, metrics })
+        Ok(Self { settings: Arc::new(settings), engine, tasks, sockets, stop, http, health, readiness, metrics })
     }
 
     /// Listens on `PORT`, with the health routes there or on `ADMIN_PORT`. Returns the address for
     /// traffic; both are also logged.
-    pub async fn listen(&self, router: Router) -> Result<SocketAddr, Failure> {
-        let settings = &self.settings.http;
+    pub async fn listen(&mut self, router: Router) -> Result<SocketAddr, Failure> {
         let admin = admin_router(self.health.clone(), self.readiness.clone(), self.metrics.clone());
-        let listener = bind("PORT", (settings.host, settings.port).into()).await?;
-        let admin_listener = match settings.admin_port {
-            Some(port) => Some(bind("ADMIN_PORT", (settings.host, port).into()).await?),
-            None => None,
-        };
+        let (traffic, admin_port) = (self.sockets.traffic.take(), self.sockets.admin.take());
+        let listener = traffic.ok_or("this service listens already")?.listen()?;
+        let admin_listener = admin_port.map(Reserved::listen).transpose()?;
         self.health.probed().await;
         let address = listener.local_addr()?;
         let router = match admin_listener {
@@ -182,8 +208,75 @@ impl Service {
     }
 }
 
-async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| Problem::new(name, format!("cannot listen on {address} ({error})"), "8080").into())
+/// The ports of a service, taken before anything else happens; nobody can connect until it listens.
+pub struct Sockets {
+    traffic: Option<Reserved>,
+    admin: Option<Reserved>,
+}
+
+impl Sockets {
+    /// Takes `PORT` and `ADMIN_PORT`.
+    pub fn bind(settings: &Settings) -> Result<Self, Problem> {
+        let http = &settings.http;
+        let traffic = Reserved::bind(&variable::PORT, (http.host, http.port).into())?;
+        let admin = http.admin_port.map(|port| Reserved::bind(&variable::ADMIN_PORT, (http.host, port).into()));
+        Ok(Self { traffic: Some(traffic), admin: admin.transpose()? })
+    }
+}
+
+/// An address that is ours.
+struct Reserved {
+    variable: &'static Variable,
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Reserved {
+    fn bind(variable: &'static Variable, address: SocketAddr) -> Result<Self, Problem> {
+        let refused = |error| refused(variable, address, &error);
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(refused)?;
+        socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).map_err(refused)?;
+        Ok(Self { variable, address, socket })
+    }
+
+    fn listen(self) -> Result<TcpListener, OpenError> {
+        let Self { variable, address, socket } = self;
+        socket.listen(BACKLOG).map_err(|error| refused(variable, address, &error).into())
+    }
+}
+
+/// An address that this machine does not have is `HOST`'s fault.
+fn refused(variable: &'static Variable, address: SocketAddr, error: &io::Error) -> Problem {
+    let variable = match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => variable,
+        _ => &variable::HOST,
+    };
+    Problem::new(variable.name, format!("cannot listen on {address} ({error})"), variable.example)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(pairs: &[(&str, &str)]) -> Result<Sockets, Problem> {
+        Sockets::bind(&Settings::from_pairs(Role::AllInOne, pairs).expect("well-formed"))
+    }
+
+    #[test]
+    fn what_cannot_be_bound_is_named_by_its_own_variable() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = taken.local_addr().expect("an address").port().to_string();
+        let names = |pairs: &[(&str, &str)]| bound(pairs).err().expect("not to be had").to_string();
+        assert!(names(&[("HOST", "127.0.0.1"), ("PORT", &port)]).starts_with("PORT: cannot listen"));
+        let admin = names(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("ADMIN_PORT", &port)]);
+        assert!(admin.starts_with("ADMIN_PORT: ") && admin.ends_with("ADMIN_PORT=9090"), "{admin}");
+        assert!(names(&[("HOST", "203.0.113.7"), ("PORT", "0")]).starts_with("HOST: cannot listen"));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_does_not_answer_yet() {
+        let sockets = bound(&[("HOST", "127.0.0.1"), ("PORT", "0")]).expect("free");
+        let address = sockets.traffic.as_ref().expect("taken").socket.local_addr().expect("an address");
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
 }

@@ -138,7 +138,10 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_null_options_are_absent() {
-        let command = from_json("message.send", Some(r#"{"content":"x","replyTo":null,"new":{"a":[1]}}"#));
+        let command = from_json(
+            "message.send",
+            Some(r#"{"content":"x","replyTo":null,"mentions":null,"attachments":null,"roomId":null,"new":{"a":[1]}}"#),
+        );
         assert!(matches!(command, Ok(Command::MessageSend(send)) if send.content == "x" && send.reply_to.is_none()));
     }
 

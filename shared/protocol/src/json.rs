@@ -1,6 +1,6 @@
 //! The JSON codec: native frames, and the pieces that Socket.IO wraps in its own way.
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::command::{self, ClientFrame, FrameId};
@@ -56,6 +56,11 @@ pub fn read<T: DeserializeOwned>(data: &str) -> Result<T, Refusal> {
         return Err(Refusal::invalid("data", "must be an object"));
     }
     serde_json::from_str(data).map_err(|_| explain::<T>(data))
+}
+
+/// For a field with a default: `null` is as if the field was not there.
+pub fn null_is_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(reader: D) -> Result<T, D::Error> {
+    Option::deserialize(reader).map(Option::unwrap_or_default)
 }
 
 /// Reads again, slowly, to find out which field was wrong.

@@ -100,7 +100,8 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("COMMANDS_IN_FLIGHT", COMMANDS_IN_FLIGHT),
         ("EMAIL_CHARS", EMAIL_CHARS),
         ("NAME_CHARS", NAME_CHARS),
-        ("PASSWORD_BYTES", *PASSWORD_BYTES.end()),
+        ("PASSWORD_CHARS", *PASSWORD_CHARS.end()),
+        ("PASSWORD_BYTES", PASSWORD_BYTES),
     ]
 }
 

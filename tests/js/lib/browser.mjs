@@ -20,6 +20,7 @@ export class Browser {
   /** A tab that shares nothing with the others. */
   async tab(url) {
     const context = await this.program.newContext();
+    await context.addInitScript(badNetwork);
     context.setDefaultTimeout(PATIENCE_MS);
     const tab = new Tab();
     tab.context = context;
@@ -36,6 +37,28 @@ export class Browser {
   }
 }
 
+/**
+ * Runs in the page, between it and its socket. Frames of the server for which `window.loses(text)` is true are lost
+ * without a word; the first `window.refusals` messages sent are refused for a while, as a busy server does.
+ */
+function badNetwork() {
+  const { send } = WebSocket.prototype;
+  const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, 'onmessage');
+  Object.defineProperty(WebSocket.prototype, 'onmessage', {
+    set(handler) {
+      this.handler = handler;
+      set.call(this, (frame) => !window.loses?.(frame.data) && handler(frame));
+    },
+  });
+  WebSocket.prototype.send = function (text) {
+    if (!(window.refusals > 0 && text.includes('"message.send"'))) return send.call(this, text);
+    window.refusals -= 1;
+    const ack = { status: 'REJECTED', code: 'RATE_LIMITED', message: 'too many requests', retryAfterMs: 400 };
+    const data = JSON.stringify({ id: JSON.parse(text).id, ack });
+    setTimeout(() => this.handler({ data }), 20);
+  };
+}
+
 class Tab {
   wrong = [];
 
@@ -48,7 +71,16 @@ class Tab {
   absent = (selector) => this.page.waitForSelector(selector, { state: 'detached' });
   evaluate = (script) => this.page.evaluate(script);
   reload = () => this.page.reload();
+  focus = (selector) => this.page.focus(selector);
+  key = (name) => this.page.keyboard.press(name);
+  value = (selector) => this.page.inputValue(selector);
   close = () => this.context.close();
+
+  /** Answers calls to such an address instead of the server, with nothing but a status. */
+  async answers(pattern, status) {
+    await this.page.route(pattern, (route) => route.fulfill({ status }));
+    return () => this.page.unroute(pattern);
+  }
 
   text(selector) {
     return this.page.textContent(selector);

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use domain::user::{check_name, check_password, check_phone, normalise_email};
 use domain::{Timestamp, UserId};
+use protocol::json::null_is_absent;
 use protocol::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 use store::token::{NewRefresh, NextRefresh, Rotation};
@@ -30,15 +31,17 @@ use crate::problem::{Answer, Problem};
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Registration {
     /// Compared without regard to case.
-    #[schema(required = true)]
+    #[schema(required = true, format = Email, max_length = 254)]
     email: String,
-    /// 8 to 256 bytes.
-    #[schema(required = true)]
+    /// 8 to 256 characters, in UTF-8 at most 1024 bytes.
+    #[schema(required = true, format = Password, min_length = 8, max_length = 256)]
     password: String,
-    #[schema(required = true)]
+    #[schema(required = true, min_length = 1, max_length = 100)]
     first_name: String,
-    #[schema(required = true)]
+    #[schema(required = true, min_length = 1, max_length = 100)]
     last_name: String,
+    /// Digits, spaces and `+-().`
+    #[schema(min_length = 3, max_length = 32)]
     phone: Option<String>,
 }
 
@@ -46,9 +49,9 @@ pub(crate) struct Registration {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Login {
-    #[schema(required = true)]
+    #[schema(required = true, format = Email, max_length = 254)]
     email: String,
-    #[schema(required = true)]
+    #[schema(required = true, format = Password)]
     password: String,
 }
 
@@ -67,7 +70,8 @@ pub(crate) struct Refresh {
 pub(crate) struct Logout {
     /// The session's refresh token: that session ends.
     refresh_token: Option<String>,
-    /// Every session of the bearer ends, and every access token issued before is void.
+    /// Every session of the bearer ends, and every access token issued before is void. Needs an access token.
+    #[serde(deserialize_with = "null_is_absent")]
     everywhere: bool,
 }
 
@@ -79,7 +83,8 @@ pub(crate) struct Session {
     access_token: String,
     /// For `/auth/refresh`, once.
     refresh_token: String,
-    /// When the access token expires, RFC 3339.
+    /// When the access token expires.
+    #[schema(format = DateTime)]
     expires_at: String,
     user: UserView,
 }
@@ -180,7 +185,7 @@ pub(crate) async fn refresh(State(app): State<Arc<App>>, Body(shown): Body<Refre
 }
 
 /// Ends one session, or all of the bearer's.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Logout,
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Logout, security((), ("bearer" = [])),
     responses((status = 204, description = "Ended, or there was nothing to end.")))]
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use domain::{RoomId, UserId};
+use protocol::json::null_is_absent;
 use protocol::{Refusal, wire};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -15,17 +16,21 @@ use super::{Queued, queued};
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
+use crate::openapi;
 use crate::page::{self, Page, PageQuery};
 use crate::problem::Answer;
+use crate::query::Query;
 
 /// Who is to be added.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct NewMembers {
-    /// 1 to 1000 users.
-    #[schema(required = true)]
+    /// Who; whoever is a member already stays what they are.
+    #[schema(required = true, value_type = Vec<Uuid>, min_items = 1, max_items = 1000)]
+    #[serde(deserialize_with = "null_is_absent")]
     user_ids: Vec<String>,
-    /// `member` (when absent) or `admin`.
+    /// `member` when absent.
+    #[schema(schema_with = openapi::new_role)]
     role: Option<String>,
 }
 

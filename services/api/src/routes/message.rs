@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use domain::{Invalid, RoomId, Seq};
+use intake::Accepted;
+use protocol::json::null_is_absent;
 use protocol::{Refusal, wire};
 use serde::{Deserialize, Serialize};
 use store::message::{MessageRow, Page};
@@ -17,8 +19,10 @@ use super::{Queued, queued};
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
+use crate::openapi;
 use crate::page;
 use crate::problem::Answer;
+use crate::query::Query;
 
 /// Which page of the history.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -29,7 +33,7 @@ pub(crate) struct HistoryQuery {
     /// Messages after this `seq` or `nextCursor`.
     after: Option<String>,
     /// Messages on the page, 1 to 200; 50 when absent.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 200)]
     limit: Option<String>,
 }
 
@@ -47,11 +51,46 @@ pub(crate) struct History {
     next_cursor: Option<String>,
 }
 
+/// A new message.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NewMessage {
+    /// At most 16384 bytes of UTF-8. Empty or absent only with an attachment.
+    #[schema(max_length = 16384)]
+    #[serde(deserialize_with = "null_is_absent")]
+    content: String,
+    /// The sender's own name for the message: the same name is the same message. Required without `Idempotency-Key`.
+    #[schema(min_length = 1, max_length = 64)]
+    #[serde(deserialize_with = "null_is_absent")]
+    client_msg_id: String,
+    /// `TEXT` when absent.
+    #[schema(schema_with = openapi::message_type)]
+    r#type: Option<String>,
+    /// The id of a message of the same conversation.
+    #[schema(format = Uuid)]
+    reply_to: Option<String>,
+    /// Ids of users.
+    #[schema(value_type = Vec<Uuid>, max_items = 50)]
+    #[serde(deserialize_with = "null_is_absent")]
+    mentions: Vec<String>,
+    #[schema(max_items = 20)]
+    #[serde(deserialize_with = "null_is_absent")]
+    attachments: Vec<wire::Attachment>,
+}
+
+impl NewMessage {
+    fn into_wire(self, room: RoomId) -> wire::MessageSend {
+        let Self { content, client_msg_id, r#type, reply_to, mentions, attachments } = self;
+        wire::MessageSend { room_id: room.to_string(), content, client_msg_id, r#type, reply_to, mentions, attachments }
+    }
+}
+
 /// New words.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct MessageChange {
-    #[schema(required = true)]
+    /// At most 16384 bytes of UTF-8.
+    #[schema(required = true, min_length = 1, max_length = 16384)]
     content: String,
 }
 
@@ -111,23 +150,28 @@ fn history(rows: &[MessageRow], which: Page, end: Seq) -> History {
 /// Sends a message. QUEUED once the broker has it safely; the same `clientMsgId` is the same message.
 #[utoipa::path(post, path = "/conversations/{id}/messages", tag = "messages", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, description = "Serves as `clientMsgId` if the body has none.")),
-    request_body(content = wire::MessageSend, description = "`roomId` is taken from the path."),
-    responses((status = 202, body = wire::Queued)))]
+    request_body = NewMessage, responses((status = 202, body = wire::Queued)))]
 pub(crate) async fn send_message(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    Body(mut send): Body<wire::MessageSend>,
+    Body(mut new): Body<NewMessage>,
 ) -> Answer<Queued> {
-    app.intake.allow(caller.user)?;
-    send.room_id = RoomId::parse("id", &id)?.to_string();
-    if send.client_msg_id.is_empty() {
-        send.client_msg_id = idempotency_key(&headers).unwrap_or_default();
+    if new.client_msg_id.is_empty() {
+        new.client_msg_id = idempotency_key(&headers).unwrap_or_default();
     }
+    let name = new.client_msg_id.clone();
+    let accepted = accept(&app, &caller, &id, new).await.map_err(|refusal| refusal.of(&name))?;
+    queued(accepted).await
+}
+
+async fn accept(app: &App, caller: &Caller, id: &str, new: NewMessage) -> Result<Accepted, Refusal> {
+    app.intake.allow(caller.user)?;
+    let send = new.into_wire(RoomId::parse("id", id)?);
     let room = intake::message::check(&send)?;
     let standing = app.intake.standing(room, caller.user).await?;
-    queued(app.intake.send_message(&caller.actor, send, standing)?).await
+    app.intake.send_message(&caller.actor, send, standing)
 }
 
 /// The header's value, whether written as a bare or as a quoted string.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use domain::room::{Role, RoomKind};
 use domain::{RoomId, UserId, limits};
@@ -18,8 +18,10 @@ use super::{Queued, queued};
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
+use crate::openapi;
 use crate::page::{self, Page, PageQuery};
 use crate::problem::Answer;
+use crate::query::Query;
 
 /// Members shown with a conversation; the rest is behind `/members`.
 const MEMBERS_SHOWN: usize = 1 + limits::MEMBERS_PER_REQUEST;
@@ -30,14 +32,15 @@ const LOOKED_UP_AT_ONCE: usize = 8;
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct NewConversation {
-    /// `group` or `direct`.
-    #[schema(required = true)]
+    /// What it is.
+    #[schema(required = true, schema_with = openapi::room_kind)]
     r#type: String,
-    /// Groups may have one, at most 200 characters.
+    /// Of a group; that of a direct conversation is ignored.
+    #[schema(max_length = 200)]
     title: Option<String>,
-    /// The others; the caller becomes owner. For `direct` exactly one.
-    #[schema(required = true)]
-    member_ids: Vec<String>,
+    /// The others; the caller becomes owner. For `direct` exactly one, for a group also none.
+    #[schema(required = true, value_type = Vec<Uuid>, max_items = 1000)]
+    member_ids: Option<Vec<String>>,
 }
 
 /// What changes.
@@ -45,7 +48,7 @@ pub(crate) struct NewConversation {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConversationChange {
     /// The new title.
-    #[schema(required = true)]
+    #[schema(required = true, max_length = 200)]
     title: String,
 }
 
@@ -54,8 +57,10 @@ pub(crate) struct ConversationChange {
 #[schema(as = Conversation)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ConversationView {
+    #[schema(format = Uuid)]
     id: String,
-    /// `group` or `direct`.
+    /// What it is.
+    #[schema(schema_with = openapi::room_kind)]
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<String>,
@@ -66,8 +71,9 @@ pub(crate) struct ConversationView {
     last_seq: i64,
     /// The number of the newest durable change.
     rev: i64,
+    #[schema(format = Uuid)]
     created_by: String,
-    /// RFC 3339.
+    #[schema(format = DateTime)]
     created_at: String,
     /// The caller's role.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,11 +127,12 @@ pub(crate) async fn create_conversation(
 ) -> Answer<(StatusCode, Json<ConversationView>)> {
     app.intake.allow(caller.user)?;
     let kind = RoomKind::parse(&wanted.r#type)?;
-    if wanted.member_ids.len() > limits::MEMBERS_PER_REQUEST {
+    let member_ids = wanted.member_ids.ok_or_else(|| Refusal::invalid("memberIds", "is required"))?;
+    if member_ids.len() > limits::MEMBERS_PER_REQUEST {
         let words = format!("must name at most {} users", limits::MEMBERS_PER_REQUEST);
         return Err(Refusal::invalid("memberIds", words).into());
     }
-    let others = wanted.member_ids.iter().map(|id| UserId::parse("memberIds", id)).collect::<Result<_, _>>()?;
+    let others = member_ids.iter().map(|id| UserId::parse("memberIds", id)).collect::<Result<_, _>>()?;
     let created = app.handlers.create_room(caller.user, kind, wanted.title, others).await?;
     let status = if created.existed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(ConversationView::new(created.room, Some(created.members)))))

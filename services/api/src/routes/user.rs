@@ -18,6 +18,7 @@ use crate::problem::Answer;
 #[schema(as = User)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UserView {
+    #[schema(format = Uuid)]
     id: String,
     /// Absent for imported accounts that cannot log in.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,7 +27,7 @@ pub(crate) struct UserView {
     last_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<String>,
-    /// RFC 3339.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 

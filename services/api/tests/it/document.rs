@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use config::Environment;
-use serde_json::Value;
+use domain::limits;
+use serde_json::{Value, json};
 
 use crate::world::{Reply, World};
 
@@ -67,6 +68,65 @@ async fn every_operation_is_named_once_and_tells_its_refusals() {
         assert_eq!(problem, "#/components/schemas/Problem", "{method} {path}");
         assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn every_response_says_what_it_means() {
+    let document = serde_json::to_value(api::document()).expect("a document");
+    for (method, path, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            let described = response["description"].as_str().is_some_and(|text| !text.is_empty());
+            assert!(described, "{method} {path} {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fields_have_their_limits_and_no_made_up_defaults() {
+    let document = serde_json::to_value(api::document()).expect("a document");
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    for (name, schema) in schemas {
+        for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(property.get("default").is_none(), "{name}.{field}: {property}");
+        }
+    }
+    let field = |schema: &str, field: &str, key: &str| schemas[schema]["properties"][field][key].clone();
+    for (schema, name, key, limit) in [
+        ("Registration", "email", "maxLength", limits::EMAIL_CHARS),
+        ("Registration", "password", "minLength", *limits::PASSWORD_CHARS.start()),
+        ("Registration", "password", "maxLength", *limits::PASSWORD_CHARS.end()),
+        ("Registration", "firstName", "maxLength", limits::NAME_CHARS),
+        ("NewConversation", "title", "maxLength", limits::TITLE_CHARS),
+        ("NewConversation", "memberIds", "maxItems", limits::MEMBERS_PER_REQUEST),
+        ("ConversationChange", "title", "maxLength", limits::TITLE_CHARS),
+        ("NewMembers", "userIds", "maxItems", limits::MEMBERS_PER_REQUEST),
+        ("NewMessage", "content", "maxLength", limits::CONTENT_BYTES),
+        ("NewMessage", "clientMsgId", "maxLength", limits::CLIENT_MSG_ID_CHARS),
+        ("NewMessage", "mentions", "maxItems", limits::MENTIONS),
+        ("NewMessage", "attachments", "maxItems", limits::ATTACHMENTS),
+    ] {
+        assert_eq!(field(schema, name, key), limit, "{schema}.{name}.{key}");
+    }
+    assert_eq!(field("NewConversation", "type", "enum"), json!(["group", "direct"]));
+    let required = |schema: &str| schemas[schema]["required"].clone();
+    assert_eq!(required("NewConversation"), json!(["type", "memberIds"]));
+    assert_eq!(required("NewMessage"), Value::Null);
+    assert_eq!(required("Member"), json!(["userId", "role"]));
+    assert!(schemas["NewMessage"]["properties"].get("roomId").is_none());
+    let logout = &document["paths"]["/api/v1/auth/logout"]["post"]["security"];
+    assert_eq!(logout, &json!([{}, { "bearer": [] }]));
+}
+
+#[tokio::test]
+async fn answers_about_the_api_carry_what_every_answer_carries() {
+    let world = World::start().await;
+    for path in ["/api-docs", "/api-docs/openapi.json", "/api-docs/swagger-ui-bundle.js", "/api-docs/nothing"] {
+        let reply = get(&world, path).await;
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
+        assert!(!reply.header("x-request-id").is_empty(), "{path}");
+    }
+    get(&world, "/api-docs/%ff").await.refused(400, "INVALID_PAYLOAD", "");
+    get(&world, "/api-docs/nothing").await.refused(404, "NOT_FOUND", "");
 }
 
 #[tokio::test]

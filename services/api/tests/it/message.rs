@@ -161,6 +161,8 @@ async fn bad_cursors_and_limits_are_refused() {
         ("after=1%20OR%201%3D1", "after"),
         ("after=99999999999999999999", "after"),
         ("before=1&after=1", "before"),
+        ("limit=1&limit=2", "limit"),
+        ("before=1&limit=1&before=2", "before"),
     ] {
         world.get(&format!("{path}?{query}"), &ann.token).await.refused(400, "INVALID_PAYLOAD", field);
     }
@@ -240,6 +242,20 @@ async fn one_s_own_messages_can_be_edited_and_taken_back() {
 }
 
 #[tokio::test]
+async fn null_is_as_absent_as_nothing() {
+    let world = World::start().await;
+    let ann = world.person("ann").await;
+    let room = world.group(&ann, &[]).await;
+    let body = json!({ "content": "x", "clientMsgId": "m", "type": null, "replyTo": null, "mentions": null, "attachments": null });
+    assert_eq!(send(&world, &ann, &room, body).await.status, StatusCode::ACCEPTED);
+    send(&world, &ann, &room, json!({ "content": null, "clientMsgId": "n" })).await.refused(
+        400,
+        "INVALID_PAYLOAD",
+        "content",
+    );
+}
+
+#[tokio::test]
 async fn over_the_rate_one_is_told_how_long_to_wait() {
     let world = World::with(|settings| {
         settings.limits.user_events_per_sec = 1;
@@ -257,6 +273,7 @@ async fn over_the_rate_one_is_told_how_long_to_wait() {
     assert_eq!(say(&ann).await.status, StatusCode::ACCEPTED, "making the group counted as one");
     let limited = say(&ann).await;
     limited.refused(429, "RATE_LIMITED", "");
+    assert!(limited.body["clientMsgId"].is_string(), "the message is named: {limited:?}");
     let wait_ms = limited.body["retryAfterMs"].as_u64().expect("milliseconds");
     assert!((1..=1000).contains(&wait_ms) && limited.header("retry-after") == "1", "{limited:?}");
     assert_eq!(say(&bob).await.status, StatusCode::ACCEPTED, "others are not slowed");

@@ -64,6 +64,8 @@ async fn what_is_no_conversation_is_refused_by_field() {
         ("memberIds", json!({ "type": "group", "memberIds": ["'; DROP TABLE users; --"] })),
         ("memberIds", json!({ "type": "group", "memberIds": many })),
         ("memberIds", json!({ "type": "group", "memberIds": "all" })),
+        ("memberIds", json!({ "type": "group" })),
+        ("memberIds", json!({ "type": "group", "memberIds": null })),
         ("memberIds", json!({ "type": "direct", "memberIds": [] })),
         ("memberIds", json!({ "type": "direct", "memberIds": [bob.id, stranger] })),
         ("memberIds", json!({ "type": "direct", "memberIds": [ann.id] })),

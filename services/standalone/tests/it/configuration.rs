@@ -112,6 +112,53 @@ async fn a_malformed_value_is_named_in_one_line(#[case] variable: &str, #[case] 
     }
 }
 
+/// Runs `program` with these arguments and settings: exit code, standard output, standard error.
+async fn ran(program: &'static str, arguments: &[&str], changes: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let folder = Folder::new();
+    let mut env = environment();
+    env.insert("DATA_DIR".to_owned(), folder.path().join("data").display().to_string());
+    env.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let spec = NodeSpec { program, env, clock_ahead_s: 0, log: folder.path().join("log") };
+    let (status, out, err) =
+        tokio::time::timeout(Duration::from_secs(20), spec.run(arguments)).await.expect("the program ends");
+    (status.code(), out, err)
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_one_line_before_anything_starts() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for program in PROGRAMS {
+        for (variable, example, changes) in [
+            ("PORT", "PORT=8080", vec![("PORT", port.as_str())]),
+            ("ADMIN_PORT", "ADMIN_PORT=9090", vec![("ADMIN_PORT", port.as_str())]),
+            ("HOST", "HOST=127.0.0.1", vec![("HOST", "203.0.113.7")]),
+        ] {
+            let (code, out, err) = ran(program, &[], &changes).await;
+            assert_eq!((code, err.lines().count(), out.as_str()), (Some(2), 1, ""), "{program}: {out}{err}");
+            let is_right = err.starts_with(&format!("{variable}: cannot listen")) && err.trim_end().ends_with(example);
+            assert!(is_right, "{program}: {err}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_says_what_it_is_and_takes_no_other_arguments() {
+    for program in PROGRAMS {
+        for (argument, word) in [("--help", "--version"), ("--version", program)] {
+            let (code, out, err) = ran(program, &[argument], &[]).await;
+            assert_eq!((code, err.as_str()), (Some(0), ""), "{program} {argument}: {out}");
+            assert!(out.contains(word), "{program} {argument}: {out}");
+        }
+    }
+    for program in ["gateway", "processor", "api"] {
+        for argument in ["serve", "--port=1", "-x"] {
+            let (code, out, err) = ran(program, &[argument], &[]).await;
+            assert_eq!((code, err.lines().count(), out.as_str()), (Some(2), 1, ""), "{program} {argument}: {err}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_wrong_variable_has_its_line() {
     let wrong = [("PORT", "eighty"), ("HMAC_KEYS", "nonsense"), ("QUEUE_SHARDS", "0"), ("STARTUP_WAIT", "soon")];

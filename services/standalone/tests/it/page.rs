@@ -21,7 +21,7 @@ async fn two_people_chat_in_two_tabs_of_a_browser() {
     let walk = tokio::time::timeout(SCRIPT_LIMIT, walk(&system, child));
     let (succeeded, said, complained) = walk.await.expect("the script ends in time");
     assert!(succeeded, "{said}\n{complained}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), 8, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), 12, "{said}");
     system.assert_healthy();
 }
 
@@ -34,6 +34,8 @@ async fn walk(system: &System, mut child: Child) -> (bool, String, String) {
         if line == "kill the server" {
             system.gateway(0).kill9().await;
             input.write_all(b"killed\n").await.unwrap();
+        }
+        if line == "start the server" {
             system.gateway(0).start_again().await;
             input.write_all(b"started\n").await.unwrap();
         }

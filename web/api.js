@@ -43,8 +43,10 @@ async function request(method, path, body, token) {
     throw new ApiError({ title: 'The server cannot be reached.' }, 0);
   }
   if (response.status === 204) return null;
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(answer, response.status);
+  const answer = await response.json().catch(() => null);
+  // A success without its body was cut off on the way.
+  if (response.ok && !answer) throw new ApiError({}, 0);
+  if (!response.ok) throw new ApiError(answer ?? {}, response.status);
   return answer;
 }
 

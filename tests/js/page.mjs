@@ -134,6 +134,11 @@ async function dialogs(ann) {
   await ann.tab.reload();
   await ann.tab.reads('#room-title', LONG);
   await ann.tab.visible('#older');
+  // Cut off on the way: said, and tried again by whoever wants it.
+  const whole = await ann.tab.answers('**/messages?*before=*', 200);
+  await ann.tab.click('#older');
+  await ann.tab.matches('#notice', /cannot be reached/);
+  await whole();
   await ann.tab.click('#older');
   await ann.tab.hidden('#older');
   await ann.tab.lists('#list .content', Array.from({ length: 60 }, (_, index) => `line ${index + 1}`));
@@ -172,7 +177,7 @@ async function badNetwork(ann) {
   await ann.tab.absent('#list .pending, #list .queued, #list .failed');
   await ann.tab.evaluate(`window.loses = () => true, dispatchEvent(new Event('offline'))`);
   await new Promise((resolve) => setTimeout(resolve, 4000));
-  await ann.tab.matches('#connection-text', /Reconnecting|Connecting/);
+  assert.match(await ann.tab.text('#connection-text'), /Reconnecting|Connecting/);
   await ann.tab.evaluate('window.loses = () => false');
   await ann.tab.reads('#connection-text', 'Connected');
   step('a socket that falls silent is replaced, sooner when the browser says that the network is gone');

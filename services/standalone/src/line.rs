@@ -37,14 +37,14 @@ pub(crate) enum Line {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
+#[serde(expecting = "an object")]
 struct RawLine {
     user: Option<RawUser>,
     room: Option<RawRoom>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct RawUser {
     id: String,
     email: Option<String>,
@@ -54,7 +54,7 @@ struct RawUser {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct RawRoom {
     id: String,
     #[serde(rename = "type")]
@@ -219,8 +219,6 @@ mod tests {
             (r#"{"user":{}}"#, "missing field \"id\", column 10 of that line"),
             (r#"{"user":{"id":{}}}"#, "a string is needed there, not an object"),
             (r#"{"room":{"id":"x","memberIds":"x"}}"#, "a list is needed there, not string"),
-            (r#"{"user":{"id":"x","nick":"y"}}"#, "unknown field \"nick\""),
-            (r#"{"user":{"id":"x"},"more":1}"#, "unknown field \"more\""),
             (r#"{"user":{"id":"7"}}"#, "must be a UUID"),
             (r#"{"user":{"id":"00000000-0000-0000-0000-00000000000a","email":"x"}}"#, "must be an e-mail address"),
             (r#"{"user":{"id":"00000000-0000-0000-0000-00000000000a","password":"short"}}"#, "8 to 256"),

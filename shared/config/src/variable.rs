@@ -89,11 +89,11 @@ variables! {
     LIMIT_USER_EVENTS_PER_SEC { default: Some("100"), zero: Some("no limit"), example: "100" }
     /// Events that one user may send at once after a pause.
     LIMIT_USER_BURST { default: Some("200"), zero: Some("as many as in one second"), example: "200" }
-    /// Open sockets of one address on one gateway.
+    /// Open sockets of one address (IPv6: a /64) on one gateway.
     LIMIT_IP_CONNECTIONS { default: Some("0"), zero: Some("no limit"), example: "500" }
-    /// New sockets of one address on one gateway, per second.
+    /// New sockets of one address (IPv6: a /64) on one gateway, per second.
     LIMIT_IP_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "50" }
-    /// Attempts to log in or register, per minute, by address and by account.
+    /// Failed attempts to log in at one account from one address, per minute; ten times as many from one address, and at one account. Registering a taken e-mail counts as one.
     LIMIT_LOGINS_PER_MIN { default: Some("10"), zero: Some("no limit"), example: "10" }
     /// How log lines look: `pretty` or `json`; without it `pretty` on a terminal, else `json`.
     LOG_FORMAT { example: "json" }

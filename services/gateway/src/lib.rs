@@ -45,6 +45,7 @@ use uuid::Uuid;
 use crate::admission::Admission;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
+use crate::presence::Turns;
 use crate::shared::Shared;
 use crate::wheel::Wheel;
 
@@ -113,6 +114,7 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
     Shared {
         hub,
         wheel: Wheel::new(clock.clone()),
+        turns: Turns::default(),
         meters: Arc::new(Meters::default()),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
         store,

@@ -2,17 +2,41 @@
 //!
 //! Knows no status a user chose. The invariant: trouble with presence is no trouble for a session.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use domain::RoomId;
 use realtime::DeviceLease;
+use tokio::sync::Semaphore;
 
 use crate::handle::Identity;
 use crate::shared::Shared;
 
 /// How long telling may take; presence is worth no more.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
+/// Arrivals and departures at a time. When everybody comes or goes at once, the rest waits and costs
+/// next to nothing meanwhile.
+const AT_ONCE: usize = 64;
+/// Who waits longer than that is left to the gateway's lease.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Whose turn it is.
+pub(crate) struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(AT_ONCE))
+    }
+}
+
+impl Turns {
+    /// Does `work` when it is its turn; it is made only then.
+    pub(crate) async fn wait_for<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F) {
+        match tokio::time::timeout(TURN_LIMIT, self.0.acquire()).await {
+            Ok(_turn) => Box::pin(work()).await,
+            Err(_) => tracing::debug!("nobody was told of an arrival or a departure"),
+        }
+    }
+}
 
 pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
     DeviceLease {
@@ -24,15 +48,15 @@ pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
 }
 
 /// Notes that a session is there, and tells whom it may concern if its user was not before.
-pub(crate) async fn arrive(shared: Arc<Shared>, identity: Identity, rooms: Vec<RoomId>) {
+pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId]) {
     let arriving = async {
-        let lease = lease(&shared, &identity);
+        let lease = lease(shared, identity);
         let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
         // A connection on this gateway has learnt it from the hub already.
         if let Some(replaced) = arrived.replaced {
             shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
         }
-        shared.realtime.cache_rooms(identity.user, &rooms).await?;
+        shared.realtime.cache_rooms(identity.user, rooms).await?;
         if arrived.was_offline {
             shared.handlers.announce_presence(identity.user).await;
         }

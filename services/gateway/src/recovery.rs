@@ -172,7 +172,7 @@ async fn look_after(shared: &Arc<Shared>, handle: &Arc<Handle>) {
         handle.close(CloseCode::TooSlow);
     } else {
         refusals::tell(shared, handle).await;
-        presence::arrive(Arc::clone(shared), identity.clone(), ids).await;
+        presence::arrive(shared, identity, &ids).await;
     }
 }
 

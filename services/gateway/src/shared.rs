@@ -23,6 +23,7 @@ use crate::codec::Dialect;
 use crate::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
+use crate::presence::Turns;
 use crate::wheel::Wheel;
 
 /// How long one look-up in a dependency may take before the client is told to try again.
@@ -32,6 +33,7 @@ pub(crate) const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) wheel: Wheel,
+    pub(crate) turns: Turns,
     pub(crate) meters: Arc<Meters>,
     pub(crate) admission: Admission,
     pub(crate) store: Store,

@@ -52,7 +52,10 @@ pub(crate) struct Open {
 }
 
 async fn arrive(shared: Arc<Shared>, handle: Arc<Handle>, identity: Identity, rooms: Vec<RoomId>) {
-    tokio::join!(refusals::tell(&shared, &handle), presence::arrive(Arc::clone(&shared), identity, rooms));
+    let telling = async || {
+        tokio::join!(refusals::tell(&shared, &handle), presence::arrive(&shared, &identity, &rooms));
+    };
+    shared.turns.wait_for(telling).await;
 }
 
 enum Next {

@@ -31,10 +31,11 @@ impl Default for Turns {
 impl Turns {
     /// Does `work` when it is its turn; it is made only then.
     pub(crate) async fn wait_for<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F) {
-        match tokio::time::timeout(TURN_LIMIT, self.0.acquire()).await {
-            Ok(_turn) => Box::pin(work()).await,
-            Err(_) => tracing::debug!("nobody was told of an arrival or a departure"),
-        }
+        let Ok(_turn) = tokio::time::timeout(TURN_LIMIT, self.0.acquire()).await else {
+            tracing::debug!("nobody was told of an arrival or a departure");
+            return;
+        };
+        Box::pin(work()).await;
     }
 }
 

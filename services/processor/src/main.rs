@@ -13,7 +13,9 @@ fn main() -> ExitCode {
         let processor = Processor::start(&service.engine, &service.tasks);
         service.listen(Router::new()).await?;
         service.until_stopped().await;
-        processor.stop().await;
+        if !processor.stop().await {
+            tracing::warn!("it did not finish in time; what it held will be done again");
+        }
         Ok(())
     })
 }

@@ -5,6 +5,7 @@
 //! system frees the lock with the process, however it ends.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -38,7 +39,10 @@ impl DataLock {
 
 /// Makes the folder for this user alone; one that exists stays as it is.
 pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(ErrorKind::NotADirectory.into()),
+        made => made,
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +58,13 @@ mod tests {
         assert!(problem.name == "DATA_DIR" && problem.what.contains("in use"), "{problem}");
         drop(first);
         DataLock::take(&path).expect("free again");
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let problem = DataLock::take(file.path()).expect_err("a file");
+        assert!(problem.what.contains("not a directory"), "{problem}");
     }
 
     #[test]

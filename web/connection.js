@@ -50,7 +50,8 @@ export class Connection extends EventTarget {
     setInterval(() => this.#ping(ACK_LIMIT_MS), PING_MS);
   }
 
-  get #online() {
+  /** True while the socket is open, whether it works or not. */
+  get isOnline() {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
@@ -87,7 +88,7 @@ export class Connection extends EventTarget {
   /** Sends an event; resolves with its ack, rejects with `Refused`. */
   request(event, data, limitMs = ACK_LIMIT_MS) {
     return new Promise((resolve, reject) => {
-      if (!this.#online) {
+      if (!this.isOnline) {
         reject(new Refused({ code: 'UNAVAILABLE', message: 'not connected' }));
         return;
       }
@@ -139,7 +140,7 @@ export class Connection extends EventTarget {
   }
 
   #ping(limitMs) {
-    if (this.#online) this.request('ping', {}, limitMs).catch(() => {});
+    if (this.isOnline) this.request('ping', {}, limitMs).catch(() => {});
   }
 
   async #closed(code) {

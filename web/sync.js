@@ -87,8 +87,10 @@ async function ready(data) {
   try {
     await takeOver(data);
   } catch (error) {
-    complain(error);
-    setTimeout(() => session === data.sessionId && me() && ready(data), RETRY_MS);
+    // Without a connection the next one does it.
+    const isCurrent = () => session === data.sessionId && connection.isOnline && me();
+    if (isCurrent()) complain(error);
+    setTimeout(() => isCurrent() && ready(data), RETRY_MS);
   }
   draw();
 }

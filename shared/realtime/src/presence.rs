@@ -46,10 +46,10 @@ pub struct Presence {
 }
 
 /// What one run of the janitor did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trimmed {
-    /// Users no longer counted as online.
-    pub users: u64,
+    /// Users no longer counted as online: without a sign of life for long, or on gateways that died.
+    pub gone: Vec<UserId>,
     /// Users whose sessions were extended because their gateway lives.
     pub extended: u64,
 }

@@ -242,3 +242,25 @@ async fn a_stopped_gateway_says_goodbye_and_loses_nothing(#[case] spec: SystemSp
     assert!(queued > 0);
     system.assert_healthy();
 }
+
+#[tokio::test]
+async fn who_was_connected_to_a_gateway_that_died_is_seen_to_have_gone() {
+    let system = SystemSpec::distributed(2, 1).start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    let form = json!({"type": "direct", "memberIds": [bob.id]});
+    alice.rest.post("/api/v1/conversations", form).await.expect(201);
+    let one = alice.connect(system.gateway(0)).await;
+    let _other = bob.connect(system.gateway(1)).await;
+    one.event("presence.changed", |it| it["userId"] == bob.id.as_str() && it["status"] == "online").await;
+    let holder = system.redis().command(&format!("HVALS chat:socket:{}", bob.id)).await.unwrap();
+    let gateway = &holder.split('@').nth(1).unwrap()[..36];
+    system.gateway(1).kill9().await;
+    // Its lease would run out within a minute.
+    system.redis().command(&format!("DEL chat:gateway:{gateway}")).await.unwrap();
+    until(Duration::from_mins(1), || async {
+        let changes = one.events("presence.changed");
+        changes.iter().any(|it| it["userId"] == bob.id.as_str() && it["status"] == "offline")
+    })
+    .await;
+    assert!(one.is_open());
+}

@@ -114,7 +114,7 @@ impl EmbeddedEngine {
         self.people.swept_at.store(now.0, Ordering::Relaxed);
         let mut trimmed = Trimmed::default();
         let crowded = self.people.people.len() > PEOPLE;
-        self.people.people.retain(|_, person| person.sweep(now, crowded, &mut trimmed));
+        self.people.people.retain(|user, person| person.sweep(*user, now, crowded, &mut trimmed));
         trimmed
     }
 }
@@ -128,10 +128,10 @@ impl Person {
     }
 
     /// False when this one is to be forgotten.
-    fn sweep(&mut self, now: Timestamp, crowded: bool, trimmed: &mut Trimmed) -> bool {
+    fn sweep(&mut self, user: UserId, now: Timestamp, crowded: bool, trimmed: &mut Trimmed) -> bool {
         if let Some(at) = self.online_at.take_if(|at| at.plus(ONLINE_FOR) < now) {
             self.see_off(at);
-            trimmed.users += 1;
+            trimmed.gone.push(user);
         }
         if self.online_at.is_some() {
             trimmed.extended += u64::from(!self.devices.is_empty());

@@ -1,12 +1,14 @@
-//! The scheduled script: trims those online, extends the sessions of gateways that live.
+//! The scheduled script: trims those online, extends the sessions of gateways that live and ends those
+//! of gateways that died.
 //!
 //! Reads no socket and no store. The invariant: bounded work per run of the script, and one janitor
 //! at a time.
 
 use std::sync::LazyLock;
 
-use domain::Timestamp;
+use domain::{Timestamp, UserId};
 use redis::Script;
+use uuid::Uuid;
 
 use super::{RedisEngine, keys};
 use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
@@ -27,11 +29,11 @@ impl RedisEngine {
         }
         let mut cursor = 0;
         loop {
-            let (trimmed, extended, next) = self.slice(now, cursor).await?;
-            total.users += trimmed;
+            let (gone, extended, next, stale) = self.slice(now, cursor).await?;
+            total.gone.extend(gone.iter().filter_map(|user| Uuid::try_parse(user).ok()).map(UserId));
             total.extended += extended;
             cursor = next;
-            if cursor == 0 && trimmed < SLICE {
+            if cursor == 0 && stale < SLICE {
                 return Ok(total);
             }
         }
@@ -43,7 +45,7 @@ impl RedisEngine {
         self.script(&script).await
     }
 
-    async fn slice(&self, now: Timestamp, cursor: u64) -> Result<(u64, u64, u64), RealtimeError> {
+    async fn slice(&self, now: Timestamp, cursor: u64) -> Result<(Vec<String>, u64, u64, u64), RealtimeError> {
         let mut script = JANITOR.prepare_invoke();
         script
             .key(keys::ONLINE)

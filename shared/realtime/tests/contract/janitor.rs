@@ -20,7 +20,7 @@ async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(#[values(Kind:
     }
     world.realtime.renew_gateway(gateway, &users[1200..], at(100)).await.expect("done");
     let trimmed = world.realtime.janitor(at(301)).await.expect("done");
-    assert_eq!(trimmed.users, 1200);
+    assert_eq!(trimmed.gone.len(), 1200);
     assert!(trimmed.extended >= 100, "{trimmed:?}");
     let found = world.realtime.presence(&users).await.expect("an answer");
     for (number, presence) in found.iter().enumerate() {
@@ -36,13 +36,13 @@ async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embed
     let world = World::new(kind).await;
     let user = UserId::generate();
     world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("done");
-    assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { users: 0, extended: 1 }));
+    assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { gone: vec![], extended: 1 }));
     assert_eq!(world.realtime.janitor(at(301)).await, Ok(Trimmed::default()), "not due yet");
-    assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { users: 1, extended: 0 }));
+    assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { gone: vec![user], extended: 0 }));
 }
 
 #[tokio::test]
-async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_are_not() {
+async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_end() {
     let world = World::new(Kind::Redis).await;
     let (dead, living) = (Uuid::now_v7(), Uuid::now_v7());
     let (lost, there) = (UserId::generate(), UserId::generate());
@@ -51,7 +51,10 @@ async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_are_not
         world.ask(&format!("EXPIRE chat:socket:{user} 500")).await;
     }
     world.ask(&format!("DEL chat:gateway:{dead}")).await;
-    assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { users: 0, extended: 1 }));
+    assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { gone: vec![lost], extended: 1 }));
     assert!(world.ask_number(&format!("TTL chat:socket:{there}")).await > 86_000);
-    assert!(world.ask_number(&format!("TTL chat:socket:{lost}")).await <= 500);
+    assert!(world.ask_number(&format!("EXISTS chat:socket:{lost}")).await == 0);
+    let found = world.realtime.presence(&[lost, there]).await.expect("an answer");
+    let stands: Vec<_> = found.iter().map(|presence| (presence.status, presence.last_seen)).collect();
+    assert_eq!(stands, [(Status::Offline, Some(at(0))), (Status::Online, Some(at(0)))]);
 }

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::Timestamp;
+use domain::{JobId, Timestamp};
 use protocol::EventData;
+use uuid::Uuid;
 
 use crate::handle::Handle;
 use crate::outbox::Kind;
@@ -15,19 +16,29 @@ use crate::shared::{LOOK_UP_LIMIT, Shared};
 
 /// What is older was told to those who came back since.
 const TOLD_FOR: Duration = Duration::from_hours(24);
-/// Of more only the newest are told.
-const MOST: usize = 100;
+/// Read in one go.
+const PAGE: usize = 200;
+/// Of more only the oldest are told.
+const PAGES: usize = 25;
 
 /// Tells a connection what its user was refused of late.
 pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
     let Some(identity) = handle.identity() else { return };
     let since = Timestamp(shared.clock.now().0 - TOLD_FOR.as_millis() as i64);
-    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.refusals_of(identity.user, since, MOST)).await;
-    let Ok(Ok(refusals)) = read else {
-        tracing::warn!(user = %identity.user, "whether anything was refused could not be read");
-        return;
-    };
-    for refusal in refusals {
-        handle.push(handle.dialect.event(&EventData::MessageFailed(refusal)), Kind::Event);
+    let mut after = (since, JobId(Uuid::nil()));
+    for _ in 0..PAGES {
+        let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.refusals_of(identity.user, after, PAGE)).await;
+        let Ok(Ok(refusals)) = read else {
+            tracing::warn!(user = %identity.user, "whether anything was refused could not be read");
+            return;
+        };
+        let is_last = refusals.len() < PAGE;
+        for (place, refusal) in refusals {
+            after = place;
+            handle.push(handle.dialect.event(&EventData::MessageFailed(refusal)), Kind::Event);
+        }
+        if is_last {
+            return;
+        }
     }
 }

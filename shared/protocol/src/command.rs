@@ -86,7 +86,7 @@ pub fn from_json(name: &str, data: Option<&str>) -> Result<Command, Refusal> {
 fn check_given(data: &str, field: &'static str, is_there: bool) -> Result<(), Refusal> {
     let is_given = || {
         let fields: Result<HashMap<Cow<'_, str>, &RawValue>, _> = serde_json::from_str(data);
-        fields.is_ok_and(|fields| fields.contains_key(field))
+        fields.is_ok_and(|fields| fields.get(field).is_some_and(|value| value.get() != "null"))
     };
     if is_there || is_given() { Ok(()) } else { Err(Refusal::invalid(field, "is required")) }
 }
@@ -149,8 +149,10 @@ mod tests {
     fn what_is_required_must_be_given_and_may_be_empty() {
         let refused = [("typing", "isTyping"), ("sync", "rooms"), ("presence.query", "userIds")];
         for (event, field) in refused {
-            let refusal = from_json(event, Some(r#"{"roomId":"r"}"#)).expect_err(event);
-            assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some(field)));
+            for data in [r#"{"roomId":"r"}"#.to_owned(), format!(r#"{{"{field}":null}}"#)] {
+                let refusal = from_json(event, Some(&data)).expect_err(event);
+                assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some(field)), "{data}");
+            }
         }
         for (event, data) in
             [("typing", r#"{"isTyping":false}"#), ("sync", r#"{"rooms":[]}"#), ("presence.query", r#"{"userIds":[]}"#)]

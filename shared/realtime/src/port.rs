@@ -112,7 +112,8 @@ impl Realtime {
     }
 
     /// A device is connected; it replaces whatever session held the device, in one step, so that of
-    /// two that come at once one learns of the other. Repeating it is harmless.
+    /// two that come at once one learns of the other. Of two of one gateway the one with the larger id
+    /// stays, whichever comes first. Repeating it is harmless.
     pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
         ask!(self, engine => engine.arrive(lease, now))
     }

@@ -46,6 +46,7 @@ pub use import::{ImportCounts, ImportRoom, ImportTx, ImportUser};
 pub use lease::{LeaseView, ShardLeases};
 pub use member::Standing;
 pub use message::{MessageRow, Page};
+pub use refused::RefusalCursor;
 pub use room::{Created, NewRoom, Room, RoomState};
 pub use timeline::RevEntry;
 pub use token::{NewRefresh, NextRefresh, Rotation};

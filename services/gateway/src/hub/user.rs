@@ -34,14 +34,20 @@ impl Users {
         &self.shards[shard_of(user.as_bytes(), SHARDS)]
     }
 
-    /// Adds an identified connection; answers the one of the same device whose place it takes.
+    /// Adds an identified connection; answers the one of the same device that has to go: the older
+    /// session, which is the new connection itself if two that came at once overtook one another.
+    /// Presence goes by the same order.
     pub(crate) fn enter(&self, handle: &Arc<Handle>) -> Option<Arc<Handle>> {
         let identity = handle.identity()?;
         let mut shard = self.shard(identity.user).lock();
         let present = shard.entry(identity.user).or_default();
         present.empty_since = None;
         let same_device = |other: &Arc<Handle>| other.identity().is_some_and(|it| it.device == identity.device);
-        let replaced = present.handles.iter().position(same_device).map(|at| present.handles.swap_remove(at));
+        let at = present.handles.iter().position(same_device);
+        if at.and_then(|at| present.handles[at].identity()).is_some_and(|other| other.session > identity.session) {
+            return Some(Arc::clone(handle));
+        }
+        let replaced = at.map(|at| present.handles.swap_remove(at));
         present.handles.push(Arc::clone(handle));
         replaced
     }

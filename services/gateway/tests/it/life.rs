@@ -35,6 +35,28 @@ async fn a_second_connection_of_a_device_replaces_the_first() {
     assert_eq!(lease.len(), 1, "the second one is there still");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_connections_of_one_device_that_come_at_once_one_stays() {
+    let house = House::open().await;
+    for _ in 0..20 {
+        let ann = house.user().await;
+        let path = format!("/ws?token={}&deviceId=phone", House::token(ann));
+        let sockets = futures_util::future::join_all((0..4).map(|_| Socket::open(&house.base, &path))).await;
+        let open = || sockets.iter().filter(|socket| socket.is_open()).count();
+        until(|| open() == 1).await;
+        // The one that stays is the one that presence knows, and nobody sends it away any more.
+        let survivor = sockets.iter().find(|socket| socket.is_open()).expect("one is open");
+        let ready = survivor.event("session.ready", |_| true).await;
+        until(|| {
+            let sessions = futures_util::FutureExt::now_or_never(house.engine.realtime.sessions_of(ann));
+            let sessions = sessions.and_then(Result::ok).unwrap_or_default();
+            sessions.len() == 1 && sessions[0].session.to_string() == ready["sessionId"]
+        })
+        .await;
+        assert!(survivor.request("ping", json!({})).await["serverTime"].is_string());
+    }
+}
+
 #[tokio::test]
 async fn who_does_not_answer_pings_is_closed_and_who_does_is_not() {
     let house = House::open().await;

@@ -49,6 +49,9 @@ impl EmbeddedEngine {
         let mut person = self.people.people.entry(lease.user).or_default();
         let was_online = !person.devices.is_empty() && person.online_at.is_some();
         let holder = person.devices.iter().find(|held| held.device == lease.device);
+        if holder.is_some_and(|held| held.gateway == lease.gateway && held.session > lease.session) {
+            return Arrived { was_offline: false, replaced: None };
+        }
         let replaced = holder.map(|held| held.session).filter(|session| *session != lease.session);
         person.devices.retain(|held| held.device != lease.device);
         person.devices.push(lease.clone());

@@ -72,6 +72,23 @@ async fn of_sessions_that_take_a_device_at_once_each_learns_of_the_one_before_it
 
 #[rstest]
 #[tokio::test]
+async fn of_one_gateways_sessions_the_newer_holds_the_device_whichever_arrives_first(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let (user, gateway) = (UserId::generate(), Uuid::now_v7());
+    let (older, newer) = (device(user, "phone", gateway), device(user, "phone", gateway));
+    assert!(older.session < newer.session);
+    assert!(arrive(&world, &newer, at(0)).await);
+    let late = world.realtime.arrive(&older, at(1)).await.expect("an answer");
+    assert_eq!((late.was_offline, late.replaced), (false, None));
+    assert_eq!(sessions(&world, user).await, std::slice::from_ref(&newer));
+    assert!(!depart(&world, &older, at(2)).await);
+    assert_eq!(presence(&world, user).await.0, Status::Online);
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let user = UserId::generate();

@@ -3,6 +3,7 @@
 use domain::{JobId, Timestamp};
 use protocol::Code;
 use store::Scope;
+use uuid::Uuid;
 
 use crate::bench::{Bench, Draft, NOW, on_both};
 
@@ -36,21 +37,31 @@ async fn what_a_user_was_refused_can_be_told_later(bench: Bench) {
     let room = bench.group(&[ann, ben]).await;
     let batch = bench.begin(room, &[ann]).await;
     let mut draft = Draft::of(&batch, room);
-    let jobs: Vec<JobId> = (0..4).map(|_| JobId::generate()).collect();
+    let mut jobs: Vec<JobId> = (0..4).map(|_| JobId::generate()).collect();
+    jobs.sort_unstable();
     for (number, job) in jobs.iter().enumerate() {
-        draft.refuse_at(if number == 3 { ben } else { ann }, *job, Code::Forbidden, Timestamp(NOW.0 + number as i64));
+        // The last two of Ann's at the same moment.
+        let at = Timestamp(NOW.0 + number.min(1) as i64);
+        draft.refuse_at(if number == 3 { ben } else { ann }, *job, Code::Forbidden, at);
     }
     batch.commit(draft.finish()).await.expect("commits");
 
-    let told = async |user, since_ms: i64, limit| {
-        let found = bench.store.refusals_of(user, Timestamp(NOW.0 + since_ms), limit).await.expect("an answer");
-        found.into_iter().map(|failure| failure.message_id).collect::<Vec<_>>()
+    let told = async |user, mut after, limit| {
+        let mut all = Vec::new();
+        loop {
+            let page = bench.store.refusals_of(user, after, limit).await.expect("an answer");
+            let Some((last, _)) = page.last() else { return all };
+            after = *last;
+            all.extend(page.into_iter().map(|(_, failure)| failure.message_id));
+        }
     };
     let names = |jobs: &[JobId]| jobs.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(told(ann, 0, 10).await, names(&jobs[..3]));
-    assert_eq!(told(ann, 1, 10).await, names(&jobs[1..3]), "not what is older");
-    assert_eq!(told(ann, 0, 1).await, names(&jobs[2..3]), "the newest of many");
-    assert_eq!(told(ben, 0, 10).await, names(&jobs[3..]));
+    let nobody = JobId(Uuid::nil());
+    for limit in [1, 2, 10] {
+        assert_eq!(told(ann, (NOW, nobody), limit).await, names(&jobs[..3]), "in pages of {limit}");
+        assert_eq!(told(ann, (Timestamp(NOW.0 + 1), nobody), limit).await, names(&jobs[1..3]), "not what is older");
+    }
+    assert_eq!(told(ben, (NOW, nobody), 10).await, names(&jobs[3..]));
 }
 
 async fn what_an_operator_must_mend_is_transient(bench: Bench) {

@@ -16,8 +16,11 @@ for i = 1, #held, 2 do
 end
 local was_online = live > 0 and redis.call('ZSCORE', KEYS[2], ARGV[1])
 local holder = redis.call('HGET', KEYS[1], ARGV[2])
-local session = holder and string.match(holder, '^(.*)@')
+local session, gateway = false, false
+if holder then session, gateway = string.match(holder, '^(.*)@(.*)$') end
 if session == ARGV[3] then session = false end
+-- On one gateway the newer session has the larger id, whichever arrives first.
+if session and gateway == ARGV[4] and session > ARGV[3] then return {0, false} end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3] .. '@' .. ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('ZADD', KEYS[2], 'GT', ARGV[5], ARGV[1])

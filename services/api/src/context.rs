@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -33,8 +33,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Puts the context around routes; unknown paths among them are problems too.
 pub(crate) fn wrap(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
-    let routes =
-        routes.fallback(unknown_path).layer(DefaultBodyLimit::max(BODY_BYTES)).layer(CatchPanicLayer::custom(panicked));
+    let routes = routes.fallback(unknown_path).layer(CatchPanicLayer::custom(panicked));
     let routes = match cors::layer(&app.settings.http.cors_origins) {
         Some(cors) => routes.layer(cors),
         None => routes,

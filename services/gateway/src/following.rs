@@ -13,7 +13,7 @@ use store::RoomState;
 use crate::codec::Delivered;
 use crate::handle::Handle;
 use crate::hub::{Join, Known, Position};
-use crate::shared::{Shared, store_refusal, within};
+use crate::shared::{Shared, within};
 
 /// The store is read again when a room was released further meanwhile; twice is enough unless rooms
 /// are joined all the time.
@@ -44,7 +44,7 @@ pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: User
     handle.reserve_rooms(entered.len());
     enter(shared, handle, &entered, Some(Channel::User(user))).await?;
     for _ in 0..READINGS {
-        let states = within(async { shared.store.rooms_of(user).await.map_err(|error| store_refusal(&error)) }).await?;
+        let states = within(async { shared.store.rooms_of(user).await.map_err(|error| error.refusal()) }).await?;
         let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
         let (fresh, gone) = differences(&entered, &rooms);
         shared.hub.leave(handle, &gone);
@@ -118,7 +118,7 @@ async fn try_follow(
 
 /// What the store says about a user in a room; `None` for strangers.
 pub(crate) async fn state_of(shared: &Shared, user: UserId, room: RoomId) -> Result<Option<RoomState>, Refusal> {
-    let read = async { shared.store.room_states(user, &[room]).await.map_err(|error| store_refusal(&error)) };
+    let read = async { shared.store.room_states(user, &[room]).await.map_err(|error| error.refusal()) };
     let states = within(read).await?;
     Ok(states.into_iter().next())
 }

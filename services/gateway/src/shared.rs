@@ -14,7 +14,7 @@ use intake::Intake;
 use protocol::{Channel, Refusal, wire};
 use realtime::{InboxId, Realtime};
 use runtime::{Clock, Tasks};
-use store::{Store, StoreError};
+use store::Store;
 use telemetry::{Counter, Gauge};
 use uuid::Uuid;
 
@@ -123,14 +123,4 @@ pub(crate) fn within<'a, T: Send + 'a>(
 ) -> impl Future<Output = Result<T, Refusal>> + Send + 'a {
     let look_up = tokio::time::timeout(LOOK_UP_LIMIT, Box::pin(look_up));
     async move { look_up.await.unwrap_or_else(|_| Err(Refusal::unavailable())) }
-}
-
-/// What a client is told when the store fails under it.
-pub(crate) fn store_refusal(error: &StoreError) -> Refusal {
-    if error.is_transient() {
-        Refusal::unavailable()
-    } else {
-        tracing::error!(%error, "the store rejected a look-up");
-        Refusal::internal()
-    }
 }

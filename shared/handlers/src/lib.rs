@@ -19,10 +19,10 @@ mod sync;
 
 use std::sync::Arc;
 
-use protocol::{Keyring, Refusal};
+use protocol::Keyring;
 use realtime::{Realtime, RealtimeError};
 use runtime::Clock;
-use store::{Store, StoreError};
+use store::Store;
 
 pub use apply::{Job, Outcome};
 pub use room::CreatedRoom;
@@ -73,15 +73,5 @@ impl Handlers {
 
     fn realtime(&self) -> &Realtime {
         &self.parts.realtime
-    }
-}
-
-/// What a caller of a direct event is told when the store fails under it.
-fn store_refusal(error: &StoreError) -> Refusal {
-    if error.is_transient() {
-        Refusal::unavailable()
-    } else {
-        tracing::error!(%error, "the store rejected a direct event");
-        Refusal::internal()
     }
 }

@@ -9,7 +9,7 @@ use realtime::Presence;
 
 use crate::apply::unavailable;
 use crate::fanout::Planned;
-use crate::{Handlers, Unavailable, store_refusal};
+use crate::{Handlers, Unavailable};
 
 /// How many people at most are told of one change of presence.
 const AUDIENCE: usize = 1000;
@@ -95,7 +95,7 @@ impl Handlers {
         }
         let asked: Vec<UserId> =
             query.user_ids.iter().map(|id| UserId::parse("userIds", id)).collect::<Result<_, _>>()?;
-        let shared = self.store().sharing_room(viewer, &asked).await.map_err(|error| store_refusal(&error))?;
+        let shared = self.store().sharing_room(viewer, &asked).await.map_err(|error| error.refusal())?;
         let mut visible: HashSet<UserId> = shared.into_iter().collect();
         visible.insert(viewer);
         let looked_up: Vec<UserId> = asked.iter().copied().filter(|user| visible.contains(user)).collect();

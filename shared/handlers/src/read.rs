@@ -3,21 +3,21 @@
 use domain::{MessageId, Rev, RoomId, Seq, UserId};
 use protocol::{Channel, EventData, OpenedDelivery, Refusal, wire};
 
+use crate::Handlers;
 use crate::fanout::Planned;
-use crate::{Handlers, store_refusal};
 
 impl Handlers {
     /// Marks everything up to and including a message as read, and tells the room if that is news.
     pub async fn read(&self, user: UserId, read: wire::MessageRead) -> Result<wire::Done, Refusal> {
         let room = RoomId::parse("roomId", &read.room_id)?;
         let store = self.store();
-        let standing = store.standing(room, user).await.map_err(|error| store_refusal(&error))?;
+        let standing = store.standing(room, user).await.map_err(|error| error.refusal())?;
         if standing.is_none() {
             return Err(Refusal::not_found("room"));
         }
         let seq = self.read_position(room, &read).await?;
         let now = self.parts.clock.now();
-        let moved = store.set_read(room, user, seq, now).await.map_err(|error| store_refusal(&error))?;
+        let moved = store.set_read(room, user, seq, now).await.map_err(|error| error.refusal())?;
         if let Some(seq) = moved {
             let told = wire::MessageReadBy {
                 room_id: room.to_string(),
@@ -42,7 +42,7 @@ impl Handlers {
             (Some(_), _) => Err(Refusal::invalid("seq", "must not be negative")),
             (None, Some(id)) => {
                 let id = MessageId::parse("messageId", id)?;
-                let row = self.store().message(id).await.map_err(|error| store_refusal(&error))?;
+                let row = self.store().message(id).await.map_err(|error| error.refusal())?;
                 let row = row.filter(|row| row.room == room).ok_or_else(|| Refusal::not_found("message"))?;
                 Ok(row.seq)
             }

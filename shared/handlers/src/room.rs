@@ -8,8 +8,8 @@ use protocol::{Channel, EventData, OpenedDelivery, Refusal};
 use store::StoreError;
 use store::room::{Created, NewRoom, Room};
 
+use crate::Handlers;
 use crate::fanout::Planned;
-use crate::{Handlers, store_refusal};
 
 /// The rev of a room's creation.
 const FIRST_REV: Rev = Rev(1);
@@ -67,11 +67,9 @@ impl Handlers {
                 Box::pin(self.tell_created(id, &members, &event)).await;
                 Ok(CreatedRoom { room, members, existed: false })
             }
-            Ok(Created::Existing(room)) => {
-                Box::pin(self.existing_room(room)).await.map_err(|error| store_refusal(&error))
-            }
+            Ok(Created::Existing(room)) => Box::pin(self.existing_room(room)).await.map_err(|error| error.refusal()),
             Err(StoreError::Conflict(_)) => Err(Refusal::invalid("memberIds", "names an unknown user")),
-            Err(error) => Err(store_refusal(&error)),
+            Err(error) => Err(error.refusal()),
         }
     }
 

@@ -12,7 +12,7 @@ use store::message::{MessageRow, Page};
 use store::room::RoomState;
 use store::{RevEntry, StoreError};
 
-use crate::{Handlers, store_refusal};
+use crate::Handlers;
 
 /// Read marks told with one room, the latest; with the last of very many rooms only a few.
 const READ_MARKS: usize = 200;
@@ -60,14 +60,14 @@ impl Handlers {
         }
         let asked = read_positions(&sync.rooms)?;
         let ids: Vec<RoomId> = asked.iter().map(|(room, _)| *room).collect();
-        let states = self.store().room_states(user, &ids).await.map_err(|error| store_refusal(&error))?;
+        let states = self.store().room_states(user, &ids).await.map_err(|error| error.refusal())?;
         let states: HashMap<RoomId, RoomState> = states.into_iter().map(|state| (state.room_id, state)).collect();
 
         let mut budget = Budget::whole();
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {
-                self.sync_room(state, position, &mut budget).await.map_err(|error| store_refusal(&error))?
+                self.sync_room(state, position, &mut budget).await.map_err(|error| error.refusal())?
             } else {
                 let code = Some(Code::NotFound.as_str().to_owned());
                 SyncedRoom { room_id: room.to_string(), code, ..SyncedRoom::default() }

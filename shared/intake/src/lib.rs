@@ -20,7 +20,7 @@ use domain::{JobId, RoomId, UserId};
 use protocol::envelope::NewEvent;
 use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
 use runtime::{Clock, Tasks};
-use store::{Store, StoreError};
+use store::Store;
 
 pub use accepted::Accepted;
 
@@ -110,16 +110,6 @@ fn permit(standing: Standing, action: Action) -> Result<(), Refusal> {
         Verdict::Allowed => Ok(()),
         Verdict::Forbidden => Err(Refusal::forbidden()),
         Verdict::Unknown => Err(Refusal::not_found("room")),
-    }
-}
-
-/// What a caller is told when the store fails under a request.
-fn store_refusal(error: &StoreError) -> Refusal {
-    if error.is_transient() {
-        Refusal::unavailable()
-    } else {
-        tracing::error!(%error, "the store rejected a read");
-        Refusal::internal()
     }
 }
 

@@ -6,7 +6,7 @@ use domain::{Invalid, JobId, MessageId, RoomId, UserId, limits};
 use protocol::{Change, Refusal, wire};
 use store::message::MessageRow;
 
-use crate::{Accepted, Actor, Intake, Standing, permit, queued, store_refusal};
+use crate::{Accepted, Actor, Intake, Standing, permit, queued};
 
 /// Checks everything about a new message but the sender's standing; answers its room.
 pub fn check(send: &wire::MessageSend) -> Result<RoomId, Refusal> {
@@ -144,7 +144,7 @@ impl Intake {
     /// taken back is refused. One of another room is treated as one that is nowhere: ids can be
     /// computed, and whoever is no member there must not learn that it exists.
     async fn known_target(&self, room: RoomId, id: MessageId) -> Result<Option<MessageRow>, Refusal> {
-        let row = self.store().message(id).await.map_err(|error| store_refusal(&error))?;
+        let row = self.store().message(id).await.map_err(|error| error.refusal())?;
         match row.filter(|row| row.room == room) {
             Some(row) if row.deleted_at.is_some() => Err(Refusal::not_found("message")),
             row => Ok(row),

@@ -5,12 +5,12 @@ use domain::room::{Role, RoomKind, check_title};
 use domain::{JobId, RoomId, UserId, limits};
 use protocol::{Change, Refusal, wire};
 
-use crate::{Accepted, Actor, Intake, Standing, permit, queued, store_refusal};
+use crate::{Accepted, Actor, Intake, Standing, permit, queued};
 
 impl Intake {
     /// The standing of `user` in `room`, from the store.
     pub async fn standing(&self, room: RoomId, user: UserId) -> Result<Standing, Refusal> {
-        let standing = self.store().standing(room, user).await.map_err(|error| store_refusal(&error))?;
+        let standing = self.store().standing(room, user).await.map_err(|error| error.refusal())?;
         Ok(standing.map(|standing| (standing.kind, standing.role)))
     }
 
@@ -36,7 +36,7 @@ impl Intake {
         if role == Role::Admin && standing != Some((RoomKind::Group, Role::Owner)) {
             return Err(Refusal::forbidden());
         }
-        let known = self.store().users(&users).await.map_err(|error| store_refusal(&error))?;
+        let known = self.store().users(&users).await.map_err(|error| error.refusal())?;
         if let Some(unknown) = users.iter().find(|id| known.iter().all(|user| user.id != **id)) {
             return Err(Refusal::invalid("userIds", format!("names the unknown user {unknown}")));
         }

@@ -3,6 +3,7 @@
 //! It knows the databases' error codes and no table. The invariant: an error about the connection
 //! or the server's state is always transient, an error about the data never is.
 
+use protocol::Refusal;
 use sqlx::error::ErrorKind;
 use sqlx::migrate::MigrateError;
 
@@ -23,6 +24,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What a caller is told when a read for it failed like this.
+    pub fn refusal(&self) -> Refusal {
+        if self.is_transient() {
+            return Refusal::unavailable();
+        }
+        tracing::error!(error = %self, "the store rejected a read");
+        Refusal::internal()
+    }
+
     /// True when the database and not the data was at fault.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -18,7 +18,7 @@ use intake::{Accepted, Actor};
 use protocol::{Ack, Command, Refusal, wire};
 
 use crate::handle::Handle;
-use crate::shared::{Shared, store_refusal, within};
+use crate::shared::{Shared, within};
 
 /// Who asks.
 #[derive(Clone)]
@@ -85,8 +85,7 @@ impl Caller {
 
     /// The caller's place in a room as the store has it.
     async fn stored_standing(&self, room: RoomId) -> Result<Standing, Refusal> {
-        let look_up =
-            async { self.shared.store.standing(room, self.user).await.map_err(|error| store_refusal(&error)) };
+        let look_up = async { self.shared.store.standing(room, self.user).await.map_err(|error| error.refusal()) };
         let standing = within(look_up).await?;
         Ok(standing.map(|standing| (standing.kind, standing.role)))
     }

@@ -16,7 +16,7 @@ use crate::codec::Dialect;
 use crate::following;
 use crate::handle::{Handle, Identity};
 use crate::outbox::Kind;
-use crate::shared::{Shared, store_refusal, within};
+use crate::shared::{Shared, within};
 use crate::transport::socketio;
 
 /// How long opening a session may take altogether.
@@ -67,7 +67,7 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
 /// Whose token it is, if it is good and its account may come in.
 pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims, Failure> {
     let claims = shared.tokens.verify(token, shared.clock.now()).map_err(|error| not_let_in(&error.to_string()))?;
-    let look_up = async { shared.store.account(claims.user).await.map_err(|error| store_refusal(&error)) };
+    let look_up = async { shared.store.account(claims.user).await.map_err(|error| error.refusal()) };
     let account = within(look_up).await?;
     let Some(account) = account else { return Err(not_let_in("the token is not valid")) };
     if account.blocked {

@@ -6,16 +6,51 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::response::{IntoResponse, Response};
 use config::{IpRange, Limits};
 use dashmap::DashMap;
 use domain::rate::{ArrivalUs, Rate};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use telemetry::{client_address, network};
-
-use crate::transport::Refused;
+use transport::handshake::Refused;
 
 /// After so many handshakes, addresses without connections whose budget is full again are forgotten.
 const SWEEP_EVERY: u64 = 16_384;
+
+/// Why a request does not become a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Declined {
+    /// It is no handshake.
+    Handshake(Refused),
+    /// A query that cannot be read, or a device name that is none.
+    BadQuery,
+    /// Too many connections of that address.
+    TooMany,
+    /// The service is about to stop.
+    Draining,
+}
+
+impl From<Refused> for Declined {
+    fn from(refused: Refused) -> Self {
+        Self::Handshake(refused)
+    }
+}
+
+impl IntoResponse for Declined {
+    fn into_response(self) -> Response {
+        let (status, words) = match self {
+            Self::Handshake(refused) => return refused.into_response(),
+            Self::BadQuery => (StatusCode::BAD_REQUEST, "the query holds a malformed parameter"),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the service is about to stop"),
+        };
+        let mut response = (status, words).into_response();
+        if status != StatusCode::BAD_REQUEST {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
 
 /// The door.
 pub(crate) struct Admission {
@@ -49,7 +84,7 @@ impl Admission {
     }
 
     /// Lets a request in, or not.
-    pub(crate) fn admit(&self, peer: SocketAddr, headers: &HeaderMap, now_us: u64) -> Result<Admitted, Refused> {
+    pub(crate) fn admit(&self, peer: SocketAddr, headers: &HeaderMap, now_us: u64) -> Result<Admitted, Declined> {
         if self.connections == 0 && self.handshakes.per_second == 0 {
             return Ok(Admitted(None));
         }
@@ -58,9 +93,9 @@ impl Admission {
             self.addresses.retain(|_, address| address.connections > 0 || address.handshakes > now_us);
         }
         let mut address = self.addresses.entry(client).or_default();
-        address.handshakes = self.handshakes.take(address.handshakes, now_us).map_err(|_| Refused::TooMany)?;
+        address.handshakes = self.handshakes.take(address.handshakes, now_us).map_err(|_| Declined::TooMany)?;
         if self.connections > 0 && address.connections >= self.connections {
-            return Err(Refused::TooMany);
+            return Err(Declined::TooMany);
         }
         address.connections += 1;
         Ok(Admitted(Some((Arc::clone(&self.addresses), client))))

@@ -1,4 +1,4 @@
-//! What the server says, as the text of each dialect: encoded once, shared by all receivers.
+//! What the server says, as each dialect writes it: encoded once, shared by all receivers.
 //!
 //! Knows no session and no room. The invariant: a delivery is encoded at most once per dialect,
 //! however many sessions get it.
@@ -7,58 +7,93 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use domain::{Rev, RoomId, UserId};
-use protocol::{Ack, EventData, FrameId, OpenedDelivery, Refusal, json, wire};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use protocol::{Ack, ClientFrame, CloseCode, EventData, FrameId, OpenedDelivery, Refusal, binary, json, wire};
+use transport::{Frame, Received};
 
-use crate::transport::socketio;
+use crate::socketio;
 
 /// How a connection wraps names and data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// `chatchit.v1.json`: `{"event":…,"data":…}`.
     Native,
+    /// `chatchit.v1.protobuf`: the frames of `proto/chat/v1/frame.proto`.
+    Protobuf,
     /// Socket.IO packets of the namespace `/chat` inside Engine.IO packets.
     SocketIo,
 }
 
 impl Dialect {
+    /// The subprotocols of the native socket, the first one by default.
+    pub(crate) const SUBPROTOCOLS: [&'static str; 2] = ["chatchit.v1.json", "chatchit.v1.protobuf"];
+
+    /// What is spoken under a subprotocol.
+    pub(crate) fn of_subprotocol(name: Option<&str>) -> Self {
+        if name == Some(Self::SUBPROTOCOLS[1]) { Self::Protobuf } else { Self::Native }
+    }
+
     /// The transport's name in metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Native => "websocket",
+            Self::Native | Self::Protobuf => "websocket",
             Self::SocketIo => "socketio",
         }
     }
 
-    /// An event as text.
-    pub(crate) fn event(self, event: &EventData) -> Utf8Bytes {
+    /// True for the native socket, whatever its subprotocol.
+    pub(crate) const fn is_native(self) -> bool {
+        !matches!(self, Self::SocketIo)
+    }
+
+    /// An event as bytes.
+    pub(crate) fn event(self, event: &EventData) -> Bytes {
         let mut out = Vec::with_capacity(256);
         match self {
             Self::Native => json::write_event(event, &mut out),
+            Self::Protobuf => binary::write_event(event, &mut out),
             Self::SocketIo => socketio::write_event(event, &mut out),
         }
-        text(out)
+        shrunk(out)
     }
 
-    /// An ack as text. Socket.IO acks by number; a text id cannot come from there.
-    pub(crate) fn ack(self, id: &FrameId, ack: &Ack) -> Utf8Bytes {
+    /// An ack as bytes. Socket.IO acks by number; a text id cannot come from there.
+    pub(crate) fn ack(self, id: &FrameId, ack: &Ack) -> Bytes {
         let mut out = Vec::with_capacity(160);
         match self {
             Self::Native => json::write_ack(id, ack, &mut out),
+            Self::Protobuf => binary::write_ack(id, ack, &mut out),
             Self::SocketIo => socketio::write_ack(id, ack, &mut out),
         }
-        text(out)
+        shrunk(out)
     }
 
     /// A refusal that nobody asked an ack for.
-    pub(crate) fn error(self, refusal: Refusal) -> Utf8Bytes {
+    pub(crate) fn error(self, refusal: Refusal) -> Bytes {
         self.event(&EventData::Error(wire::Refusal::from(refusal)))
+    }
+
+    /// Bytes of this dialect as a frame.
+    pub(crate) fn frame(self, bytes: Bytes) -> Frame {
+        match self {
+            Self::Native | Self::SocketIo => Frame::Text(bytes),
+            Self::Protobuf => Frame::Binary(bytes),
+        }
+    }
+
+    /// Reads what came over a native socket. `Err`: it is no frame and the connection closes.
+    pub(crate) fn decode(self, received: &Received) -> Result<ClientFrame, CloseCode> {
+        match (self, received) {
+            (Self::Native, Received::Text(text)) => json::decode(text),
+            (Self::Protobuf, Received::Binary(data)) => binary::decode(data),
+            _ => Err(CloseCode::BadFrame),
+        }
     }
 }
 
-/// Both writers produce JSON from UTF-8 strings; anything else would be a bug and becomes nothing.
-pub(crate) fn text(out: Vec<u8>) -> Utf8Bytes {
-    Utf8Bytes::try_from(Bytes::from(out)).unwrap_or_default()
+/// What waits for slow readers takes no more room than it needs.
+fn shrunk(mut out: Vec<u8>) -> Bytes {
+    out.shrink_to_fit();
+    out.into()
 }
 
 /// A delivery on its way to sessions.
@@ -72,20 +107,23 @@ pub(crate) struct Delivered {
     pub(crate) except: Option<UserId>,
     /// What is told.
     pub(crate) event: EventData,
-    native: OnceLock<Utf8Bytes>,
-    socketio: OnceLock<Utf8Bytes>,
+    native: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
+    socketio: OnceLock<Bytes>,
 }
 
 impl Delivered {
     pub(crate) fn new(opened: OpenedDelivery) -> Self {
         let OpenedDelivery { rev, epoch, except, event } = opened;
-        Self { rev, epoch, except, event, native: OnceLock::new(), socketio: OnceLock::new() }
+        let (native, protobuf, socketio) = <(OnceLock<_>, OnceLock<_>, OnceLock<_>)>::default();
+        Self { rev, epoch, except, event, native, protobuf, socketio }
     }
 
-    /// The text for `dialect`; encoded by whoever asks first.
-    pub(crate) fn text(&self, dialect: Dialect) -> Utf8Bytes {
+    /// The bytes for `dialect`; encoded by whoever asks first.
+    pub(crate) fn bytes(&self, dialect: Dialect) -> Bytes {
         let slot = match dialect {
             Dialect::Native => &self.native,
+            Dialect::Protobuf => &self.protobuf,
             Dialect::SocketIo => &self.socketio,
         };
         slot.get_or_init(|| dialect.event(&self.event)).clone()
@@ -127,22 +165,34 @@ mod tests {
     #[test]
     fn an_event_has_one_text_in_each_dialect() {
         let expected = r#"{"roomId":"r","userId":"u","isTyping":true}"#;
-        assert_eq!(Dialect::Native.event(&typing()).as_str(), format!(r#"{{"event":"typing","data":{expected}}}"#));
-        assert_eq!(Dialect::SocketIo.event(&typing()).as_str(), format!(r#"42/chat,["typing",{expected}]"#));
+        assert_eq!(Dialect::Native.event(&typing()), format!(r#"{{"event":"typing","data":{expected}}}"#));
+        assert_eq!(Dialect::SocketIo.event(&typing()), format!(r#"42/chat,["typing",{expected}]"#));
     }
 
     #[test]
     fn acks_echo_their_id() {
         let ack = Ack::Done(wire::Done { status: "OK".into() });
         let id = FrameId::Number(7);
-        assert_eq!(Dialect::Native.ack(&id, &ack).as_str(), r#"{"id":7,"ack":{"status":"OK"}}"#);
-        assert_eq!(Dialect::SocketIo.ack(&id, &ack).as_str(), r#"43/chat,7[{"status":"OK"}]"#);
+        assert_eq!(Dialect::Native.ack(&id, &ack), r#"{"id":7,"ack":{"status":"OK"}}"#);
+        assert_eq!(Dialect::SocketIo.ack(&id, &ack), r#"43/chat,7[{"status":"OK"}]"#);
     }
 
     #[test]
     fn receivers_share_one_encoding() {
         let delivered = Delivered::new(OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: typing() });
-        let (one, other) = (delivered.text(Dialect::Native), delivered.text(Dialect::Native));
-        assert_eq!(one.as_str().as_ptr(), other.as_str().as_ptr());
+        for dialect in [Dialect::Native, Dialect::Protobuf, Dialect::SocketIo] {
+            let (one, other) = (delivered.bytes(dialect), delivered.bytes(dialect));
+            assert_eq!(one.as_ptr(), other.as_ptr());
+        }
+    }
+
+    #[test]
+    fn each_subprotocol_takes_its_own_kind_of_frame() {
+        let (text, data) = (Received::Text(r#"{"event":"ping"}"#.into()), Received::Binary(Bytes::new()));
+        assert!(Dialect::Native.decode(&text).is_ok() && Dialect::Protobuf.decode(&data).is_ok());
+        assert_eq!(Dialect::Native.decode(&data).err(), Some(CloseCode::BadFrame));
+        assert_eq!(Dialect::Protobuf.decode(&text).err(), Some(CloseCode::BadFrame));
+        assert_eq!(Dialect::of_subprotocol(Some("chatchit.v1.protobuf")), Dialect::Protobuf);
+        assert_eq!(Dialect::of_subprotocol(None), Dialect::Native);
     }
 }

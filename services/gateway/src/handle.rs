@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use bytes::Bytes;
 use domain::{DeviceId, RoomId, SessionId, UserId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::codec::{Delivered, Dialect};
 use crate::deadlines::{Deadlines, Due};
@@ -128,7 +128,7 @@ impl Handle {
     /// Queues a delivery.
     pub(crate) fn deliver(&self, delivered: &Delivered) {
         let kind = if delivered.is_fleeting() { Kind::Fleeting } else { Kind::Event };
-        self.push(delivered.text(self.dialect), kind);
+        self.push(delivered.bytes(self.dialect), kind);
     }
 
     /// Queues an answer.
@@ -136,14 +136,14 @@ impl Handle {
         self.push(self.dialect.ack(id, ack), Kind::Answer);
     }
 
-    /// Queues a text; over the bound the connection is closed as too slow.
-    pub(crate) fn push(&self, text: Utf8Bytes, kind: Kind) {
+    /// Queues something encoded; over the bound the connection is closed as too slow.
+    pub(crate) fn push(&self, bytes: Bytes, kind: Kind) {
         let mut state = self.state.lock();
         if state.is_closed() {
             return;
         }
         let before = state.outbox.bytes();
-        let pushed = state.outbox.push(text, kind);
+        let pushed = state.outbox.push(bytes, kind);
         match pushed {
             Pushed::Waits { .. } if kind != Kind::Answer => {
                 self.meters.deliveries.fetch_add(1, Ordering::Relaxed);
@@ -209,13 +209,13 @@ impl Handle {
         std::mem::take(&mut state.ping).then_some(Signal::Ping)
     }
 
-    /// The next text to send.
-    pub(crate) fn pop(&self) -> Option<Utf8Bytes> {
+    /// The next thing to send.
+    pub(crate) fn pop(&self) -> Option<Bytes> {
         let mut state = self.state.lock();
         let before = state.outbox.bytes();
-        let text = state.outbox.pop();
+        let next = state.outbox.pop();
         self.count(before, state.outbox.bytes());
-        text
+        next
     }
 
     /// True when nothing waits to be sent.
@@ -376,7 +376,7 @@ pub(crate) mod tests {
     /// Everything that waits for a connection, as JSON.
     pub(crate) fn sent(handle: &Handle) -> Vec<serde_json::Value> {
         let texts = std::iter::from_fn(|| handle.pop());
-        texts.map(|text| serde_json::from_str(&text).expect("JSON")).collect()
+        texts.map(|text| serde_json::from_slice(&text).expect("JSON")).collect()
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod drain;
 mod following;
 mod handle;
 mod hub;
+mod offered;
 mod outbox;
 mod pages;
 mod presence;
@@ -22,7 +23,7 @@ mod refusals;
 mod routes;
 mod session;
 mod shared;
-mod transport;
+mod socketio;
 mod upkeep;
 mod wheel;
 
@@ -40,6 +41,7 @@ use intake::{Intake, IntakeParts};
 use protocol::wire::SessionLimits;
 use runtime::Tasks;
 use tokio::sync::Notify;
+use transport::engineio::{self, Server};
 use uuid::Uuid;
 
 use crate::admission::Admission;
@@ -63,6 +65,7 @@ pub struct GatewayParts {
 #[derive(Clone)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    origins: Vec<String>,
 }
 
 impl Gateway {
@@ -85,13 +88,13 @@ impl Gateway {
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
         tasks.own("wheel", async move { turning.wheel.run(shutdown).await });
-        Self { shared }
+        Self { shared, origins: settings.http.cors_origins.clone() }
     }
 
     /// `/ws` and its alias `/chat`, `/socket.io/`, and the page at `/`. The server must insert
     /// `ConnectInfo<SocketAddr>` for limits by address to work.
     pub fn router(&self) -> Router {
-        routes::router(Arc::clone(&self.shared))
+        routes::router(Arc::clone(&self.shared), &self.origins)
     }
 
     /// The way in that its sockets use.
@@ -111,8 +114,10 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
     let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
     let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
     let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
+    let gateway = Uuid::now_v7();
     Shared {
         hub,
+        engine: Server::new(engineio(gateway)),
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
         meters: Arc::new(Meters::default()),
@@ -125,11 +130,21 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
         tokens: Tokens::new(secret, settings.access_lifetime),
         clock,
         tasks,
-        gateway: Uuid::now_v7(),
+        gateway,
         limits: session_limits(rate),
         draining: AtomicBool::new(false),
         live: AtomicUsize::new(0),
         next_key: AtomicU64::new(1),
+    }
+}
+
+fn engineio(gateway: Uuid) -> engineio::Config {
+    engineio::Config {
+        ping_interval_ms: deadlines::PING_EVERY_MS,
+        ping_timeout_ms: deadlines::PONG_WITHIN_MS,
+        max_payload: limits::FRAME_BYTES,
+        // The end of the id is random.
+        tag: gateway.simple().to_string().split_off(24),
     }
 }
 

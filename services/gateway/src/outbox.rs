@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use bytes::Bytes;
 
 /// Bytes of deliveries that may wait. Over it the client is too slow: it is closed and resumes.
 /// Some 8,000 messages of 500 bytes: seconds of a busy room, and more than a processor's largest
@@ -43,13 +43,13 @@ pub(crate) enum Pushed {
 
 #[derive(Debug)]
 struct Entry {
-    text: Utf8Bytes,
+    bytes: Bytes,
     kind: Kind,
 }
 
 impl Entry {
     fn cost(&self) -> usize {
-        self.text.len() + ENTRY_BYTES
+        self.bytes.len() + ENTRY_BYTES
     }
 }
 
@@ -63,8 +63,8 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Adds an entry, if need be in the place of fleeting ones.
-    pub(crate) fn push(&mut self, text: Utf8Bytes, kind: Kind) -> Pushed {
-        let entry = Entry { text, kind };
+    pub(crate) fn push(&mut self, bytes: Bytes, kind: Kind) -> Pushed {
+        let entry = Entry { bytes, kind };
         let cost = entry.cost();
         match kind {
             Kind::Answer => self.answer_bytes += cost,
@@ -84,8 +84,8 @@ impl Outbox {
         Pushed::Waits { was_empty }
     }
 
-    /// The next text to send.
-    pub(crate) fn pop(&mut self) -> Option<Utf8Bytes> {
+    /// The next one to send.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
         let entry = self.entries.pop_front()?;
         let cost = entry.cost();
         match entry.kind {
@@ -95,7 +95,7 @@ impl Outbox {
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
         }
-        Some(entry.text)
+        Some(entry.bytes)
     }
 
     /// Forgets everything that waits.
@@ -135,7 +135,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn text(len: usize) -> Utf8Bytes {
+    fn text(len: usize) -> Bytes {
         "x".repeat(len).into()
     }
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(outbox.push("a".into(), Kind::Event), Pushed::Waits { was_empty: true });
         assert_eq!(outbox.push("b".into(), Kind::Answer), Pushed::Waits { was_empty: false });
         assert_eq!(outbox.push("c".into(), Kind::Fleeting), Pushed::Waits { was_empty: false });
-        let texts: Vec<_> = std::iter::from_fn(|| outbox.pop()).map(|text| text.to_string()).collect();
+        let texts: Vec<_> = std::iter::from_fn(|| outbox.pop()).collect();
         assert_eq!(texts, ["a", "b", "c"]);
         assert_eq!(outbox.bytes(), 0);
     }

@@ -5,117 +5,171 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use http::{StatusCode, header};
+use axum::routing::{any, get};
+use domain::limits::FRAME_BYTES;
+use http::{HeaderValue, Method, header};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use transport::Link;
+use transport::engineio::{Rejection, Route};
+use transport::handshake::{Refused, Upgrade, choose_subprotocol};
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Declined};
 use crate::codec::Dialect;
+use crate::offered::{Offered, Params};
 use crate::shared::Shared;
-use crate::transport::{Accepted, Offered, Params, Pending, Refused, Upgrade, choose_subprotocol};
 use crate::{pages, session};
 
-/// All routes of a gateway.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+/// How long a browser may remember the answer to a preflight.
+const REMEMBERED: Duration = Duration::from_mins(10);
+
+/// All routes of a gateway; pages of `origins` may poll (`*` alone: of any).
+pub(crate) fn router(shared: Arc<Shared>, origins: &[String]) -> Router {
+    let mut engine = Router::new().route("/socket.io/", any(socketio)).route("/socket.io", any(socketio));
+    if let Some(cors) = cors(origins) {
+        engine = engine.layer(cors);
+    }
     Router::new()
         .route("/ws", get(native))
         .route("/chat", get(native))
-        .route("/socket.io/", get(socketio))
-        .route("/socket.io", get(socketio))
+        .merge(engine)
         .with_state(shared)
         .merge(pages::router())
 }
 
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let allowed = match origins {
+        [] => return None,
+        [any] if any == "*" => AllowOrigin::any(),
+        named => AllowOrigin::list(named.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(REMEMBERED);
+    Some(layer)
+}
+
 async fn native(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
-    let begun = Params::read(request.uri()).and_then(|params| {
-        let subprotocol = choose_subprotocol(request.headers())?;
-        begin(&shared, &mut request, &params, subprotocol)
-    });
-    match begun {
-        Ok(begun) => serve(shared, begun, Dialect::Native),
-        Err(refused) => refused.into_response(),
-    }
-}
-
-async fn socketio(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
-    let Ok(params) = Params::read(request.uri()) else { return engine_refusal(3, "Bad request") };
-    if params.engine.as_deref() != Some("4") {
-        return engine_refusal(5, "Unsupported protocol version");
-    }
-    if params.sid.is_some() {
-        return engine_refusal(1, "Session ID unknown");
-    }
-    if params.transport.as_deref() != Some("websocket") {
-        return engine_refusal(0, "Transport unknown");
-    }
-    match begin(&shared, &mut request, &params, None) {
-        Ok(begun) => serve(shared, begun, Dialect::SocketIo),
-        Err(Refused::NotAnUpgrade | Refused::BadHandshake | Refused::BadQuery) => engine_refusal(3, "Bad request"),
-        Err(refused) => refused.into_response(),
-    }
-}
-
-/// Engine.IO's own way to refuse a handshake.
-fn engine_refusal(code: u8, message: &str) -> Response {
-    let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
-    (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-struct Begun {
-    upgrade: Upgrade,
-    offered: Offered,
-    admitted: Admitted,
-}
-
-fn begin(
-    shared: &Shared,
-    request: &mut Request,
-    params: &Params,
-    subprotocol: Option<&'static str>,
-) -> Result<Begun, Refused> {
-    if shared.is_draining() {
-        return Err(Refused::Draining);
-    }
-    let offered = Offered::read(request.headers(), params)?;
-    let upgrade = Upgrade::begin(request, subprotocol)?;
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(unknown, |ConnectInfo(peer)| *peer);
-    let admitted = shared.admission.admit(peer, request.headers(), shared.clock.monotonic_us())?;
-    Ok(Begun { upgrade, offered, admitted })
-}
-
-fn serve(shared: Arc<Shared>, begun: Begun, dialect: Dialect) -> Response {
-    let Begun { upgrade: Upgrade { response, socket }, offered, admitted } = begun;
+    let begun =
+        choose_subprotocol(request.headers(), &Dialect::SUBPROTOCOLS).map_err(Declined::from).and_then(|subprotocol| {
+            Ok((begin(&shared, &request)?, Upgrade::begin(&mut request, subprotocol)?, subprotocol))
+        });
+    let (begun, Upgrade { response, socket }, subprotocol) = match begun {
+        Ok(begun) => begun,
+        Err(declined) => return declined.into_response(),
+    };
+    let dialect = Dialect::of_subprotocol(subprotocol);
     let tasks = shared.tasks.clone();
-    tasks.detach_light(run(shared, socket, dialect, offered, admitted));
+    tasks.detach_light(async move {
+        if let Some(socket) = Box::pin(socket.accept(FRAME_BYTES)).await {
+            run(shared, socket, dialect, begun).await;
+        }
+    });
     response
 }
 
-/// One connection. Boxed for the rare kind of socket, so that the usual kind stays small.
-async fn run(shared: Arc<Shared>, socket: Pending, dialect: Dialect, offered: Offered, admitted: Admitted) {
-    match Box::pin(socket.accept()).await {
-        Some(Accepted::Plain(socket)) => session::serve(shared, socket, dialect, offered, admitted).await,
-        Some(Accepted::Wrapped(socket)) => {
-            Box::pin(session::serve(shared, socket, dialect, offered, admitted)).await;
-        }
-        None => {}
+async fn socketio(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
+    let route = match shared.engine.route(&request) {
+        Ok(route) => route,
+        Err(rejection) => return rejection.into_response(),
+    };
+    match route {
+        Route::OpenPolling => match begin(&shared, &request) {
+            Ok(begun) => {
+                let (link, polling) = shared.engine.open_polling();
+                shared.tasks.clone().detach_light(run(shared, link, Dialect::SocketIo, begun));
+                polling.poll().await
+            }
+            Err(declined) => engine_declined(declined),
+        },
+        Route::OpenSocket => match open_socket(shared, &mut request) {
+            Ok(response) => response,
+            Err(declined) => engine_declined(declined),
+        },
+        Route::Poll(polling) => polling.poll().await,
+        Route::Post(polling) => polling.post(request.into_body(), FRAME_BYTES).await,
+        Route::Upgrade(polling) => beside(&shared, shared.engine.upgrade(polling, &mut request)),
+        Route::Stray => beside(&shared, shared.engine.turn_away(&mut request)),
     }
+}
+
+fn open_socket(shared: Arc<Shared>, request: &mut Request) -> Result<Response, Declined> {
+    let begun = begin(&shared, request)?;
+    let Upgrade { response, socket } = Upgrade::begin(request, None)?;
+    let tasks = shared.tasks.clone();
+    tasks.detach_light(async move {
+        if let Some(socket) = Box::pin(socket.accept(FRAME_BYTES)).await {
+            let link = shared.engine.open_socket(socket);
+            run(shared, link, Dialect::SocketIo, begun).await;
+        }
+    });
+    Ok(response)
+}
+
+/// Answers a WebSocket handshake and does what follows from it.
+fn beside<F>(shared: &Shared, upgrade: Result<(Response, F), Refused>) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match upgrade {
+        Ok((response, work)) => {
+            shared.tasks.detach("upgrade", work);
+            response
+        }
+        Err(refused) => engine_declined(refused.into()),
+    }
+}
+
+/// Engine.IO's own words for what is no handshake.
+fn engine_declined(declined: Declined) -> Response {
+    match declined {
+        Declined::Handshake(_) | Declined::BadQuery => Rejection::BadRequest.into_response(),
+        declined => declined.into_response(),
+    }
+}
+
+/// A client that may come in.
+struct Begun {
+    offered: Option<Box<Offered>>,
+    admitted: Admitted,
+}
+
+fn begin(shared: &Shared, request: &Request) -> Result<Begun, Declined> {
+    if shared.is_draining() {
+        return Err(Declined::Draining);
+    }
+    let offered = Offered::read(request.headers(), &Params::read(request.uri())?)?.boxed();
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(unknown, |ConnectInfo(peer)| *peer);
+    let admitted = shared.admission.admit(peer, request.headers(), shared.clock.monotonic_us())?;
+    Ok(Begun { offered, admitted })
+}
+
+/// One connection.
+async fn run<L: Link>(shared: Arc<Shared>, link: L, dialect: Dialect, begun: Begun) {
+    let Begun { offered, admitted } = begun;
+    session::serve(shared, link, dialect, offered, admitted).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn future_bytes<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+    fn future_bytes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_task_of_a_connection_is_small() {
-        let bytes = future_bytes(run);
-        assert!(bytes < 1024, "{bytes}");
+        for bytes in [future_bytes(run::<transport::Socket>), future_bytes(run::<transport::engineio::EngineLink>)] {
+            assert!(bytes < 1024, "{bytes}");
+        }
     }
 }

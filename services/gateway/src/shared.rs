@@ -16,6 +16,7 @@ use realtime::{InboxId, Realtime};
 use runtime::{Clock, Tasks};
 use store::Store;
 use telemetry::{Counter, Gauge};
+use transport::engineio::Server;
 use uuid::Uuid;
 
 use crate::admission::Admission;
@@ -32,6 +33,8 @@ pub(crate) const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 /// The parts.
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
+    /// Socket.IO's sessions, by what carries them.
+    pub(crate) engine: Server,
     pub(crate) wheel: Wheel,
     pub(crate) turns: Turns,
     pub(crate) meters: Arc<Meters>,

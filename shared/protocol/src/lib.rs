@@ -3,6 +3,7 @@
 //! This crate turns bytes into typed values and back; it knows no socket, no broker and no store.
 //! The invariant: a value that this crate calls verified was signed by one of our keys.
 
+pub mod binary;
 pub mod code;
 pub mod command;
 pub mod delivery;

@@ -75,6 +75,8 @@ metrics_enum! {
     Gauge {
         /// Open sockets, by transport.
         Sockets = "chat_sockets" ["transport"],
+        /// Socket.IO sessions that poll at the moment; the others have a WebSocket.
+        SocketsPolling = "chat_sockets_polling",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
         /// Bytes waiting in outboxes of sessions.

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use protocol::CloseCode;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use transport::engineio::packet;
+use transport::{Frame, Gone, Link, Received};
 
 use crate::codec::Dialect;
 use crate::handle::{Handle, Signal};
-use crate::transport::socketio::engine;
-use crate::transport::{Frame, Gone, Link, Received};
 
 /// A client's connection.
 pub(crate) struct Connection<L> {
@@ -29,6 +29,8 @@ pub(crate) struct Connection<L> {
 pub(crate) enum End {
     /// The client has gone.
     Gone,
+    /// The client has left the namespace and may come into it again.
+    Left,
     /// We close, for that reason.
     Close(CloseCode),
 }
@@ -43,6 +45,11 @@ pub(crate) enum Step {
 impl<L: Link> Connection<L> {
     pub(crate) fn new(link: L, handle: Arc<Handle>) -> Self {
         Self { link, handle, ping_due: false, unflushed: false, is_woken: true }
+    }
+
+    /// The same link for another session.
+    pub(crate) fn renewed(self, handle: Arc<Handle>) -> Self {
+        Self { handle, ..self }
     }
 
     /// Sends what waits before anything else is looked at, once each time the task was woken. The
@@ -107,15 +114,15 @@ impl<L: Link> Connection<L> {
         if std::mem::take(&mut self.ping_due) {
             return Some(self.ping());
         }
-        self.handle.pop().map(Frame::Text)
+        self.handle.pop().map(|bytes| self.handle.dialect.frame(bytes))
     }
 
     /// The question whether the client is there, in the way of its dialect. It goes before all that
     /// waits: a client on a slow line would get it too late to answer in time.
     fn ping(&self) -> Frame {
         match self.handle.dialect {
-            Dialect::Native => Frame::Ping,
-            Dialect::SocketIo => Frame::Text(Utf8Bytes::from_static(engine::PING)),
+            Dialect::Native | Dialect::Protobuf => Frame::Ping,
+            Dialect::SocketIo => Frame::Text(Bytes::from_static(packet::PING.as_bytes())),
         }
     }
 
@@ -128,11 +135,11 @@ impl<L: Link> Connection<L> {
         .await
     }
 
-    /// Sends texts past the queue, which may be closed already.
-    pub(crate) async fn send_last(&mut self, texts: Vec<Utf8Bytes>) -> Result<(), Gone> {
-        for text in texts {
+    /// Sends something past the queue, which may be closed already.
+    pub(crate) async fn send_last(&mut self, words: Vec<Bytes>) -> Result<(), Gone> {
+        for word in words {
             std::future::poll_fn(|cx| self.link.poll_ready(cx)).await?;
-            self.link.send(Frame::Text(text));
+            self.link.send(self.handle.dialect.frame(word));
         }
         std::future::poll_fn(|cx| self.link.poll_flush(cx)).await
     }

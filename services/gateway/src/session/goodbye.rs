@@ -6,17 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use protocol::{CloseCode, EventData, wire};
 use telemetry::Counter;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use transport::Link;
 
 use crate::codec::Dialect;
 use crate::drain;
+use crate::handle::Handle;
 use crate::presence;
 use crate::session::connection::{Connection, End};
 use crate::session::open::Arrival;
 use crate::shared::Shared;
-use crate::transport::{Link, socketio};
+use crate::socketio;
 
 /// How long what waits may take to be sent.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
@@ -32,24 +34,31 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
     let handle = Arc::clone(&connection.handle);
     shared.hub.depart(&handle);
     let code = match end {
-        End::Gone => CloseCode::Normal,
+        End::Gone | End::Left => CloseCode::Normal,
         End::Close(code) => {
             Counter::SocketsClosed.inc_with(code.reason());
             code
         }
     };
-    // Only who was announced as there has left.
-    let departure = async {
-        if let Some(arrival) = arrival {
-            arrival.await;
-        }
-        if handle.is_ready()
-            && let Some(identity) = handle.identity()
-        {
-            shared.turns.wait_for(|| presence::depart(shared, identity)).await;
-        }
-    };
-    tokio::join!(take_leave(connection, end, code), departure);
+    tokio::join!(take_leave(connection, end, code), depart(shared, &handle, arrival));
+}
+
+/// Ends a session whose client stays connected.
+pub(crate) async fn leave(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
+    shared.hub.depart(handle);
+    depart(shared, handle, arrival).await;
+}
+
+/// Only who was announced as there has left.
+async fn depart(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
+    if let Some(arrival) = arrival {
+        arrival.await;
+    }
+    if handle.is_ready()
+        && let Some(identity) = handle.identity()
+    {
+        shared.turns.wait_for(|| presence::depart(shared, identity)).await;
+    }
 }
 
 async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: CloseCode) {
@@ -70,13 +79,13 @@ async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: Clos
 }
 
 /// What Socket.IO is told in the place of a close code.
-fn last_words<L: Link>(connection: &Connection<L>, code: CloseCode) -> Vec<Utf8Bytes> {
+fn last_words<L: Link>(connection: &Connection<L>, code: CloseCode) -> Vec<Bytes> {
     let handle = &connection.handle;
     if handle.dialect != Dialect::SocketIo || !handle.is_ready() || code == CloseCode::Normal {
         return Vec::new();
     }
     let error = handle.dialect.event(&EventData::Error(error(code, handle.key)));
-    if code.is_final() { vec![error, Utf8Bytes::from_static(socketio::DISCONNECT)] } else { vec![error] }
+    if code.is_final() { vec![error, Bytes::from_static(socketio::DISCONNECT.as_bytes())] } else { vec![error] }
 }
 
 fn error(code: CloseCode, key: u64) -> wire::Refusal {

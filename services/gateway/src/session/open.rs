@@ -14,17 +14,17 @@ use domain::{RoomId, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use protocol::{Ack, ClientFrame, CloseCode, Code, Command, EventData, FrameId, Refusal, json, wire};
+use protocol::{Ack, ClientFrame, CloseCode, Code, Command, EventData, FrameId, Refusal, wire};
 use telemetry::Counter;
+use transport::socketio::{Assembler, BadPacket};
+use transport::{Link, Received};
 
-use crate::codec::Dialect;
 use crate::commands::{self, Caller, Outcome};
 use crate::handle::{Handle, Identity, Signal};
 use crate::outbox::Kind;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
-use crate::transport::socketio::{self, Said};
-use crate::transport::{Link, Received};
+use crate::socketio::{self, Said};
 use crate::{presence, refusals};
 
 /// By so many the commands refused for their rate may outnumber those that were taken, before the
@@ -49,6 +49,8 @@ pub(crate) struct Open {
     confirms: Confirms,
     flood: u32,
     leaving: Option<CloseCode>,
+    /// Binary attachments on their way.
+    assembler: Assembler,
 }
 
 async fn arrive(shared: Arc<Shared>, handle: Arc<Handle>, identity: Identity, rooms: Vec<RoomId>) {
@@ -82,6 +84,7 @@ impl Open {
             confirms: None,
             flood: 0,
             leaving: None,
+            assembler: Assembler::default(),
         }
     }
 
@@ -177,29 +180,40 @@ impl Open {
     }
 
     fn receive(&mut self, received: Received) -> ControlFlow<End> {
-        let text = match received {
-            Received::Text(text) => text,
-            Received::Alive => return ControlFlow::Continue(()),
-            Received::Binary(_) => return ControlFlow::Break(End::Close(CloseCode::BadFrame)),
-            Received::Broken(code) => return ControlFlow::Break(End::Close(code)),
-            Received::Gone => return ControlFlow::Break(End::Gone),
-        };
-        match self.caller.handle.dialect {
-            Dialect::Native => match json::decode(&text) {
-                Ok(frame) => self.take(frame),
-                Err(code) => ControlFlow::Break(End::Close(code)),
-            },
-            Dialect::SocketIo => match socketio::read(&text) {
-                Ok(Said::Frame(frame)) => self.take(frame),
-                Ok(Said::Leave) => ControlFlow::Break(End::Gone),
-                Ok(Said::Connect(connect)) if connect.namespace != socketio::NAMESPACE => {
-                    let refusal = socketio::refuse_namespace(&connect.namespace);
-                    self.caller.handle.push(refusal, Kind::Answer);
-                    self.flooded()
+        match received {
+            Received::Alive => ControlFlow::Continue(()),
+            Received::Broken(code) => ControlFlow::Break(End::Close(code)),
+            Received::Gone => ControlFlow::Break(End::Gone),
+            Received::Text(_) | Received::Binary(_) if self.caller.handle.dialect.is_native() => {
+                match self.caller.handle.dialect.decode(&received) {
+                    Ok(frame) => self.take(frame),
+                    Err(code) => ControlFlow::Break(End::Close(code)),
                 }
-                Ok(Said::Connect(_) | Said::Nothing) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(End::Close(CloseCode::BadFrame)),
-            },
+            }
+            Received::Text(text) => {
+                let said = socketio::read(&text, &mut self.assembler);
+                self.hear(said)
+            }
+            Received::Binary(data) => {
+                let said = socketio::attach(data, &mut self.assembler);
+                self.hear(said)
+            }
+        }
+    }
+
+    /// Sees to what a Socket.IO client said.
+    fn hear(&mut self, said: Result<Said, BadPacket>) -> ControlFlow<End> {
+        match said {
+            Ok(Said::Frame(frame)) => self.take(frame),
+            Ok(Said::Leave) => ControlFlow::Break(End::Left),
+            Ok(Said::Close) => ControlFlow::Break(End::Gone),
+            Ok(Said::Connect(connect)) if connect.namespace != socketio::NAMESPACE => {
+                let refusal = socketio::refuse_namespace(&connect.namespace);
+                self.caller.handle.push(refusal, Kind::Answer);
+                self.flooded()
+            }
+            Ok(Said::Connect(_) | Said::Nothing) => ControlFlow::Continue(()),
+            Err(BadPacket) => ControlFlow::Break(End::Close(CloseCode::BadFrame)),
         }
     }
 

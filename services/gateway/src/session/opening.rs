@@ -17,7 +17,7 @@ use crate::following;
 use crate::handle::{Handle, Identity};
 use crate::outbox::Kind;
 use crate::shared::{Shared, within};
-use crate::transport::socketio;
+use crate::socketio;
 
 /// How long opening a session may take altogether.
 const OPENING_LIMIT: Duration = Duration::from_secs(8);

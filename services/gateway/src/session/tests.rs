@@ -6,12 +6,12 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use protocol::CloseCode;
+use transport::{Frame, Gone, Link, Received};
 
 use super::connection::{Connection, Step};
 use crate::handle::Signal;
 use crate::handle::tests::handle;
 use crate::outbox::Kind;
-use crate::transport::{Frame, Gone, Link, Received};
 
 /// What a link of memory did.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ fn step(connection: &mut Connection<Memory>, may_read: bool) -> Poll<Step> {
 
 fn texts(wire: &Mutex<Wire>) -> Vec<String> {
     let text = |frame: &Frame| match frame {
-        Frame::Text(text) => text.to_string(),
+        Frame::Text(bytes) | Frame::Binary(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Frame::Ping => "ping".to_owned(),
     };
     wire.lock().sent.iter().map(text).collect()

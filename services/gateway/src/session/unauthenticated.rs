@@ -4,15 +4,17 @@
 //! the time it has.
 
 use domain::DeviceId;
-use protocol::{Ack, ClientFrame, CloseCode, Code, Command, FrameId, Refusal, json, wire};
+use protocol::{Ack, ClientFrame, CloseCode, Code, Command, FrameId, Refusal, wire};
+use transport::socketio::Assembler;
+use transport::{Link, Received};
 
 use crate::codec::Dialect;
 use crate::handle::Signal;
+use crate::offered::Offered;
 use crate::outbox::Kind;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
-use crate::transport::socketio::{self, Connect, Said};
-use crate::transport::{Link, Offered, Received};
+use crate::socketio::{self, Connect, Said};
 
 /// How often a client may get it wrong on one connection.
 const ATTEMPTS: u32 = 8;
@@ -59,14 +61,6 @@ impl Unauthenticated {
         Self { dialect, offered, is_first: true, attempts: 0 }
     }
 
-    /// What the dialect says first.
-    pub(crate) fn greet<L: Link>(&self, connection: &Connection<L>) {
-        if self.dialect == Dialect::SocketIo {
-            let sid = uuid::Uuid::now_v7().simple().to_string();
-            connection.handle.push(socketio::engine::open(&sid).into(), Kind::Answer);
-        }
-    }
-
     /// Waits for a client to say who it is.
     pub(crate) async fn candidate<L: Link>(&mut self, connection: &mut Connection<L>) -> Result<Candidate, End> {
         if let Some(candidate) = self.brought() {
@@ -92,7 +86,7 @@ impl Unauthenticated {
 
     /// What the request of a native client brought; Socket.IO asks for a packet in any case.
     fn brought(&mut self) -> Option<Candidate> {
-        if !std::mem::take(&mut self.is_first) || self.dialect != Dialect::Native {
+        if !std::mem::take(&mut self.is_first) || !self.dialect.is_native() {
             return None;
         }
         let token = self.offered.token(None)?;
@@ -110,7 +104,7 @@ impl Unauthenticated {
         failure: Failure,
     ) -> Result<(), End> {
         let is_known = connection.handle.identity().is_some();
-        if self.dialect == Dialect::Native {
+        if self.dialect.is_native() {
             if let Some(id) = id {
                 connection.handle.answer(&id, &Ack::Refusal(failure.refusal.into()));
             }
@@ -135,11 +129,11 @@ impl Unauthenticated {
         self.count()?;
         let handle = &connection.handle;
         // No token is a bad token: a native client is closed at once, not when its time is up.
-        let is_over = self.dialect == Dialect::Native && refusal.code == Code::Unauthenticated;
+        let is_over = self.dialect.is_native() && refusal.code == Code::Unauthenticated;
         match (self.dialect, id) {
             (Dialect::SocketIo, _) => handle.push(socketio::refuse(&refusal), Kind::Answer),
-            (Dialect::Native, Some(id)) => handle.answer(&id, &Ack::Refusal(wire::Refusal::from(refusal))),
-            (Dialect::Native, None) => handle.push(self.dialect.error(refusal), Kind::Answer),
+            (_, Some(id)) => handle.answer(&id, &Ack::Refusal(wire::Refusal::from(refusal))),
+            (_, None) => handle.push(self.dialect.error(refusal), Kind::Answer),
         }
         if is_over { Err(End::Close(CloseCode::Unauthenticated)) } else { Ok(()) }
     }
@@ -151,10 +145,12 @@ impl Unauthenticated {
 
     fn judge(&self, received: Received) -> Verdict {
         match received {
-            Received::Text(text) if self.dialect == Dialect::Native => match json::decode(&text) {
-                Ok(frame) => self.judge_frame(frame),
-                Err(close) => Verdict::End(End::Close(close)),
-            },
+            Received::Text(_) | Received::Binary(_) if self.dialect.is_native() => {
+                match self.dialect.decode(&received) {
+                    Ok(frame) => self.judge_frame(frame),
+                    Err(close) => Verdict::End(End::Close(close)),
+                }
+            }
             Received::Text(text) => self.judge_packet(&text),
             Received::Binary(_) => Verdict::End(End::Close(CloseCode::BadFrame)),
             Received::Alive => Verdict::Ignore,
@@ -172,7 +168,10 @@ impl Unauthenticated {
     }
 
     fn judge_packet(&self, text: &str) -> Verdict {
-        match socketio::read(text) {
+        // Nothing with attachments may come before a client was let in.
+        let mut assembler = Assembler::default();
+        match socketio::read(text, &mut assembler) {
+            Ok(_) if assembler.is_waiting() => Verdict::End(End::Close(CloseCode::BadFrame)),
             Ok(Said::Connect(Connect { namespace, .. })) if namespace != socketio::NAMESPACE => {
                 Verdict::NoNamespace(namespace)
             }
@@ -180,8 +179,8 @@ impl Unauthenticated {
                 self.judge_credentials(auth.token.as_deref(), auth.device_id.as_deref(), None)
             }
             Ok(Said::Connect(Connect { auth: Err(refusal), .. })) => Verdict::Refuse(None, refusal),
-            Ok(Said::Leave) => Verdict::End(End::Gone),
-            Ok(Said::Nothing) => Verdict::Ignore,
+            Ok(Said::Close) => Verdict::End(End::Gone),
+            Ok(Said::Leave | Said::Nothing) => Verdict::Ignore,
             Ok(Said::Frame(_)) | Err(_) => Verdict::End(End::Close(CloseCode::BadFrame)),
         }
     }

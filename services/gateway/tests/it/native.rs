@@ -186,7 +186,7 @@ async fn only_known_subprotocols_are_spoken() {
     let offer = async |name: &str| Socket::try_open(&house.base, &path, &[("sec-websocket-protocol", name)]).await;
     let spoken = offer("chatchit.v1.json").await.expect("upgraded");
     spoken.event("session.ready", |_| true).await;
-    for unknown in ["chatchit.v1.protobuf", "mqtt"] {
+    for unknown in ["chatchit.v2.json", "mqtt"] {
         match offer(unknown).await {
             Err(Error::Http(answer)) => assert_eq!(answer.status(), 400, "{unknown}"),
             other => panic!("{unknown}: {:?}", other.err()),

@@ -1,12 +1,13 @@
 //! How bytes come and go: what yields a client's packets and takes ours.
 //!
-//! A transport knows nothing of users, rooms and commands. The invariant: a session is the same
-//! over every transport; whatever differs is said by [`Link`] or by the dialect.
+//! A transport knows nothing of users, rooms and commands. The invariant: whoever serves a client
+//! sees the same thing over every transport; whatever differs is behind [`Link`].
 
+pub mod engineio;
 mod frames;
-mod request;
-pub(crate) mod socketio;
-mod upgrade;
+pub mod handshake;
+mod socket;
+pub mod socketio;
 mod websocket;
 
 use std::task::{Context, Poll};
@@ -15,13 +16,12 @@ use bytes::Bytes;
 use protocol::CloseCode;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-pub(crate) use request::{Offered, Params};
-pub(crate) use upgrade::{Accepted, Pending, Refused, Upgrade, choose_subprotocol};
-pub(crate) use websocket::WebSocket;
+pub use socket::Socket;
+pub use websocket::WebSocket;
 
 /// What came from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Received {
+pub enum Received {
     /// A text packet.
     Text(Utf8Bytes),
     /// A binary packet.
@@ -36,19 +36,26 @@ pub(crate) enum Received {
 
 /// What goes to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Frame {
-    /// A text packet.
-    Text(Utf8Bytes),
+pub enum Frame {
+    /// A text packet, UTF-8.
+    Text(Bytes),
+    /// A binary packet.
+    Binary(Bytes),
     /// A question whether the client is there, for transports that have one.
     Ping,
 }
 
 /// The client cannot be reached any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gone;
+pub struct Gone;
 
 /// Both directions of one client, polled by the one task that owns them.
-pub(crate) trait Link: Send + Unpin {
+pub trait Link: Send + Unpin {
+    /// What the transport itself says first, if anything.
+    fn greeting(&self) -> Option<Bytes> {
+        None
+    }
+
     /// The next thing from the client.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received>;
 

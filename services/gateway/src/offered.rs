@@ -1,4 +1,4 @@
-//! What a client brings along with its request: a token, a device's name, Engine.IO's parameters.
+//! What a client brings along with its request: a token, a device's name.
 //!
 //! Judges no token. The invariant: of several tokens the first in the order of the protocol is the
 //! one that counts, and none is ever logged.
@@ -7,7 +7,7 @@ use axum::extract::Query;
 use domain::DeviceId;
 use http::{HeaderMap, Uri, header};
 
-use super::Refused;
+use crate::admission::Declined;
 
 /// The parameters of the query that mean something here.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -15,10 +15,6 @@ pub(crate) struct Params {
     token: Option<String>,
     #[serde(rename = "deviceId")]
     device_id: Option<String>,
-    #[serde(rename = "EIO")]
-    pub(crate) engine: Option<String>,
-    pub(crate) transport: Option<String>,
-    pub(crate) sid: Option<String>,
 }
 
 /// Who the client says it is, before anybody asked.
@@ -34,20 +30,26 @@ pub(crate) struct Offered {
 
 impl Params {
     /// Reads the query.
-    pub(crate) fn read(uri: &Uri) -> Result<Self, Refused> {
-        Query::<Self>::try_from_uri(uri).map(|Query(params)| params).map_err(|_| Refused::BadQuery)
+    pub(crate) fn read(uri: &Uri) -> Result<Self, Declined> {
+        Query::<Self>::try_from_uri(uri).map(|Query(params)| params).map_err(|_| Declined::BadQuery)
     }
 }
 
 impl Offered {
     /// Gathers what a request brings.
-    pub(crate) fn read(headers: &HeaderMap, params: &Params) -> Result<Self, Refused> {
+    pub(crate) fn read(headers: &HeaderMap, params: &Params) -> Result<Self, Declined> {
         let device = params.device_id.as_deref().filter(|text| !text.is_empty()).map(DeviceId::parse).transpose();
         Ok(Self {
             bearer: bearer(headers),
             query: params.token.clone().filter(|token| !token.is_empty()),
-            device: device.map_err(|_| Refused::BadQuery)?,
+            device: device.map_err(|_| Declined::BadQuery)?,
         })
+    }
+
+    /// `None` when nothing was brought.
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
+        let is_empty = self.bearer.is_none() && self.query.is_none() && self.device.is_none();
+        (!is_empty).then(|| Box::new(self))
     }
 
     /// The token that counts; `own` is what the transport itself carries, second in the order.
@@ -69,7 +71,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn offered(authorization: Option<&str>, query: &str) -> Result<Offered, Refused> {
+    fn offered(authorization: Option<&str>, query: &str) -> Result<Offered, Declined> {
         let headers = authorization.map(|value| (header::AUTHORIZATION, value.parse().expect("a header")));
         let uri = format!("/ws?{query}").parse().expect("an address");
         Offered::read(&headers.into_iter().collect(), &Params::read(&uri)?)

@@ -14,11 +14,13 @@ use tokio::io::AsyncWrite;
 /// Frames that may wait; more are not taken before some have left.
 const WAITING: usize = 256;
 /// Bytes that may wait.
-const WAITING_BYTES: usize = 256 * 1024;
+const WAITING_BYTES: usize = 32 * 1024;
 /// Frames that leave with one call.
 const AT_ONCE: usize = 32;
 /// Final frame, opcode 1.
 const TEXT: u8 = 0x81;
+/// Final frame, opcode 2.
+const BINARY: u8 = 0x82;
 /// Final frame, opcode 9.
 const PING: u8 = 0x89;
 
@@ -72,6 +74,10 @@ impl Frame {
 impl Frames {
     pub(crate) fn text(&mut self, text: impl Into<Bytes>) {
         self.push(Frame::new(TEXT, text.into()));
+    }
+
+    pub(crate) fn binary(&mut self, data: Bytes) {
+        self.push(Frame::new(BINARY, data));
     }
 
     pub(crate) fn ping(&mut self) {

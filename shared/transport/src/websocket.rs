@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::limits::FRAME_BYTES;
 use futures_util::{Sink as _, SinkExt as _, Stream as _};
 use protocol::CloseCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -18,8 +17,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::frames::Frames;
-use super::{Frame, Gone, Link, Received};
+use crate::frames::Frames;
+use crate::{Frame, Gone, Link, Received};
 
 /// What one read takes at most; this much memory every idle socket holds. A larger frame makes the
 /// buffer grow to its size.
@@ -32,7 +31,7 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 const GOODBYE_BYTES: usize = 32 * 1024 * 1024;
 
 /// A WebSocket whose handshake is done.
-pub(crate) struct WebSocket<S> {
+pub struct WebSocket<S> {
     /// Boxed, because it passes through several phases and each of them would keep room for it.
     inner: Box<Inner<S>>,
 }
@@ -51,14 +50,15 @@ struct Gate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
-    /// Speaks over `io`; `read` was read from it already.
-    pub(crate) async fn new(io: S, read: Bytes) -> Self {
+    /// Speaks over `io`; `read` was read from it already. A message from the client may have
+    /// `max_bytes`.
+    pub async fn new(io: S, read: Bytes, max_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(PONG_BYTES)
-            .max_message_size(Some(FRAME_BYTES))
-            .max_frame_size(Some(FRAME_BYTES));
+            .max_message_size(Some(max_bytes))
+            .max_frame_size(Some(max_bytes));
         let gate = Gate { io, is_shut: false };
         // A copy, because `read` would bring the whole buffer of the HTTP server along.
         let stream = WebSocketStream::from_partially_read(gate, read.to_vec(), Role::Server, Some(config)).await;
@@ -133,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for WebSocket<S> {
     fn send(&mut self, frame: Frame) {
         match frame {
             Frame::Text(text) => self.inner.frames.text(text),
+            Frame::Binary(data) => self.inner.frames.binary(data),
             Frame::Ping => self.inner.frames.ping(),
         }
     }
@@ -191,7 +192,7 @@ mod tests {
     async fn pair(bytes: usize) -> (WebSocket<DuplexStream>, Client) {
         let (here, there) = tokio::io::duplex(bytes);
         let client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
-        (WebSocket::new(here, Bytes::new()).await, client)
+        (WebSocket::new(here, Bytes::new(), 256 * 1024).await, client)
     }
 
     /// Reads until the client has gone, sending what waits; the link, and all that came.
@@ -217,7 +218,7 @@ mod tests {
         let (mut link, client) = pair(7).await;
         let texts: Vec<String> = (0..50).map(|number| format!("{number} ").repeat(number * 10)).collect();
         for text in &texts {
-            link.send(Frame::Text(text.as_str().into()));
+            link.send(Frame::Text(text.clone().into()));
         }
         let (mut sink, mut stream) = client.split();
         let ping = async {

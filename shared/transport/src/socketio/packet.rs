@@ -6,34 +6,59 @@
 use protocol::nesting;
 use serde_json::value::RawValue;
 
+use super::ATTACHMENTS;
+
 /// A longer name of a namespace breaks the protocol; a shorter one is refused by name.
 const NAMESPACE_BYTES: usize = 1024;
 
 /// A packet from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packet<'a> {
-    /// Asks to be let into a namespace; `auth` is the JSON of its credentials, if any.
-    Connect { namespace: &'a str, auth: Option<&'a str> },
+pub enum Packet<'a> {
+    /// Asks to be let into a namespace; `auth` is the JSON object of its credentials, if any.
+    Connect {
+        /// Its name, `/` by default.
+        namespace: &'a str,
+        /// The JSON object of its credentials, if any.
+        auth: Option<&'a str>,
+    },
     /// Leaves a namespace.
-    Disconnect { namespace: &'a str },
-    /// An event; `args` is the JSON array `["name", …]`.
-    Event { namespace: &'a str, id: Option<u64>, args: &'a str },
-    /// An answer to an event of ours; we ask for none.
-    Ack { namespace: &'a str },
+    Disconnect {
+        /// Its name.
+        namespace: &'a str,
+    },
+    /// An event, or an answer to one.
+    Message(Message<'a>),
 }
 
-/// Not a packet, or one with binary attachments, which no event here takes.
+/// An event, or an answer to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadPacket;
+pub struct Message<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// True for an answer.
+    pub is_ack: bool,
+    /// Asks for an answer under this number, or is one.
+    pub id: Option<u64>,
+    /// So many binary attachments follow.
+    pub attachments: usize,
+    /// The JSON array of its arguments; an event's first one is its name. Not yet checked.
+    pub args: &'a str,
+}
+
+/// Not a packet, or not one a client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadPacket;
 
 /// Reads a packet; its JSON only as far as the nesting goes.
-pub(crate) fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
+pub fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
     if nesting::is_deeper_than(text.as_bytes(), domain::limits::FRAME_NESTING) {
         return Err(BadPacket);
     }
     let (kind, rest) = text.split_at_checked(1).ok_or(BadPacket)?;
+    let (attachments, rest) = if matches!(kind, "5" | "6") { split_attachments(rest)? } else { (0, rest) };
     let (namespace, rest) = split_namespace(rest)?;
     let (id, json) = split_id(rest)?;
+    let message = |is_ack| Packet::Message(Message { namespace, is_ack, id, attachments, args: json });
     match kind {
         "0" => {
             let auth = (!json.is_empty()).then_some(json);
@@ -41,8 +66,17 @@ pub(crate) fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
             if is_object && id.is_none() { Ok(Packet::Connect { namespace, auth }) } else { Err(BadPacket) }
         }
         "1" if rest.is_empty() => Ok(Packet::Disconnect { namespace }),
-        "2" => Ok(Packet::Event { namespace, id, args: json }),
-        "3" if id.is_some() => Ok(Packet::Ack { namespace }),
+        "2" | "5" => Ok(message(false)),
+        "3" | "6" if id.is_some() => Ok(message(true)),
+        _ => Err(BadPacket),
+    }
+}
+
+/// How many binary attachments follow: `2-`.
+fn split_attachments(text: &str) -> Result<(usize, &str), BadPacket> {
+    let (count, rest) = text.split_once('-').ok_or(BadPacket)?;
+    match count.parse() {
+        Ok(count) if count <= ATTACHMENTS && !rest.is_empty() => Ok((count, rest)),
         _ => Err(BadPacket),
     }
 }
@@ -76,7 +110,7 @@ fn is_json(text: &str) -> bool {
 }
 
 /// An event's name and its first argument's JSON.
-pub(crate) fn event(args: &str) -> Result<(String, Option<&RawValue>), BadPacket> {
+pub fn event(args: &str) -> Result<(String, Option<&RawValue>), BadPacket> {
     let args: Vec<&RawValue> = serde_json::from_str(args).map_err(|_| BadPacket)?;
     let name = args.first().ok_or(BadPacket)?;
     let name: String = serde_json::from_str(name.get()).map_err(|_| BadPacket)?;
@@ -88,6 +122,10 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    fn message<'a>(namespace: &'a str, is_ack: bool, id: Option<u64>, attachments: usize, args: &'a str) -> Packet<'a> {
+        Packet::Message(Message { namespace, is_ack, id, attachments, args })
+    }
+
     #[rstest]
     #[case("0", Packet::Connect { namespace: "/", auth: None })]
     #[case("0/chat,", Packet::Connect { namespace: "/chat", auth: None })]
@@ -96,9 +134,11 @@ mod tests {
     #[case(r#"0{"token":"t"}"#, Packet::Connect { namespace: "/", auth: Some(r#"{"token":"t"}"#) })]
     #[case("1/chat,", Packet::Disconnect { namespace: "/chat" })]
     #[case("1", Packet::Disconnect { namespace: "/" })]
-    #[case(r#"2/chat,7["ping"]"#, Packet::Event { namespace: "/chat", id: Some(7), args: r#"["ping"]"# })]
-    #[case(r#"2["ping"]"#, Packet::Event { namespace: "/", id: None, args: r#"["ping"]"# })]
-    #[case("3/chat,1[]", Packet::Ack { namespace: "/chat" })]
+    #[case(r#"2/chat,7["ping"]"#, message("/chat", false, Some(7), 0, r#"["ping"]"#))]
+    #[case(r#"2["ping"]"#, message("/", false, None, 0, r#"["ping"]"#))]
+    #[case("3/chat,1[]", message("/chat", true, Some(1), 0, "[]"))]
+    #[case(r#"52-/chat,7["a",{}]"#, message("/chat", false, Some(7), 2, r#"["a",{}]"#))]
+    #[case("61-1[{}]", message("/", true, Some(1), 1, "[{}]"))]
     fn packets_are_read(#[case] text: &str, #[case] expected: Packet<'_>) {
         assert_eq!(parse(text), Ok(expected));
     }
@@ -107,7 +147,12 @@ mod tests {
     #[case("")]
     #[case("x")]
     #[case("4/chat,{}")]
-    #[case(r#"51-/chat,["a",{"_placeholder":true,"num":0}]"#)]
+    #[case(r#"5/chat,["a"]"#)]
+    #[case("5")]
+    #[case("51-")]
+    #[case("5x-[]")]
+    #[case(r#"511-["a"]"#)]
+    #[case("61-[]")]
     #[case("0/chat,[1]")]
     #[case("0/chat,{")]
     #[case("3/chat,[]")]
@@ -138,7 +183,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,120}") {
-            if let Ok(Packet::Event { args, .. }) = parse(&text) {
+            if let Ok(Packet::Message(Message { args, .. })) = parse(&text) {
                 let _ = event(args);
             }
         }
@@ -152,7 +197,9 @@ mod tests {
         fn an_event_survives_the_wrapping(name in "[a-z.]{1,20}", id in 0u64..1_000_000, value in "\\PC{0,40}") {
             let data = serde_json::json!({ "value": value }).to_string();
             let text = format!("2/chat,{id}[{},{data}]", serde_json::json!(name));
-            let Ok(Packet::Event { namespace, id: read_id, args }) = parse(&text) else { panic!("an event") };
+            let Ok(Packet::Message(Message { namespace, id: read_id, args, .. })) = parse(&text) else {
+                panic!("an event")
+            };
             proptest::prop_assert_eq!((namespace, read_id), ("/chat", Some(id)));
             let (read_name, read_data) = event(args).expect("well-formed");
             proptest::prop_assert_eq!(read_name, name);

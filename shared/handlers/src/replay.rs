@@ -52,11 +52,11 @@ impl Handlers {
     /// The log's first part after `after` if it is whole and genuine. Trouble with the log is no
     /// trouble: the store has everything.
     async fn replay_from_log(&self, room: RoomId, after: Rev) -> Option<Vec<OpenedDelivery>> {
-        let payloads = self.realtime().room_log(room, after, LOG_PAGE).await.ok()??;
-        let mut deliveries = Vec::with_capacity(payloads.len());
+        let logged = self.realtime().room_log(room, after, LOG_PAGE).await.ok()??;
+        let mut deliveries = Vec::with_capacity(logged.len());
         let mut expected = after;
-        for payload in payloads {
-            let delivery = delivery::open(Channel::Room(room), &payload, &self.parts.keys)?;
+        for one in logged {
+            let delivery = delivery::open(Channel::Room(room), &one.payload, &self.parts.keys)?;
             expected = expected.next();
             if delivery.rev != Some(expected) {
                 return None;

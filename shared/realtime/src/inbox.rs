@@ -13,6 +13,7 @@ use runtime::Shutdown;
 use telemetry::{Counter, Gauge};
 use tokio::sync::Notify;
 
+use crate::LogNumber;
 use crate::redis::Wishes;
 
 /// Arrivals that may wait in an inbox.
@@ -27,6 +28,8 @@ pub enum Arrival {
     Delivery {
         /// Where it was published.
         channel: Channel,
+        /// Its number, if it entered a room's log.
+        number: LogNumber,
         /// The sealed delivery.
         payload: Bytes,
     },
@@ -178,7 +181,11 @@ mod tests {
     use uuid::Uuid;
 
     fn delivery(bytes: usize) -> Arrival {
-        Arrival::Delivery { channel: Channel::Room(RoomId(Uuid::nil())), payload: vec![7; bytes].into() }
+        Arrival::Delivery {
+            channel: Channel::Room(RoomId(Uuid::nil())),
+            number: LogNumber::NONE,
+            payload: vec![7; bytes].into(),
+        }
     }
 
     fn inbox() -> (Arc<Mailbox>, Inbox) {

@@ -11,6 +11,8 @@
 //!   the `publish` calls that carried them; a repeated publish arrives again.
 //! - *Room log.* A room delivery with a rev is kept for a while and is in the log before any inbox
 //!   has it. What [`Realtime::room_log`] returns has neither gap nor repeat.
+//! - *Numbers.* Every delivery that enters a log gets a number: larger than all before, whatever the
+//!   room, and the order in which inboxes see them; a repeated one keeps its number or has none.
 //! - *Claim.* `false` is certain to have been asked before; `true` is only very likely new.
 //! - *Presence.* A session removes only what it put there itself. What a gateway that died left
 //!   behind counts as gone when its lease ends, and leaves the list of those online after 5 minutes.
@@ -26,6 +28,7 @@ mod embedded;
 mod inbox;
 mod port;
 mod presence;
+mod recovery;
 mod redis;
 
 use std::time::Duration;
@@ -37,6 +40,7 @@ use protocol::Channel;
 pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
 pub use presence::{Arrived, DeviceLease, Presence, Trimmed};
+pub use recovery::{LogNumber, Logged, Remembered, Since};
 
 /// No round trip to the engine waits longer than this. Most calls are one; a call about very many
 /// (publish, claim, presence, renewal) takes several, one after the other, and ends with the first
@@ -52,6 +56,10 @@ pub const JANITOR_EVERY: Duration = Duration::from_secs(30);
 pub const ONLINE_FOR: Duration = Duration::from_mins(5);
 /// Entries that a room's log keeps at least while it is in use, if they fit into its memory.
 pub const ROOM_LOG_ENTRIES: usize = 256;
+/// How long a room's log is kept after its last entry.
+pub const ROOM_LOG_KEPT: Duration = Duration::from_mins(10);
+/// How long a connection is remembered after it was begun, for its recovery.
+pub const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 
 /// Which engine, and where it is.
 #[derive(Clone)]

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use domain::presence::Status;
 use domain::{JobId, Rev, RoomId, Timestamp, UserId};
 use protocol::Channel;
@@ -15,7 +14,10 @@ use uuid::Uuid;
 use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
-use crate::{Arrived, DeviceLease, Inbox, InboxId, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
+use crate::{
+    Arrived, DeviceLease, Inbox, InboxId, LogNumber, Logged, Outbound, Presence, RealtimeError, RealtimeSettings,
+    Remembered, Since, Trimmed,
+};
 
 /// The realtime engine of this process. Clones share it.
 #[derive(Clone)]
@@ -98,10 +100,30 @@ impl Realtime {
         }
     }
 
-    /// The payloads with rev `after` + 1, + 2, … up to the newest in the room's log (none if `after`
-    /// is the newest), the first `limit` of them; `None` when the log cannot vouch for these.
-    pub async fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Result<Option<Vec<Bytes>>, RealtimeError> {
+    /// What has rev `after` + 1, + 2, … up to the newest in the room's log (none if `after` is the
+    /// newest), the first `limit` of them; `None` when the log cannot vouch for these.
+    pub async fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Result<Option<Vec<Logged>>, RealtimeError> {
         ask!(self, engine => engine.room_log(room, after, limit))
+    }
+
+    /// What the logs of these rooms know about what came after a number, in the order asked.
+    pub async fn since(&self, rooms: &[RoomId], after: LogNumber) -> Result<Vec<Since>, RealtimeError> {
+        ask!(self, engine => engine.since(rooms, after))
+    }
+
+    /// Remembers for a day what a connection is recognised by when it comes back; `pid` is its secret.
+    pub async fn remember(&self, pid: Uuid, remembered: &Remembered) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.remember(pid, remembered))
+    }
+
+    /// What is remembered under that secret.
+    pub async fn recall(&self, pid: Uuid) -> Result<Option<Remembered>, RealtimeError> {
+        ask!(self, engine => engine.recall(pid))
+    }
+
+    /// The connection is not to be recovered.
+    pub async fn forget_connection(&self, pid: Uuid) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.forget_connection(pid))
     }
 
     /// Marks the jobs as seen, in one round. `true`: never seen as far as is known, so a look-up of

@@ -7,6 +7,7 @@ mod contract {
     mod faults;
     mod janitor;
     mod presence;
+    mod recovery;
     mod room_log;
     mod world;
 }

@@ -76,7 +76,7 @@ impl World {
         loop {
             match inbox.recv().await.expect("open") {
                 Arrival::Delivery { payload, .. } if payload == "mark" => return events,
-                Arrival::Delivery { channel, payload } => {
+                Arrival::Delivery { channel, payload, .. } => {
                     events.push(delivery::open(channel, &payload, &self.keys).expect("ours").event);
                 }
                 Arrival::Reconnected => panic!("nothing was lost"),

@@ -15,7 +15,8 @@ use protocol::Channel;
 
 use super::EmbeddedEngine;
 use crate::inbox::{Arrival, Mailbox};
-use crate::{Outbound, ROOM_LOG_ENTRIES};
+use crate::recovery::since;
+use crate::{LogNumber, Logged, Outbound, ROOM_LOG_ENTRIES, Since};
 
 const SHARDS: usize = 32;
 /// Payload bytes in the logs of one shard: 64 MiB in all.
@@ -48,36 +49,42 @@ struct Shard {
 /// The logs of a shard's rooms; when they are too large the oldest entry of any room goes.
 #[derive(Default)]
 struct Logs {
-    rooms: HashMap<RoomId, VecDeque<(Rev, Bytes)>>,
+    rooms: HashMap<RoomId, VecDeque<Logged>>,
+    /// The largest number of an entry that is not there any more.
+    dropped: LogNumber,
     /// Every append, oldest first; those trimmed by their room meanwhile are stale.
     appends: VecDeque<(RoomId, Rev)>,
     bytes: usize,
 }
 
 impl Logs {
-    fn append(&mut self, room: RoomId, rev: Rev, payload: &Bytes) {
+    /// Answers the number under which the log has it.
+    fn append(&mut self, room: RoomId, rev: Rev, payload: &Bytes, number: LogNumber) -> LogNumber {
         let log = self.rooms.entry(room).or_default();
-        if log.back().is_some_and(|(newest, _)| *newest >= rev) {
-            return;
+        if log.back().is_some_and(|newest| newest.rev >= rev) {
+            let there = log.binary_search_by_key(&rev, |logged| logged.rev);
+            return there.map_or(LogNumber::NONE, |at| log[at].number);
         }
-        log.push_back((rev, payload.clone()));
+        log.push_back(Logged { rev, number, payload: payload.clone() });
         self.bytes += payload.len();
         self.appends.push_back((room, rev));
         if log.len() > ROOM_LOG_ENTRIES {
             self.drop_front(room);
         }
         while self.bytes > SHARD_LOG_BYTES || self.appends.len() > SHARD_LOG_ENTRIES {
-            let Some((room, rev)) = self.appends.pop_front() else { return };
-            if self.rooms.get(&room).and_then(VecDeque::front).is_some_and(|(oldest, _)| *oldest == rev) {
+            let Some((room, rev)) = self.appends.pop_front() else { break };
+            if self.rooms.get(&room).and_then(VecDeque::front).is_some_and(|oldest| oldest.rev == rev) {
                 self.drop_front(room);
             }
         }
+        number
     }
 
     fn drop_front(&mut self, room: RoomId) {
         let Entry::Occupied(mut log) = self.rooms.entry(room) else { return };
-        if let Some((_, payload)) = log.get_mut().pop_front() {
-            self.bytes -= payload.len();
+        if let Some(logged) = log.get_mut().pop_front() {
+            self.bytes -= logged.payload.len();
+            self.dropped = self.dropped.max(logged.number);
         }
         if log.get().is_empty() {
             log.remove();
@@ -85,40 +92,56 @@ impl Logs {
     }
 
     /// As [`crate::Realtime::room_log`].
-    fn after(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
+    fn after(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Logged>> {
         let log = self.rooms.get(&room)?;
-        let start = log.partition_point(|(rev, _)| *rev < after);
+        let start = log.partition_point(|logged| logged.rev < after);
         let mut entries = log.range(start..).peekable();
         let mut expected = match entries.peek() {
-            Some((first, _)) if *first == after || *first == after.next() => *first,
+            Some(first) if first.rev == after || first.rev == after.next() => first.rev,
             _ => return None,
         };
-        let mut payloads = Vec::with_capacity(limit.min(log.len() - start));
-        for (rev, payload) in entries {
-            if payloads.len() == limit {
+        let mut found = Vec::with_capacity(limit.min(log.len() - start));
+        for logged in entries {
+            if found.len() == limit {
                 break;
             }
-            if *rev != expected {
+            if logged.rev != expected {
                 return None;
             }
-            expected = rev.next();
-            if *rev > after {
-                payloads.push(payload.clone());
+            expected = logged.rev.next();
+            if logged.rev > after {
+                found.push(logged.clone());
             }
         }
-        Some(payloads)
+        Some(found)
+    }
+
+    /// As [`crate::Realtime::since`], for one room.
+    fn since(&self, room: RoomId, after: LogNumber) -> Since {
+        let nothing_dropped = self.dropped <= after;
+        let Some(log) = self.rooms.get(&room) else {
+            return if nothing_dropped { Since::NoLog } else { Since::Unknown };
+        };
+        let entries = log.iter().rev().map(|logged| (logged.rev, logged.number, Some(logged.payload.clone())));
+        let before = log.front().filter(|_| nothing_dropped).map(|first| (Rev(first.rev.0 - 1), LogNumber::NONE, None));
+        since(entries.chain(before), true, after)
     }
 }
 
 impl EmbeddedEngine {
     pub(crate) fn publish(&self, deliveries: &[Outbound]) {
+        // Held to the end: inboxes get what is numbered in the order of the numbers.
+        let mut last = self.numbered.lock();
         for outbound in deliveries {
             let mut shard = self.shards.of(outbound.channel);
+            let mut number = LogNumber::NONE;
             if let (Channel::Room(room), Some(rev)) = (outbound.channel, outbound.rev) {
-                shard.logs.append(room, rev, &outbound.payload);
+                let next = LogNumber((self.clock.now().0 as u64 * 1000).max(last.0 + 1));
+                number = shard.logs.append(room, rev, &outbound.payload, next);
+                *last = number.max(*last);
             }
             let Entry::Occupied(mut subscribers) = shard.subscribers.entry(outbound.channel) else { continue };
-            let arrival = Arrival::Delivery { channel: outbound.channel, payload: outbound.payload.clone() };
+            let arrival = Arrival::Delivery { channel: outbound.channel, number, payload: outbound.payload.clone() };
             subscribers.get_mut().retain(|mailbox| mailbox.put([arrival.clone()]));
             if subscribers.get().is_empty() {
                 subscribers.remove();
@@ -126,8 +149,12 @@ impl EmbeddedEngine {
         }
     }
 
-    pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
+    pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Logged>> {
         self.shards.of(Channel::Room(room)).logs.after(room, after, limit)
+    }
+
+    pub(crate) fn since(&self, rooms: &[RoomId], after: LogNumber) -> Vec<Since> {
+        rooms.iter().map(|room| self.shards.of(Channel::Room(*room)).logs.since(*room, after)).collect()
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {
@@ -165,13 +192,16 @@ mod tests {
         let mut logs = Logs::default();
         let payload = Bytes::from(vec![0; 16 * 1024]);
         for number in 0..1000_u128 {
-            logs.append(RoomId(Uuid::from_u128(number % 10)), Rev((number / 10) as i64 + 1), &payload);
+            let number_in_log = LogNumber(number as u64 + 1);
+            logs.append(RoomId(Uuid::from_u128(number % 10)), Rev((number / 10) as i64 + 1), &payload, number_in_log);
             assert!(logs.bytes <= SHARD_LOG_BYTES);
         }
         assert_eq!(logs.after(ROOM, Rev(1), 1000), None);
-        assert_eq!(logs.after(ROOM, Rev(98), 1000).map(|payloads| payloads.len()), Some(2));
+        assert_eq!(logs.after(ROOM, Rev(98), 1000).map(|found| found.len()), Some(2));
+        assert_eq!(logs.since(ROOM, LogNumber(500)), Since::Unknown);
+        assert!(matches!(logs.since(ROOM, LogNumber(985)), Since::Logged { deliveries, .. } if deliveries.len() == 1));
         for number in 0..2 * SHARD_LOG_ENTRIES {
-            logs.append(RoomId(Uuid::from_u128(100 + number as u128)), Rev(1), &Bytes::new());
+            logs.append(RoomId(Uuid::from_u128(100 + number as u128)), Rev(1), &Bytes::new(), LogNumber(2000));
         }
         assert!(logs.appends.len() <= SHARD_LOG_ENTRIES && logs.rooms.len() <= SHARD_LOG_ENTRIES);
         assert_eq!(logs.bytes, 0);

@@ -7,6 +7,7 @@ mod claim;
 mod expiring;
 mod fanout;
 mod presence;
+mod recovery;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use self::claim::Claims;
 use self::expiring::Expiring;
 use self::fanout::Shards;
 use self::presence::People;
+use self::recovery::Connections;
+use crate::LogNumber;
 use crate::inbox::{Address, Inbox, Mailbox};
 
 /// A room's members are remembered for so long.
@@ -31,6 +34,9 @@ const CACHED_IDS: usize = 500_000;
 
 pub(crate) struct EmbeddedEngine {
     shards: Shards,
+    /// The last number given.
+    numbered: Mutex<LogNumber>,
+    connections: Mutex<Connections>,
     claims: Mutex<Claims>,
     people: People,
     rooms: Mutex<Expiring<UserId>>,
@@ -42,6 +48,8 @@ impl Default for EmbeddedEngine {
     fn default() -> Self {
         Self {
             shards: Shards::default(),
+            numbered: Mutex::default(),
+            connections: Mutex::default(),
             claims: Mutex::default(),
             people: People::default(),
             rooms: Mutex::new(Expiring::new(GROUPS_TTL, CACHED_IDS)),

@@ -22,7 +22,7 @@ pub(super) const MEMBERS_TTL: Duration = Duration::from_mins(30);
 /// A user's rooms.
 pub(super) const GROUPS_TTL: Duration = Duration::from_hours(12);
 /// A room's log, sliding.
-pub(super) const LOG_TTL: Duration = Duration::from_mins(10);
+pub(super) const LOG_TTL: Duration = crate::ROOM_LOG_KEPT;
 /// A claimed job: repeats come within seconds, and later ones are the store's to find. An hour of
 /// claims at 5,000 a second would be 2 GB.
 pub(super) const CLAIM_TTL: Duration = Duration::from_mins(10);
@@ -67,7 +67,15 @@ pub(super) fn groups(user: UserId) -> String {
     format!("chat:graph:groups:{user}")
 }
 
-/// Stream: entry `<rev>-0`, field `p` = payload.
+/// The number of the last delivery that entered a log.
+pub(super) const NUMBER: &str = "chat:log:number";
+
+/// What a connection that broke off is recognised by; see [`crate::Remembered`].
+pub(super) fn recovery(pid: Uuid) -> String {
+    format!("chat:recovery:{}", pid.simple())
+}
+
+/// Stream: entry `<rev>-0`, fields `n` = number, `p` = payload; empty where the log begins.
 pub(super) fn log(room: RoomId) -> String {
     format!("chat:log:{room}")
 }

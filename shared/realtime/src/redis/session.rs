@@ -17,7 +17,7 @@ use redis::{Msg, Value};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::subscription::Subscription;
-use super::{CONNECT_LIMIT, RedisEngine, keys};
+use super::{CONNECT_LIMIT, RedisEngine, fanout, keys};
 use crate::COMMAND_LIMIT;
 use crate::inbox::Arrival;
 
@@ -170,7 +170,8 @@ async fn in_time<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Resu
 
 fn arrival(message: &Msg) -> Option<Arrival> {
     let channel = keys::parse_channel(message.get_channel_name())?;
-    Some(Arrival::Delivery { channel, payload: Bytes::copy_from_slice(message.get_payload_bytes()) })
+    let (number, payload) = fanout::unwrap(message.get_payload_bytes());
+    Some(Arrival::Delivery { channel, number, payload: Bytes::copy_from_slice(payload) })
 }
 
 impl RedisEngine {

@@ -31,7 +31,7 @@ async fn payloads_arrive_byte_for_byte(#[values(Kind::Redis, Kind::Embedded)] ki
     let outbound = realtime::Outbound { channel: room, rev: Some(domain::Rev(1)), payload: payload.clone().into() };
     world.publish(&[outbound]).await;
     let arrival = super::world::next(&mut inbox).await;
-    assert_eq!(arrival, realtime::Arrival::Delivery { channel: room, payload: payload.into() });
+    assert!(matches!(arrival, realtime::Arrival::Delivery { payload: got, .. } if got == payload));
 }
 
 #[rstest]

@@ -14,7 +14,7 @@ async fn log(world: &World, room: Channel, after: i64) -> Option<Vec<i64>> {
 async fn log_of_at_most(world: &World, room: Channel, after: i64, limit: usize) -> Option<Vec<i64>> {
     let payloads = world.realtime.room_log(room_of(room), Rev(after), limit).await.expect("an answer")?;
     let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
-    Some(payloads.iter().map(|payload| number(payload).expect("a number")).collect())
+    Some(payloads.iter().map(|logged| number(&logged.payload).expect("a number")).collect())
 }
 
 #[rstest]

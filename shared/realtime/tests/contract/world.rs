@@ -97,7 +97,7 @@ pub(crate) async fn next(inbox: &mut Inbox) -> Arrival {
 /// The channel and text of the next arrival, which must be a delivery.
 pub(crate) async fn next_text(inbox: &mut Inbox) -> (Channel, String) {
     match next(inbox).await {
-        Arrival::Delivery { channel, payload } => (channel, String::from_utf8(payload.to_vec()).expect("text")),
+        Arrival::Delivery { channel, payload, .. } => (channel, String::from_utf8(payload.to_vec()).expect("text")),
         Arrival::Reconnected => panic!("nothing was lost"),
     }
 }

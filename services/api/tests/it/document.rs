@@ -120,7 +120,13 @@ async fn fields_have_their_limits_and_no_made_up_defaults() {
 #[tokio::test]
 async fn answers_about_the_api_carry_what_every_answer_carries() {
     let world = World::start().await;
-    for path in ["/api-docs", "/api-docs/openapi.json", "/api-docs/swagger-ui-bundle.js", "/api-docs/nothing"] {
+    for path in [
+        "/api-docs",
+        "/api-docs/openapi.json",
+        "/api-docs/asyncapi.json",
+        "/api-docs/swagger-ui-bundle.js",
+        "/api-docs/nothing",
+    ] {
         let reply = get(&world, path).await;
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
         assert!(!reply.header("x-request-id").is_empty(), "{path}");
@@ -168,5 +174,17 @@ async fn the_page_is_there_except_in_production() {
     for path in ["/api-docs", "/api-docs/", "/api-docs/index.html"] {
         assert_eq!(get(&world, path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
-    assert_eq!(get(&world, "/api-docs/openapi.json").await.status, StatusCode::OK);
+    for document in ["/api-docs/openapi.json", "/api-docs/asyncapi.json"] {
+        assert_eq!(get(&world, document).await.status, StatusCode::OK, "{document}");
+    }
+}
+
+#[tokio::test]
+async fn the_sockets_are_described_where_the_page_says() {
+    let world = World::start().await;
+    let document = serde_json::to_value(api::document()).expect("a document");
+    let link = document["externalDocs"]["url"].as_str().expect("a link");
+    let reply = get(&world, link).await;
+    assert_eq!((reply.status, reply.header("content-type")), (StatusCode::OK, "application/json"));
+    assert_eq!(reply.body, protocol::asyncapi::document());
 }

@@ -1,4 +1,5 @@
-//! The description for machines (`/api-docs/openapi.json`) and the page for people (`/api-docs`).
+//! The descriptions for machines (`/api-docs/openapi.json`, of the sockets `/api-docs/asyncapi.json`) and the page for
+//! people (`/api-docs`).
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
@@ -16,15 +17,18 @@ use crate::problem::Problem;
 
 const DOCUMENT_PATH: &str = "/api-docs/openapi.json";
 
+/// Where the sockets are described; the page links to it.
+const SOCKETS_PATH: &str = "/api-docs/asyncapi.json";
+
 /// The page runs its own scripts and calls the own server, nothing else.
 const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                            frame-ancestors 'none'; base-uri 'self'";
 
-/// Routes for the document and, if wanted, the page.
+/// Routes for the documents and, if wanted, the page.
 pub(crate) fn router(document: OpenApi, with_page: bool) -> Router {
     let json = Bytes::from(openapi::complete(document).to_json().expect("a document made of plain data is JSON"));
-    let serve = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };
-    let router = Router::new().route(DOCUMENT_PATH, get(serve));
+    let sockets = Bytes::from(protocol::asyncapi::text());
+    let router = Router::new().route(DOCUMENT_PATH, serve(json)).route(SOCKETS_PATH, serve(sockets));
     if !with_page {
         return router;
     }
@@ -37,6 +41,11 @@ pub(crate) fn router(document: OpenApi, with_page: bool) -> Router {
         .route("/api-docs", get(root.clone()))
         .route("/api-docs/", get(root))
         .route("/api-docs/{*file}", get(move |Path(name): Path<String>| async move { file(&name, config) }))
+}
+
+/// Answers with a document.
+fn serve(json: Bytes) -> MethodRouter {
+    get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json) })
 }
 
 fn file(name: &str, config: Arc<Config<'static>>) -> Response {

@@ -43,7 +43,8 @@ pub struct ApiParts {
     pub intake: Intake,
 }
 
-/// All routes: `/api/v1/…`, `/api-docs/openapi.json` and, outside production, the page `/api-docs`.
+/// All routes: `/api/v1/…`, `/api-docs/openapi.json`, `/api-docs/asyncapi.json` and, outside production, the page
+/// `/api-docs`.
 ///
 /// The router has no fallback, so that it can be merged with others; whoever serves it adds
 /// [`unknown_route`].

@@ -25,6 +25,7 @@ pub(crate) const BEARER: &str = "bearer";
                        outcome comes by socket.",
     ),
     components(schemas(problem::Document<'_>)),
+    external_docs(url = "/api-docs/asyncapi.json", description = "The sockets (AsyncAPI 3.0)"),
     modifiers(&Bearer),
     tags(
         (name = "auth", description = "Accounts and sessions."),

@@ -3,7 +3,9 @@
 //! This crate turns bytes into typed values and back; it knows no socket, no broker and no store.
 //! The invariant: a value that this crate calls verified was signed by one of our keys.
 
+pub mod asyncapi;
 pub mod binary;
+pub mod catalogue;
 pub mod code;
 pub mod command;
 pub mod delivery;
@@ -14,6 +16,7 @@ pub mod keyring;
 pub mod nesting;
 pub mod refusal;
 pub mod sync;
+mod sync_schema;
 
 /// The generated messages of `proto/chat/v1`.
 #[allow(

@@ -120,7 +120,13 @@ async fn fields_have_their_limits_and_no_made_up_defaults() {
 #[tokio::test]
 async fn answers_about_the_api_carry_what_every_answer_carries() {
     let world = World::start().await;
-    for path in ["/api-docs", "/api-docs/openapi.json", "/api-docs/swagger-ui-bundle.js", "/api-docs/nothing"] {
+    for path in [
+        "/api-docs",
+        "/api-docs/openapi.json",
+        "/api-docs/asyncapi.json",
+        "/api-docs/swagger-ui-bundle.js",
+        "/api-docs/nothing",
+    ] {
         let reply = get(&world, path).await;
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
         assert!(!reply.header("x-request-id").is_empty(), "{path}");
@@ -168,5 +174,53 @@ async fn the_page_is_there_except_in_production() {
     for path in ["/api-docs", "/api-docs/", "/api-docs/index.html"] {
         assert_eq!(get(&world, path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
-    assert_eq!(get(&world, "/api-docs/openapi.json").await.status, StatusCode::OK);
+    for document in ["/api-docs/openapi.json", "/api-docs/asyncapi.json"] {
+        assert_eq!(get(&world, document).await.status, StatusCode::OK, "{document}");
+    }
+}
+
+#[tokio::test]
+async fn the_sockets_are_described_where_the_page_says() {
+    let world = World::start().await;
+    let document = serde_json::to_value(api::document()).expect("a document");
+    let link = document["externalDocs"]["url"].as_str().expect("a link");
+    let reply = get(&world, link).await;
+    assert_eq!((reply.status, reply.header("content-type")), (StatusCode::OK, "application/json"));
+    assert_eq!(reply.body, protocol::asyncapi::document());
+}
+
+/// The route that a text such as `GET /api/v1/users/me?x=` names, as in [`ROUTES`]; the root may be left out.
+fn route(code: &str) -> Option<String> {
+    let (method, path) = code.split_once(" /")?;
+    let path = path.strip_prefix("api/v1/").unwrap_or(path).split('?').next()?;
+    Some(format!("{} /api/v1/{path}", method.to_lowercase()))
+}
+
+fn document(path: &str) -> String {
+    let file = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn in_code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn the_protocol_names_every_route_and_its_table_no_other() {
+    let text = document("docs/PROTOCOL.md");
+    let named: BTreeSet<String> = in_code(&text).filter_map(route).collect();
+    let rows = text.lines().filter_map(|line| route(line.strip_prefix("| `")?.split('`').next()?));
+    let rows: BTreeSet<String> = rows.collect();
+    let known: BTreeSet<String> = ROUTES.map(str::to_owned).into();
+    assert_eq!(known.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "forgotten");
+    assert_eq!(rows.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "not there");
+}
+
+#[test]
+fn the_way_over_leads_to_routes_that_are_there() {
+    let text = document("docs/MIGRATION.md");
+    let named: BTreeSet<String> = in_code(&text).filter(|code| code.contains(" /api/v1/")).filter_map(route).collect();
+    let known: BTreeSet<String> = ROUTES.map(str::to_owned).into();
+    assert!(named.len() > 10, "{named:?}");
+    assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "not there");
 }

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use domain::{Rev, RoomId, UserId};
 use protocol::{Ack, ClientFrame, CloseCode, EventData, FrameId, OpenedDelivery, Refusal, binary, json, wire};
+use realtime::LogNumber;
 use transport::{Frame, Received};
 
 use crate::socketio;
@@ -51,7 +52,7 @@ impl Dialect {
         match self {
             Self::Native => json::write_event(event, &mut out),
             Self::Protobuf => binary::write_event(event, &mut out),
-            Self::SocketIo => socketio::write_event(event, &mut out),
+            Self::SocketIo => socketio::write_event(event, None, &mut out),
         }
         shrunk(out)
     }
@@ -110,23 +111,61 @@ pub(crate) struct Delivered {
     native: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
     socketio: OnceLock<Bytes>,
+    socketio_void: OnceLock<Bytes>,
+    /// Its place in the order of all rooms, if it has one.
+    pub(crate) number: LogNumber,
+}
+
+/// What a delivery tells a Socket.IO client about its place, for the recovery of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Whoever has it has everything with a smaller number too.
+    Sound,
+    /// Whoever had it last cannot say what it has.
+    Void,
 }
 
 impl Delivered {
     pub(crate) fn new(opened: OpenedDelivery) -> Self {
         let OpenedDelivery { rev, epoch, except, event } = opened;
-        let (native, protobuf, socketio) = <(OnceLock<_>, OnceLock<_>, OnceLock<_>)>::default();
-        Self { rev, epoch, except, event, native, protobuf, socketio }
+        Self {
+            rev,
+            epoch,
+            except,
+            event,
+            native: OnceLock::new(),
+            protobuf: OnceLock::new(),
+            socketio: OnceLock::new(),
+            socketio_void: OnceLock::new(),
+            number: LogNumber::NONE,
+        }
+    }
+
+    /// With its place in the order of all rooms.
+    pub(crate) fn numbered(opened: OpenedDelivery, number: LogNumber) -> Self {
+        Self { number, ..Self::new(opened) }
     }
 
     /// The bytes for `dialect`; encoded by whoever asks first.
-    pub(crate) fn bytes(&self, dialect: Dialect) -> Bytes {
-        let slot = match dialect {
-            Dialect::Native => &self.native,
-            Dialect::Protobuf => &self.protobuf,
-            Dialect::SocketIo => &self.socketio,
+    pub(crate) fn bytes(&self, dialect: Dialect, place: Place) -> Bytes {
+        let encoded = match (dialect, place) {
+            (Dialect::Native, _) => self.native.get_or_init(|| dialect.event(&self.event)),
+            (Dialect::Protobuf, _) => self.protobuf.get_or_init(|| dialect.event(&self.event)),
+            (Dialect::SocketIo, Place::Sound) => self.socketio.get_or_init(|| {
+                let offset = self.number.is_some().then(|| self.number.0.to_string());
+                self.socketio_event(offset.as_deref())
+            }),
+            (Dialect::SocketIo, Place::Void) => {
+                self.socketio_void.get_or_init(|| self.socketio_event(Some(socketio::VOID)))
+            }
         };
-        slot.get_or_init(|| dialect.event(&self.event)).clone()
+        encoded.clone()
+    }
+
+    fn socketio_event(&self, offset: Option<&str>) -> Bytes {
+        let mut out = Vec::with_capacity(256);
+        socketio::write_event(&self.event, offset, &mut out);
+        shrunk(out)
     }
 
     /// True for what a slow client loses first.
@@ -181,9 +220,21 @@ mod tests {
     fn receivers_share_one_encoding() {
         let delivered = Delivered::new(OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: typing() });
         for dialect in [Dialect::Native, Dialect::Protobuf, Dialect::SocketIo] {
-            let (one, other) = (delivered.bytes(dialect), delivered.bytes(dialect));
+            let (one, other) = (delivered.bytes(dialect, Place::Sound), delivered.bytes(dialect, Place::Sound));
             assert_eq!(one.as_ptr(), other.as_ptr());
         }
+    }
+
+    #[test]
+    fn socketio_clients_are_told_the_place_of_what_has_one() {
+        let opened = || OpenedDelivery { rev: Some(Rev(1)), epoch: Rev::ZERO, except: None, event: typing() };
+        let of = |delivered: &Delivered, place| {
+            String::from_utf8_lossy(&delivered.bytes(Dialect::SocketIo, place)).into_owned()
+        };
+        let numbered = Delivered::numbered(opened(), LogNumber(17));
+        assert!(of(&numbered, Place::Sound).ends_with(r#","isTyping":true},"17"]"#));
+        assert!(of(&numbered, Place::Void).ends_with(r#","isTyping":true},"-"]"#));
+        assert!(of(&Delivered::new(opened()), Place::Sound).ends_with(r#","isTyping":true}]"#));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use protocol::{Channel, Keyring, delivery};
-use realtime::{Arrival, Inbox};
+use realtime::{Arrival, Inbox, LogNumber};
 use telemetry::Counter;
 use tokio::sync::Notify;
 
@@ -26,8 +26,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
             () = shutdown.requested() => return,
         };
         match arrival {
-            Some(Arrival::Delivery { channel, payload }) => {
-                take(&shared, &keys, channel, &payload);
+            Some(Arrival::Delivery { channel, number, payload }) => {
+                take(&shared, &keys, channel, number, &payload);
                 burst_bytes += payload.len();
                 if burst_bytes >= BURST_BYTES {
                     burst_bytes = 0;
@@ -36,6 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
             }
             Some(Arrival::Reconnected) => {
                 tracing::warn!("deliveries may have been lost; comparing all rooms with the store");
+                shared.hub.note_loss();
                 lost.notify_one();
             }
             None => return,
@@ -43,11 +44,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
     }
 }
 
-fn take(shared: &Shared, keys: &Keyring, channel: Channel, payload: &[u8]) {
+fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, payload: &[u8]) {
     let Some(opened) = delivery::open(channel, payload, keys) else {
         Counter::DeliveriesForged.inc();
         tracing::warn!(?channel, "a delivery that is not genuine was dropped");
         return;
     };
-    shared.hub.route(channel, opened);
+    shared.hub.route(channel, opened, number);
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use domain::{Rev, RoomId, UserId};
 use protocol::{Channel, CloseCode, EventData, Refusal};
-use store::RoomState;
+use store::{RoomState, RoomsOf};
 
-use crate::codec::Delivered;
+use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 use crate::hub::{Join, Known, Position};
 use crate::shared::{Shared, within};
@@ -37,19 +37,19 @@ async fn enter(shared: &Shared, handle: &Arc<Handle>, rooms: &[RoomId], also: Op
 
 /// Enters all rooms of the user and the user's own channel. The rooms as the connection is armed
 /// with them; `open` them once the client was told.
-pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: UserId) -> Result<Vec<RoomState>, Refusal> {
+pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: UserId) -> Result<RoomsOf, Refusal> {
     // Only a hint: it saves a second reading of the store, it decides nothing.
     let hint = within(async { Ok(shared.realtime.cached_rooms(user).await.ok().flatten()) });
     let mut entered = hint.await.ok().flatten().unwrap_or_default();
     handle.reserve_rooms(entered.len());
     enter(shared, handle, &entered, Some(Channel::User(user))).await?;
     for _ in 0..READINGS {
-        let states = within(async { shared.store.rooms_of(user).await.map_err(|error| error.refusal()) }).await?;
-        let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
+        let found = within(async { shared.store.membership_of(user).await.map_err(|error| error.refusal()) }).await?;
+        let rooms: Vec<RoomId> = found.rooms.iter().map(|state| state.room_id).collect();
         let (fresh, gone) = differences(&entered, &rooms);
         shared.hub.leave(handle, &gone);
-        if fresh.is_empty() && shared.hub.arm(handle, &known(&states)).is_empty() {
-            return Ok(states);
+        if fresh.is_empty() && shared.hub.arm(handle, &known(&found.rooms)).is_empty() {
+            return Ok(found);
         }
         enter(shared, handle, &fresh, None).await?;
         entered = rooms;
@@ -139,9 +139,9 @@ async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refu
     }
     let Some(state) = follow(shared, handle, user, *room).await? else { return Ok(()) };
     let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
-    handle.deliver(told);
+    handle.tell(told);
     for delivered in &missed {
-        handle.deliver(delivered);
+        handle.deliver(delivered, Place::Void);
         if delivered.leaver() == Some(user) {
             // Joined once more since: that has a word of its own, which comes after this one.
             shared.hub.leave(handle, &[*room]);

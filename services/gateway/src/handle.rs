@@ -13,8 +13,9 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
 
-use crate::codec::{Delivered, Dialect};
+use crate::codec::{Delivered, Dialect, Place};
 use crate::deadlines::{Deadlines, Due};
+use crate::followed::Followed;
 use crate::outbox::{Kind, Outbox, Pushed};
 
 /// User events that may wait for a connection that is still being opened.
@@ -82,6 +83,8 @@ pub(crate) struct Handle {
     is_selective: AtomicBool,
     waker: AtomicWaker,
     meters: Arc<Meters>,
+    /// How far the client has followed all rooms together.
+    pub(crate) followed: Followed,
 }
 
 impl Handle {
@@ -105,6 +108,7 @@ impl Handle {
             is_selective: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             meters,
+            followed: Followed::default(),
         })
     }
 
@@ -125,10 +129,20 @@ impl Handle {
 
     // ---- what others put here
 
-    /// Queues a delivery.
-    pub(crate) fn deliver(&self, delivered: &Delivered) {
+    /// Queues a delivery that has no place among those of rooms.
+    pub(crate) fn tell(&self, delivered: &Delivered) {
+        self.queue(delivered, Place::Sound);
+    }
+
+    /// Queues a room's delivery, sound if everything before it was released.
+    pub(crate) fn deliver(&self, delivered: &Delivered, place: Place) {
+        let is_placed = delivered.rev.is_some();
+        self.queue(delivered, if is_placed { self.followed.place(delivered.number, place) } else { Place::Sound });
+    }
+
+    fn queue(&self, delivered: &Delivered, place: Place) {
         let kind = if delivered.is_fleeting() { Kind::Fleeting } else { Kind::Event };
-        self.push(delivered.bytes(self.dialect), kind);
+        self.push(delivered.bytes(self.dialect, place), kind);
     }
 
     /// Queues an answer.
@@ -364,7 +378,11 @@ pub(crate) mod tests {
 
     /// A connection of `user` that nobody reads from but the test.
     pub(crate) fn handle(key: u64, user: u128) -> Arc<Handle> {
-        let handle = Handle::new(key, Dialect::Native, Deadlines::new(0, 5_000), Arc::default());
+        handle_of(Dialect::Native, key, user)
+    }
+
+    pub(crate) fn handle_of(dialect: Dialect, key: u64, user: u128) -> Arc<Handle> {
+        let handle = Handle::new(key, dialect, Deadlines::new(0, 5_000), Arc::default());
         handle.identify(Identity {
             user: UserId(Uuid::from_u128(user)),
             session: SessionId(Uuid::from_u128(u128::from(key))),

@@ -11,6 +11,7 @@ mod commands;
 mod deadlines;
 mod delivery;
 mod drain;
+mod followed;
 mod following;
 mod handle;
 mod hub;

@@ -7,13 +7,18 @@
 use bytes::Bytes;
 use domain::limits::FRAME_BYTES;
 use protocol::{Ack, ClientFrame, EventData, FrameId, Refusal, command, event, json, wire};
+use realtime::LogNumber;
+use serde_json::Value;
 use transport::engineio::packet as engine;
 use transport::socketio::{Assembled, Assembler, BadPacket, Message, Packet, event as read_event, parse};
+use uuid::Uuid;
 
 /// The one namespace.
 pub(crate) const NAMESPACE: &str = "/chat";
 /// Ends the client's stay in the namespace.
 pub(crate) const DISCONNECT: &str = "41/chat,";
+/// The offset of an event after which a connection cannot be recovered.
+pub(crate) const VOID: &str = "-";
 
 /// What a client says.
 #[derive(Debug)]
@@ -42,6 +47,27 @@ pub(crate) struct Connect {
 pub(crate) struct Auth {
     pub(crate) token: Option<String>,
     pub(crate) device_id: Option<String>,
+    /// What the stock client adds when it comes back; other values are its application's own.
+    pid: Option<Value>,
+    offset: Option<Value>,
+}
+
+/// Asks for the recovery of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The connection's secret.
+    pub(crate) pid: Uuid,
+    /// The last thing it got.
+    pub(crate) after: LogNumber,
+}
+
+impl Auth {
+    /// What is to be recovered, if that is asked for and can be.
+    pub(crate) fn claim(&self) -> Option<Claim> {
+        let pid = Uuid::try_parse(self.pid.as_ref()?.as_str()?).ok()?;
+        let after = LogNumber(self.offset.as_ref()?.as_str()?.parse().ok()?);
+        after.is_some().then_some(Claim { pid, after })
+    }
 }
 
 /// Reads a text packet; one with attachments is left with `assembler`.
@@ -96,9 +122,12 @@ fn said(message: &Message<'_>) -> Result<Said, BadPacket> {
     Ok(Said::Frame(ClientFrame { id: message.id.map(|id| FrameId::Number(id as i64)), command }))
 }
 
-/// Lets a client into the namespace.
-pub(crate) fn accept(session: &str) -> Bytes {
-    format!(r#"40{NAMESPACE},{{"sid":"{session}"}}"#).into()
+/// Lets a client into the namespace; with `pid` it can be recovered.
+pub(crate) fn accept(socket_id: &str, pid: Option<Uuid>) -> Bytes {
+    match pid {
+        Some(pid) => format!(r#"40{NAMESPACE},{{"sid":"{socket_id}","pid":"{}"}}"#, pid.simple()).into(),
+        None => format!(r#"40{NAMESPACE},{{"sid":"{socket_id}"}}"#).into(),
+    }
 }
 
 /// Refuses a client: `message` is the code, `data` the refusal.
@@ -114,12 +143,17 @@ pub(crate) fn refuse_namespace(namespace: &str) -> Bytes {
     if namespace == "/" { format!("44{body}").into() } else { format!("44{namespace},{body}").into() }
 }
 
-/// Appends an event packet.
-pub(crate) fn write_event(data: &EventData, out: &mut Vec<u8>) {
+/// Appends an event packet; `offset` comes last, where the stock client looks for it.
+pub(crate) fn write_event(data: &EventData, offset: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"42/chat,[\"");
     out.extend_from_slice(event::name(data).as_bytes());
     out.extend_from_slice(b"\",");
     json::write_event_data(data, out);
+    if let Some(offset) = offset {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(offset.as_bytes());
+        out.push(b'"');
+    }
     out.push(b']');
 }
 
@@ -193,6 +227,18 @@ mod tests {
         let refusal = connect(r#"40/chat,{"token":"t","deviceId":5}"#).auth.expect_err("refused");
         assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidPayload, Some("deviceId")));
         assert_eq!(connect("40").namespace, "/");
+    }
+
+    #[test]
+    fn a_recovery_is_asked_for_with_a_secret_and_an_offset() {
+        let claim = |auth: &str| serde_json::from_str::<Auth>(auth).expect("read").claim();
+        let pid = "0123456789abcdef0123456789abcdef";
+        let asked = claim(&format!(r#"{{"pid":"{pid}","offset":"17"}}"#)).expect("asked for");
+        assert_eq!((asked.pid.simple().to_string().as_str(), asked.after), (pid, LogNumber(17)));
+        for other in [r#""offset":"-""#, r#""offset":17"#, r#""x":1"#, r#""offset":"0""#] {
+            assert_eq!(claim(&format!(r#"{{"pid":"{pid}",{other}}}"#)), None, "{other}");
+        }
+        assert_eq!(claim(r#"{"pid":7,"offset":"17"}"#), None);
     }
 
     #[test]

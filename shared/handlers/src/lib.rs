@@ -8,6 +8,7 @@ mod apply;
 mod caches;
 mod ephemeral;
 mod fanout;
+mod missed;
 mod plan;
 mod plan_message;
 mod plan_room;
@@ -25,6 +26,7 @@ use runtime::Clock;
 use store::Store;
 
 pub use apply::{Job, Outcome};
+pub use missed::Missed;
 pub use room::CreatedRoom;
 
 /// What the handlers work with.

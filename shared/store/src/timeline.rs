@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
-use domain::{MessageId, Rev, RoomId, limits};
+use domain::{MessageId, Rev, RoomId, Timestamp, limits};
 use prost::Message as _;
 use protocol::EventData;
 use protocol::wire::ServerEvent;
 use uuid::Uuid;
 
 use crate::error::damaged;
+use crate::rows::{Rows, RowsSql};
 use crate::{MessageRow, Store, StoreError, message};
 
 /// One durable change of a room.
@@ -34,6 +35,10 @@ const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.p
     SELECT rev, epoch, message_id, payload FROM sums JOIN room_events ON room_id = $1 AND rev = place
     WHERE before < $4 ORDER BY rev";
 
+const LAST_CHANGES: RowsSql = rows_sql!([1 room uuid] "SELECT e.room_id, e.happened_at FROM given
+     JOIN room_counters c ON c.room_id = given.room
+     JOIN room_events e ON e.room_id = c.room_id AND e.rev = c.rev");
+
 /// A change as it is stored.
 #[derive(sqlx::FromRow)]
 pub(crate) struct EventRecord {
@@ -44,6 +49,13 @@ pub(crate) struct EventRecord {
 }
 
 impl Store {
+    /// When each of these rooms changed last, by the clock of whoever stored it; in no order.
+    pub async fn last_changes(&self, rooms: &[RoomId]) -> Result<Vec<(RoomId, Timestamp)>, StoreError> {
+        let rows = Rows::new().id(rooms.iter().map(|room| room.0));
+        let found: Vec<(Uuid, i64)> = self.db.read().await?.fetch(&LAST_CHANGES, &rows).await?;
+        Ok(found.into_iter().map(|(room, at)| (RoomId(room), Timestamp(at))).collect())
+    }
+
     /// The changes that follow `rev`, ascending and without a gap, at most `limit`; fewer when they
     /// are heavy, but not none while there are any.
     pub async fn after_rev(&self, room: RoomId, rev: Rev, limit: usize) -> Result<Vec<RevEntry>, StoreError> {

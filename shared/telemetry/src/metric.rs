@@ -57,6 +57,8 @@ metrics_enum! {
         GapsFilled = "chat_gaps_filled_total" ["source"],
         /// Sockets opened, by transport.
         SocketsOpened = "chat_sockets_opened_total" ["transport"],
+        /// Socket.IO connections that came back, by what became of their recovery.
+        Recoveries = "chat_recoveries_total" ["outcome"],
         /// Sockets closed by the server, by reason.
         SocketsClosed = "chat_sockets_closed_total" ["reason"],
         /// Connections to a dependency that were lost, by dependency.

@@ -7,7 +7,7 @@ use protocol::{Ack, Refusal, wire};
 use store::RoomState;
 
 use super::{Caller, Outcome, later};
-use crate::following;
+use crate::{following, session};
 
 pub(super) fn join(caller: &Caller, join: &wire::RoomJoin) -> Outcome {
     let (caller, room) = match parse(caller, &join.room_id) {
@@ -31,6 +31,7 @@ pub(super) fn leave(caller: &Caller, leave: &wire::RoomLeave) -> Outcome {
     later(async move {
         let state = member_state(&caller, room).await?;
         caller.handle.set_selective();
+        session::forget(&caller.shared, &caller.handle).await;
         caller.shared.hub.leave(&caller.handle, &[room]);
         Ok(Outcome::Answer(Ack::RoomState(ack(&state))))
     })

@@ -9,7 +9,7 @@ use domain::room::Role;
 use domain::{Rev, UserId};
 use protocol::CloseCode;
 
-use crate::codec::Delivered;
+use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 
 /// Deliveries held for a connection until it is open in the room; seconds of a busy room, eight
@@ -76,13 +76,13 @@ impl Member {
     pub(crate) fn open(&mut self) -> bool {
         let Some(held) = self.held.take() else { return false };
         held.deliveries.iter().any(|delivered| {
-            self.offer(delivered);
+            self.offer(delivered, Place::Void);
             self.leaves_with(delivered)
         })
     }
 
     /// Takes a delivery that the room has released.
-    pub(crate) fn offer(&mut self, delivered: &Arc<Delivered>) {
+    pub(crate) fn offer(&mut self, delivered: &Arc<Delivered>, place: Place) {
         if let Some(held) = &mut self.held {
             if held.deliveries.len() >= HELD {
                 self.handle.close(CloseCode::TooSlow);
@@ -94,7 +94,7 @@ impl Member {
         let seen = delivered.rev.is_some_and(|rev| rev <= self.after);
         let excepted = delivered.except.is_some_and(|user| self.handle.is_of(user));
         if !seen && !excepted {
-            self.handle.deliver(delivered);
+            self.handle.deliver(delivered, place);
         }
     }
 

@@ -13,18 +13,20 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
+use realtime::LogNumber;
 use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
 use user::Users;
 
-use crate::codec::Delivered;
+use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 
 const SHARDS: usize = 64;
@@ -76,6 +78,11 @@ pub(crate) struct Hub {
     pub(crate) users: Users,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
+    /// Rooms in which something is missing.
+    gaps: AtomicUsize,
+    /// How often something may have been lost, and for which of these it is known by now what.
+    losses: AtomicU64,
+    known_losses: AtomicU64,
 }
 
 /// Ends a connection whose place another one took.
@@ -93,7 +100,15 @@ impl Hub {
         let (fills, fill_requests) = mpsc::channel(FILLS);
         let (joins, join_requests) = (0..JOIN_LANES).map(|_| mpsc::channel(JOINS)).unzip();
         let rooms = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let hub = Self { rooms, users: Users::new(), fills, joins };
+        let hub = Self {
+            rooms,
+            users: Users::new(),
+            fills,
+            joins,
+            gaps: AtomicUsize::new(0),
+            losses: AtomicU64::new(0),
+            known_losses: AtomicU64::new(0),
+        };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
     }
 
@@ -132,7 +147,11 @@ impl Hub {
         let mut too_early = Vec::new();
         for it in known {
             let armed = match self.shard(it.room).get_mut(&it.room) {
-                Some(room) => room.arm(handle.key, it.rev, it.kind, it.role),
+                Some(room) => {
+                    let armed = room.arm(handle.key, it.rev, it.kind, it.role);
+                    self.count_gap(room);
+                    armed
+                }
                 None => Armed::Gone,
             };
             match armed {
@@ -182,12 +201,12 @@ impl Hub {
     // ---- deliveries
 
     /// Takes a genuine delivery to where it belongs.
-    pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery) {
+    pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery, number: LogNumber) {
         if let (Channel::User(user), EventData::DeviceTaken(taken)) = (channel, &opened.event) {
             self.users.each_of(user, |handle| yield_device(handle, taken));
             return;
         }
-        let delivered = Arc::new(Delivered::new(opened));
+        let delivered = Arc::new(Delivered::numbered(opened, number));
         match channel {
             Channel::Room(room) => self.accept(room, delivered),
             Channel::User(user) => self.users.each_of(user, |handle| self.tell(user, handle, &delivered)),
@@ -195,8 +214,43 @@ impl Hub {
     }
 
     fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
-        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| room.accept(delivered));
+        let place = if self.is_sound() { Place::Sound } else { Place::Void };
+        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| {
+            let need = room.accept(delivered, place);
+            self.count_gap(room);
+            need
+        });
         self.see_to(id, need);
+    }
+
+    /// True while nothing is missing in any room, as far as can be known.
+    fn is_sound(&self) -> bool {
+        let losses = self.losses.load(Ordering::SeqCst);
+        self.gaps.load(Ordering::SeqCst) == 0 && self.known_losses.load(Ordering::SeqCst) == losses
+    }
+
+    fn count_gap(&self, room: &mut Room) {
+        let has_gap = room.gap().is_some();
+        match (std::mem::replace(&mut room.has_gap, has_gap), has_gap) {
+            (false, true) => drop(self.gaps.fetch_add(1, Ordering::SeqCst)),
+            (true, false) => drop(self.gaps.fetch_sub(1, Ordering::SeqCst)),
+            _ => {}
+        }
+    }
+
+    /// From now on anything may be missing; see `losses_are_known`.
+    pub(crate) fn note_loss(&self) {
+        self.losses.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often something may have been lost.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+
+    /// Of the first so many losses it is known what is missing, room by room.
+    pub(crate) fn losses_are_known(&self, losses: u64) {
+        self.known_losses.fetch_max(losses, Ordering::SeqCst);
     }
 
     /// Passes something of a user's own channel to one of the user's connections.
@@ -205,7 +259,7 @@ impl Hub {
             return;
         }
         let Some((room, since)) = delivered.room_entered_by(user) else {
-            handle.deliver(delivered);
+            handle.tell(delivered);
             return;
         };
         self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered) });
@@ -247,8 +301,9 @@ impl Hub {
         let before = room.released();
         for opened in found {
             // Already being filled: a further need is answered below.
-            let _ = room.accept(Arc::new(Delivered::new(opened)));
+            let _ = room.accept(Arc::new(Delivered::new(opened)), Place::Void);
         }
+        self.count_gap(room);
         if room.gap().is_none() {
             room.stop_filling();
             return Filled::Done;
@@ -270,7 +325,11 @@ impl Hub {
 
     /// Notes that the store has a room at `rev`.
     pub(crate) fn learn(&self, id: RoomId, rev: Rev) {
-        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| room.learn(rev));
+        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| {
+            let need = room.learn(rev);
+            self.count_gap(room);
+            need
+        });
         self.see_to(id, need);
     }
 
@@ -299,7 +358,9 @@ impl Hub {
             }
             if !gone.is_empty() {
                 for id in &gone {
-                    shard.remove(id);
+                    if shard.remove(id).is_some_and(|room| room.has_gap) {
+                        self.gaps.fetch_sub(1, Ordering::SeqCst);
+                    }
                 }
                 let channels: Vec<Channel> = gone.into_iter().map(Channel::Room).collect();
                 unsubscribe(&channels);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId};
 
-use crate::codec::Delivered;
+use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 use crate::hub::member::Member;
 
@@ -74,6 +74,8 @@ pub(crate) struct Room {
     ahead: BTreeMap<Rev, Arc<Delivered>>,
     waiting: Vec<Arc<Delivered>>,
     filling: bool,
+    /// The hub counts this room among those with a gap.
+    pub(crate) has_gap: bool,
 }
 
 impl Room {
@@ -89,6 +91,7 @@ impl Room {
             ahead: BTreeMap::new(),
             waiting: Vec::new(),
             filling: false,
+            has_gap: false,
         }
     }
 
@@ -174,8 +177,9 @@ impl Room {
 
     // ---- deliveries
 
-    /// Takes a delivery from pub/sub, the room's log or the store.
-    pub(crate) fn accept(&mut self, delivered: Arc<Delivered>) -> Need {
+    /// Takes a delivery from pub/sub, the room's log or the store; `place` is what it is if it is
+    /// released at once.
+    pub(crate) fn accept(&mut self, delivered: Arc<Delivered>, place: Place) -> Need {
         let Some(rev) = delivered.rev else {
             self.accept_without_rev(delivered);
             return Need::Nothing;
@@ -183,7 +187,7 @@ impl Room {
         match self.released {
             Some(released) if rev <= released => return Need::Nothing,
             Some(released) if rev == released.next() => {
-                self.release(&delivered);
+                self.release(&delivered, place);
                 self.release_ahead();
             }
             _ => self.set_ahead(rev, delivered),
@@ -219,7 +223,7 @@ impl Room {
 
     fn accept_without_rev(&mut self, delivered: Arc<Delivered>) {
         if self.released.is_some_and(|released| delivered.epoch <= released) {
-            self.members.iter_mut().for_each(|member| member.offer(&delivered));
+            self.members.iter_mut().for_each(|member| member.offer(&delivered, Place::Void));
         } else if !delivered.is_fleeting() && self.waiting.len() < WAITING {
             self.waiting.push(delivered);
         }
@@ -239,14 +243,14 @@ impl Room {
             }
             let delivered = first.remove();
             if delivered.rev > self.released {
-                self.release(&delivered);
+                self.release(&delivered, Place::Void);
             }
         }
     }
 
-    fn release(&mut self, delivered: &Arc<Delivered>) {
+    fn release(&mut self, delivered: &Arc<Delivered>, place: Place) {
         self.released = delivered.rev.or(self.released);
-        self.members.iter_mut().for_each(|member| member.offer(delivered));
+        self.members.iter_mut().for_each(|member| member.offer(delivered, place));
         if delivered.leaver().is_some() {
             let id = self.id;
             for gone in self.members.extract_if(.., |member| member.leaves_with(delivered)) {

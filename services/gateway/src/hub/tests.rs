@@ -6,11 +6,12 @@ use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, UserId};
 use proptest::prelude::*;
 use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
+use realtime::LogNumber;
 use uuid::Uuid;
 
 use super::room::{Armed, Need, Room};
 use super::{Filled, Hub, Known, Position};
-use crate::codec::Delivered;
+use crate::codec::{Delivered, Dialect, Place};
 use crate::handle::tests::{handle, sent};
 use crate::handle::{Handle, Signal};
 
@@ -47,7 +48,7 @@ fn revs(handle: &Handle) -> Vec<i64> {
 }
 
 fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
-    room.accept(Arc::new(Delivered::new(opened)))
+    room.accept(Arc::new(Delivered::new(opened)), Place::Sound)
 }
 
 fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {
@@ -196,7 +197,7 @@ async fn a_gap_is_asked_for_once_and_filled() {
     assert!(hub.arm(&one, &[known(3)]).is_empty());
     hub.open(&one, &[ROOM]);
     for rev in [6, 7, 9] {
-        hub.route(Channel::Room(ROOM), message(rev));
+        hub.route(Channel::Room(ROOM), message(rev), LogNumber::NONE);
     }
     assert_eq!(requests.fills.recv().await, Some(ROOM));
     assert!(requests.fills.try_recv().is_err());
@@ -204,6 +205,47 @@ async fn a_gap_is_asked_for_once_and_filled() {
     assert_eq!(hub.fill(ROOM, vec![]), Filled::More { progress: false });
     assert_eq!(hub.fill(ROOM, (5..9).map(message).collect()), Filled::Done);
     assert_eq!(revs(&one), [4, 5, 6, 7, 8, 9]);
+}
+
+/// The offsets that wait for a Socket.IO connection, in their order.
+fn offsets(handle: &Handle) -> Vec<String> {
+    let of = |bytes: bytes::Bytes| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let offset = text.rsplit_once(",\"").map(|(_, offset)| offset.trim_end_matches("\"]").to_owned());
+        offset.expect("an offset")
+    };
+    std::iter::from_fn(|| handle.pop()).map(of).collect()
+}
+
+#[tokio::test]
+async fn offsets_are_given_only_while_nothing_is_missing_anywhere() {
+    const OTHER: RoomId = RoomId(Uuid::from_u128(78));
+    let (hub, _requests) = Hub::new();
+    let one = crate::handle::tests::handle_of(Dialect::SocketIo, 1, 1);
+    let in_room = |room, rev| Known { room, ..known(rev) };
+    hub.enter(&one, &[ROOM, OTHER]);
+    assert!(hub.arm(&one, &[in_room(ROOM, 3), in_room(OTHER, 0)]).is_empty());
+    let route = |room, rev, number| hub.route(Channel::Room(room), message(rev), LogNumber(number));
+    route(OTHER, 1, 10);
+    hub.open(&one, &[ROOM, OTHER]);
+    one.followed.begin(LogNumber(5));
+    assert_eq!(offsets(&one), ["-"], "what was held");
+    route(ROOM, 4, 20);
+    route(OTHER, 2, 30);
+    assert_eq!(offsets(&one), ["20", "30"]);
+    route(ROOM, 6, 50);
+    route(OTHER, 3, 60);
+    assert_eq!(offsets(&one), ["-"], "5 is missing elsewhere");
+    assert_eq!(hub.fill(ROOM, vec![message(5)]), Filled::Done);
+    assert_eq!(offsets(&one), ["-", "-"], "the one that was missing, and the one that waited for it");
+    route(OTHER, 4, 70);
+    assert_eq!(offsets(&one), ["70"]);
+    hub.note_loss();
+    route(OTHER, 5, 80);
+    assert_eq!(offsets(&one), ["-"], "nobody knows what is missing");
+    hub.losses_are_known(hub.losses());
+    route(OTHER, 6, 90);
+    assert_eq!(offsets(&one), ["90"]);
 }
 
 #[tokio::test]
@@ -227,7 +269,7 @@ async fn user_events_wait_until_the_session_is_ready_and_joins_are_carried_out_b
     let failed = EventData::MessageFailed(wire::MessageFailed::default());
     for event in [failed, created] {
         let opened = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
-        hub.route(Channel::User(user(1)), opened);
+        hub.route(Channel::User(user(1)), opened, LogNumber::NONE);
     }
     assert!(one.is_idle());
     for early in one.take_early() {

@@ -40,12 +40,16 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
             code
         }
     };
+    if code.is_final() {
+        super::forget(shared, &handle).await;
+    }
     tokio::join!(take_leave(connection, end, code), depart(shared, &handle, arrival));
 }
 
 /// Ends a session whose client stays connected.
 pub(crate) async fn leave(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
     shared.hub.depart(handle);
+    super::forget(shared, handle).await;
     depart(shared, handle, arrival).await;
 }
 

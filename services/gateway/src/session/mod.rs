@@ -8,6 +8,7 @@ mod connection;
 mod goodbye;
 mod open;
 mod opening;
+mod recovery;
 mod unauthenticated;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use transport::Link;
 pub(crate) use connection::{Connection, End};
 use open::Open;
 pub(crate) use opening::authenticate;
+pub(crate) use recovery::forget;
 use unauthenticated::Unauthenticated;
 
 use crate::admission::Admitted;

@@ -9,15 +9,16 @@ use std::time::Duration;
 use auth::token::Claims;
 use domain::{DeviceId, SessionId};
 use protocol::{CloseCode, Refusal};
+use realtime::LogNumber;
 
 use super::open::Open;
+use super::recovery::{self, Recalled};
 use super::unauthenticated::{Candidate, Failure};
 use crate::codec::Dialect;
 use crate::following;
 use crate::handle::{Handle, Identity};
 use crate::outbox::Kind;
 use crate::shared::{Shared, within};
-use crate::socketio;
 
 /// How long opening a session may take altogether.
 const OPENING_LIMIT: Duration = Duration::from_secs(8);
@@ -40,7 +41,9 @@ pub(crate) async fn open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: 
 async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
     handle.await_authentication(u64::MAX);
     let claims = authenticate(shared, &candidate.token).await?;
-    let device = candidate.device.unwrap_or_else(DeviceId::generate);
+    let recalled = recovery::recall(shared, &candidate, claims.user).await;
+    let device = candidate.device.or_else(|| recalled.as_ref().map(Recalled::device));
+    let device = device.unwrap_or_else(DeviceId::generate);
     let identity = Identity { user: claims.user, session: SessionId::generate(), device };
     handle.identify(identity.clone());
     handle.authenticated(shared.monotonic_ms(claims.expires_at));
@@ -49,15 +52,18 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
     if let Some(replaced) = shared.hub.users.enter(handle) {
         replaced.close(CloseCode::Replaced);
     }
-    let states = following::follow_all(shared, handle, claims.user).await?;
+    let found = following::follow_all(shared, handle, claims.user).await?;
 
-    if handle.dialect == Dialect::SocketIo {
-        handle.push(socketio::accept(&identity.session.to_string()), Kind::Answer);
-    }
-    let ready = following::session_ready(shared, &identity, &states);
-    handle.push(handle.dialect.event(&ready), Kind::Answer);
-    let rooms: Vec<_> = states.iter().map(|state| state.room_id).collect();
+    let ready = handle.dialect.event(&following::session_ready(shared, &identity, &found.rooms));
+    let followed = if handle.dialect == Dialect::SocketIo {
+        recovery::welcome(shared, handle, recalled, &found, ready).await
+    } else {
+        handle.push(ready, Kind::Answer);
+        LogNumber::NONE
+    };
+    let rooms: Vec<_> = found.rooms.iter().map(|state| state.room_id).collect();
     shared.hub.open(handle, &rooms);
+    handle.followed.begin(followed);
     for early in handle.take_early() {
         shared.hub.tell(claims.user, handle, &early);
     }

@@ -14,7 +14,7 @@ use crate::offered::Offered;
 use crate::outbox::Kind;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
-use crate::socketio::{self, Connect, Said};
+use crate::socketio::{self, Claim, Connect, Said};
 
 /// How often a client may get it wrong on one connection.
 const ATTEMPTS: u32 = 8;
@@ -35,6 +35,8 @@ pub(crate) struct Candidate {
     pub(crate) device: Option<DeviceId>,
     /// Asks for an ack.
     pub(crate) id: Option<FrameId>,
+    /// Asks for the recovery of a connection.
+    pub(crate) claim: Option<Claim>,
 }
 
 /// Why a candidate was not let in.
@@ -90,7 +92,7 @@ impl Unauthenticated {
             return None;
         }
         let token = self.offered.token(None)?;
-        Some(Candidate { token, device: self.offered.device.clone(), id: None })
+        Some(Candidate { token, device: self.offered.device.clone(), id: None, claim: None })
     }
 
     /// A candidate was not let in: a native client is closed, a Socket.IO client may try again
@@ -176,7 +178,11 @@ impl Unauthenticated {
                 Verdict::NoNamespace(namespace)
             }
             Ok(Said::Connect(Connect { auth: Ok(auth), .. })) => {
-                self.judge_credentials(auth.token.as_deref(), auth.device_id.as_deref(), None)
+                let claim = auth.claim();
+                match self.judge_credentials(auth.token.as_deref(), auth.device_id.as_deref(), None) {
+                    Verdict::Candidate(candidate) => Verdict::Candidate(Candidate { claim, ..candidate }),
+                    verdict => verdict,
+                }
             }
             Ok(Said::Connect(Connect { auth: Err(refusal), .. })) => Verdict::Refuse(None, refusal),
             Ok(Said::Close) => Verdict::End(End::Gone),
@@ -191,7 +197,7 @@ impl Unauthenticated {
             Err(invalid) => return Verdict::Refuse(id, invalid.into()),
         };
         match self.offered.token(token) {
-            Some(token) => Verdict::Candidate(Candidate { token, device, id }),
+            Some(token) => Verdict::Candidate(Candidate { token, device, id, claim: None }),
             None => Verdict::Refuse(id, Refusal::unauthenticated("a token is required")),
         }
     }
@@ -208,7 +214,7 @@ mod tests {
 
     fn candidate(token: &str, device: Option<&str>, id: Option<FrameId>) -> Verdict {
         let device = device.map(|name| DeviceId::parse(name).expect("well-formed"));
-        Verdict::Candidate(Candidate { token: token.into(), device, id })
+        Verdict::Candidate(Candidate { token: token.into(), device, id, claim: None })
     }
 
     #[test]

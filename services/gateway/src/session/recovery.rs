@@ -1,0 +1,134 @@
+//! Connection state recovery of Socket.IO clients: who comes back with what its connection was
+//! recognised by gets what it missed, before it is told that it is connected.
+//!
+//! Any gateway can do it. The invariant: nothing is recovered in part; whoever is not recovered is
+//! told so by a new secret and reads the state anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::{DeviceId, UserId};
+use handlers::Missed;
+use realtime::{LogNumber, Remembered};
+use store::RoomsOf;
+use telemetry::Counter;
+use uuid::Uuid;
+
+use super::unauthenticated::Candidate;
+use crate::codec::{Delivered, Place};
+use crate::handle::Handle;
+use crate::outbox::Kind;
+use crate::shared::Shared;
+use crate::socketio::{self, Claim};
+
+/// How long recovering may take; without it a client reads the state anew.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection that broke off.
+pub(crate) struct Recalled {
+    claim: Claim,
+    remembered: Remembered,
+}
+
+/// A connection that goes on.
+struct Recovered {
+    recalled: Recalled,
+    missed: Vec<Missed>,
+}
+
+impl Recalled {
+    pub(crate) fn device(&self) -> DeviceId {
+        self.remembered.device.clone()
+    }
+}
+
+/// The connection that a candidate wants to go on with, if it is its own.
+pub(crate) async fn recall(shared: &Shared, candidate: &Candidate, user: UserId) -> Option<Recalled> {
+    let claim = candidate.claim?;
+    let remembered = shared.realtime.recall(claim.pid).await.ok().flatten();
+    let is_its_own =
+        |it: &Remembered| it.user == user && candidate.device.as_ref().is_none_or(|device| *device == it.device);
+    match remembered.filter(is_its_own) {
+        Some(remembered) => Some(Recalled { claim, remembered }),
+        None => {
+            Counter::Recoveries.inc_with("unknown");
+            None
+        }
+    }
+}
+
+/// Tells a client that it is let in: as the connection it was, with all that it missed, or as a new
+/// one. Up to where it has followed by that.
+pub(crate) async fn welcome(
+    shared: &Shared,
+    handle: &Arc<Handle>,
+    recalled: Option<Recalled>,
+    found: &RoomsOf,
+    ready: Bytes,
+) -> LogNumber {
+    if let Some(recalled) = recalled
+        && let Some(recovered) = recover(shared, recalled, found).await
+    {
+        return go_on(shared, handle, recovered, ready).await;
+    }
+    let pid = begin(shared, handle, found).await;
+    let socket_id = handle.identity().map(|identity| identity.session.to_string()).unwrap_or_default();
+    handle.push(socketio::accept(&socket_id, pid), Kind::Answer);
+    handle.push(ready, Kind::Answer);
+    LogNumber::NONE
+}
+
+async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option<Recovered> {
+    if recalled.remembered.membership != found.membership {
+        Counter::Recoveries.inc_with("rooms_changed");
+        return None;
+    }
+    let missed = shared.handlers.missed(&found.rooms, recalled.claim.after);
+    let Ok(Ok(Some(missed))) = tokio::time::timeout(RECOVERY_LIMIT, Box::pin(missed)).await else {
+        Counter::Recoveries.inc_with("not_whole");
+        return None;
+    };
+    Counter::Recoveries.inc_with("recovered");
+    Some(Recovered { recalled, missed })
+}
+
+/// The stock client keeps what comes before it is connected and tells it all at once.
+async fn go_on(shared: &Shared, handle: &Handle, recovered: Recovered, ready: Bytes) -> LogNumber {
+    let Recovered { recalled: Recalled { claim, remembered }, missed } = recovered;
+    // For another day; the old word would do for a while.
+    let _ = shared.realtime.remember(claim.pid, &remembered).await;
+    handle.followed.recognise(claim.pid);
+    handle.push(ready, Kind::Answer);
+    let mut last = claim.after;
+    for Missed { number, delivery } in missed {
+        last = last.max(number);
+        handle.push(Delivered::numbered(delivery, number).bytes(handle.dialect, Place::Sound), Kind::Answer);
+    }
+    handle.push(socketio::accept(&remembered.socket_id, Some(claim.pid)), Kind::Answer);
+    last
+}
+
+/// Remembers a new connection; without that it cannot be recovered.
+async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid> {
+    let identity = handle.identity()?;
+    let remembered = Remembered {
+        user: identity.user,
+        device: identity.device.clone(),
+        socket_id: identity.session.to_string(),
+        membership: found.membership,
+    };
+    // Random: whoever knows it may ask for what the connection missed, if the token is its user's.
+    let pid = Uuid::new_v4();
+    shared.realtime.remember(pid, &remembered).await.ok()?;
+    handle.followed.recognise(pid);
+    Some(pid)
+}
+
+/// The client has left for good, or does not follow all of its rooms any more.
+pub(crate) async fn forget(shared: &Shared, handle: &Handle) {
+    if let Some(pid) = handle.followed.give_up() {
+        // Err: it is forgotten by itself after a day.
+        let _ = shared.realtime.forget_connection(pid).await;
+    }
+}

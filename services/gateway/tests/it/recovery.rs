@@ -1,0 +1,175 @@
+//! Connection state recovery of Socket.IO clients: all that was missed, or a new connection.
+
+use domain::{RoomId, UserId};
+use serde_json::{Value, json};
+use testkit::client::Socket;
+
+use crate::house::{House, Raw, connect_to};
+
+const PATH: &str = "/socket.io/?EIO=4&transport=websocket";
+
+/// A connection as the stock client knows it.
+struct Connected {
+    socket: Raw,
+    sid: String,
+    pid: String,
+    /// What came before it was connected.
+    before: Vec<Value>,
+}
+
+async fn connect(base: &str, auth: &Value) -> Connected {
+    let mut socket = Raw::open(base, PATH).await;
+    socket.json_after("0").await;
+    socket.say(format!("40/chat,{auth}")).await;
+    let mut before = Vec::new();
+    loop {
+        let text = socket.text().await;
+        if let Some(event) = text.strip_prefix("42/chat,") {
+            before.push(serde_json::from_str(event).expect("JSON"));
+        } else if let Some(accepted) = text.strip_prefix("40/chat,") {
+            let accepted: Value = serde_json::from_str(accepted).expect("JSON");
+            let text = |field: &str| accepted[field].as_str().expect("a text").to_owned();
+            return Connected { socket, sid: text("sid"), pid: text("pid"), before };
+        }
+    }
+}
+
+/// The next message, and the offset that comes with it.
+async fn message(socket: &mut Raw) -> (String, String) {
+    loop {
+        let event = socket.json_after("42/chat,").await;
+        if event[0] == "message.delivered" {
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            return (text(&event[1]["content"]), text(&event[2]));
+        }
+    }
+}
+
+struct Scene {
+    house: House,
+    ann: UserId,
+    bob: UserId,
+    room: RoomId,
+    talker: Socket,
+    said: usize,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let house = House::open().await;
+        let (ann, bob) = (house.user().await, house.user().await);
+        let room = house.room(&[bob, ann]).await;
+        let talker = house.connect(bob).await;
+        Self { house, ann, bob, room, talker, said: 0 }
+    }
+
+    /// Bob says so much more, and it is stored.
+    async fn say(&mut self, count: usize) {
+        for _ in 0..count {
+            self.said += 1;
+            let text = self.said.to_string();
+            self.talker.say(&self.room.to_string(), &format!("m{text}"), &text).await;
+        }
+        self.talker.delivered(&self.room.to_string(), self.said).await;
+    }
+
+    fn auth(&self, more: &Value) -> Value {
+        let mut auth = json!({"token": House::token(self.ann)});
+        auth.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        auth
+    }
+
+    /// Ann connects, gets three messages and breaks off after the second, as far as she knows.
+    async fn break_off(&mut self) -> (String, String, String) {
+        let mut first = connect(&self.house.base, &self.auth(&json!({}))).await;
+        assert!(first.before.is_empty(), "a new connection is told that it is one at once");
+        self.say(3).await;
+        assert_eq!(message(&mut first.socket).await.0, "1");
+        let (second, offset) = message(&mut first.socket).await;
+        assert_eq!(second, "2");
+        (first.sid, first.pid, offset)
+    }
+
+    async fn come_back(&self, base: &str, pid: &str, offset: &str) -> Connected {
+        connect(base, &self.auth(&json!({"pid": pid, "offset": offset}))).await
+    }
+}
+
+fn contents(events: &[Value]) -> Vec<String> {
+    let messages = events.iter().filter(|event| event[0] == "message.delivered");
+    messages.map(|event| event[1]["content"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_it_missed_before_it_is_connected_on_another_gateway_too() {
+    let mut scene = Scene::new().await;
+    let (sid, pid, offset) = scene.break_off().await;
+    scene.say(2).await;
+    let (_other, base) = scene.house.another_gateway().await;
+    let mut back = scene.come_back(&base, &pid, &offset).await;
+    assert_eq!((&back.sid, &back.pid), (&sid, &pid), "the same connection");
+    assert_eq!(back.before[0][0], "session.ready");
+    assert_eq!(contents(&back.before), ["3", "4", "5"]);
+    let last = back.before.last().expect("an event")[2].as_str().expect("an offset").to_owned();
+
+    scene.say(1).await;
+    assert_eq!(message(&mut back.socket).await.0, "6", "and goes on");
+    let again = scene.come_back(&scene.house.base, &pid, &last).await;
+    assert_eq!((again.pid.as_str(), contents(&again.before)), (pid.as_str(), vec!["6".to_owned()]));
+}
+
+#[tokio::test]
+async fn who_missed_nothing_is_recovered_too_and_rooms_without_a_log_do_not_matter() {
+    let mut scene = Scene::new().await;
+    let _quiet = scene.house.room(&[scene.ann]).await;
+    let first = connect(&scene.house.base, &scene.auth(&json!({}))).await;
+    let (pid, mut socket) = (first.pid, first.socket);
+    scene.say(1).await;
+    let (_, offset) = message(&mut socket).await;
+    let back = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert_eq!((back.pid, contents(&back.before)), (pid, vec![]));
+}
+
+#[tokio::test]
+async fn nothing_is_recovered_in_part_or_by_somebody_else() {
+    let mut scene = Scene::new().await;
+    let (_, pid, offset) = scene.break_off().await;
+    let base = scene.house.base.clone();
+    let not_recovered = |back: &Connected| back.pid != pid && back.before.is_empty();
+    assert!(not_recovered(&scene.come_back(&base, &pid, "-").await), "an unsound offset");
+    assert!(not_recovered(&scene.come_back(&base, &pid, "17").await), "an offset of long ago");
+    assert!(not_recovered(&scene.come_back(&base, &uuid::Uuid::new_v4().to_string(), &offset).await), "no such secret");
+    let other = json!({"token": House::token(scene.bob), "pid": pid, "offset": offset});
+    assert!(not_recovered(&connect(&base, &other).await), "another user");
+    let device = scene.auth(&json!({"pid": pid, "offset": offset, "deviceId": "another"}));
+    assert!(not_recovered(&connect(&base, &device).await), "another device");
+    scene.say(600).await;
+    assert!(not_recovered(&scene.come_back(&base, &pid, &offset).await), "more than is worth it");
+}
+
+#[tokio::test]
+async fn who_was_removed_meanwhile_is_not_recovered_and_learns_nothing() {
+    let mut scene = Scene::new().await;
+    let (_, pid, offset) = scene.break_off().await;
+    scene.house.remove(scene.bob, scene.room, scene.ann).await;
+    scene.talker.event("room.memberLeft", |_| true).await;
+    scene.say(1).await;
+    let mut back = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert!(back.pid != pid && back.before.is_empty());
+    let ready = back.socket.json_after("42/chat,").await;
+    assert_eq!((&ready[0], &ready[1]["rooms"]), (&json!("session.ready"), &json!([])));
+}
+
+#[tokio::test]
+async fn who_left_the_namespace_is_not_recovered_and_may_come_into_it_again() {
+    let scene = Scene::new().await;
+    let mut first = connect(&scene.house.base, &scene.auth(&json!({}))).await;
+    first.socket.say("41/chat,").await;
+    first.socket.say(format!("40/chat,{}", scene.auth(&json!({"pid": first.pid, "offset": "1"})))).await;
+    let accepted = first.socket.json_after("40/chat,").await;
+    assert_ne!(accepted["pid"], json!(first.pid));
+    first.socket.say(r#"42/chat,1["ping"]"#).await;
+    first.socket.json_after("43/chat,1").await;
+    let native = connect_to(&scene.house.base, scene.ann).await;
+    native.event("session.ready", |_| true).await;
+}

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
-use crate::{Arrived, DeviceLease, Inbox, InboxId, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
+use crate::{Arrived, DeviceLease, Inbox, InboxId, LogAsked, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
 
 /// The realtime engine of this process. Clones share it.
 #[derive(Clone)]
@@ -102,6 +102,16 @@ impl Realtime {
     /// is the newest), the first `limit` of them; `None` when the log cannot vouch for these.
     pub async fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Result<Option<Vec<Bytes>>, RealtimeError> {
         ask!(self, engine => engine.room_log(room, after, limit))
+    }
+
+    /// What [`Realtime::room_log`] answers, for each of many rooms, in one round. Payloads of more than
+    /// `bytes` together are not answered: the rooms for which there is no place are `None`, too.
+    pub async fn room_logs(
+        &self,
+        asked: &[LogAsked],
+        bytes: usize,
+    ) -> Result<Vec<Option<Vec<Bytes>>>, RealtimeError> {
+        ask!(self, engine => engine.room_logs(asked, bytes))
     }
 
     /// Marks the jobs as seen, in one round. `true`: never seen as far as is known, so a look-up of

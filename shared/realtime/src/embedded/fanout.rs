@@ -15,7 +15,7 @@ use protocol::Channel;
 
 use super::EmbeddedEngine;
 use crate::inbox::{Arrival, Mailbox};
-use crate::{Outbound, ROOM_LOG_ENTRIES};
+use crate::{LogAsked, Outbound, ROOM_LOG_ENTRIES};
 
 const SHARDS: usize = 32;
 /// Payload bytes in the logs of one shard: 64 MiB in all.
@@ -128,6 +128,18 @@ impl EmbeddedEngine {
 
     pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
         self.shards.of(Channel::Room(room)).logs.after(room, after, limit)
+    }
+
+    pub(crate) fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Vec<Option<Vec<Bytes>>> {
+        let mut left = bytes;
+        let mut read = |one: &LogAsked| {
+            let payloads = self.room_log(one.room, one.after, one.limit.max(1)).filter(|_| left > 0)?;
+            let weight = payloads.iter().map(Bytes::len).sum();
+            let fits = weight <= left;
+            left = left.saturating_sub(weight);
+            fits.then_some(payloads)
+        };
+        asked.iter().map(&mut read).collect()
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {

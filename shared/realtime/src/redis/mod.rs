@@ -10,6 +10,7 @@ mod fanout;
 mod janitor;
 mod keys;
 mod presence;
+mod room_logs;
 mod session;
 mod subscription;
 mod wishes;

@@ -16,6 +16,7 @@ mod read;
 mod replay;
 mod room;
 mod sync;
+mod timeline;
 
 use std::sync::Arc;
 

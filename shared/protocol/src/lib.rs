@@ -5,6 +5,7 @@
 
 pub mod code;
 pub mod command;
+pub mod cursor;
 pub mod delivery;
 pub mod envelope;
 pub mod event;
@@ -27,6 +28,7 @@ pub mod wire {
 
 pub use code::{CloseCode, Code};
 pub use command::{ClientFrame, Command, FrameId};
+pub use cursor::Cursor;
 pub use delivery::{Channel, OpenedDelivery};
 pub use envelope::{BadEnvelope, SignedEnvelope, UnverifiedEnvelope, VerifiedEnvelope};
 pub use keyring::{Keyring, KeyringError};

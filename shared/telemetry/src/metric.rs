@@ -55,6 +55,8 @@ metrics_enum! {
         DeliveriesForged = "chat_deliveries_forged_total",
         /// Gaps in a room's deliveries that a gateway filled, by source (log, store).
         GapsFilled = "chat_gaps_filled_total" ["source"],
+        /// Rooms whose events somebody caught up with by `rev`, by source (log, store).
+        RoomsSynced = "chat_rooms_synced_total" ["source"],
         /// Sockets opened, by transport.
         SocketsOpened = "chat_sockets_opened_total" ["transport"],
         /// Sockets closed by the server, by reason.

@@ -11,6 +11,7 @@ mod fanout;
 mod plan;
 mod plan_message;
 mod plan_room;
+mod poll;
 mod presence;
 mod read;
 mod replay;
@@ -26,6 +27,7 @@ use runtime::Clock;
 use store::Store;
 
 pub use apply::{Job, Outcome};
+pub use poll::Polled;
 pub use room::CreatedRoom;
 
 /// What the handlers work with.

@@ -77,15 +77,9 @@ impl Handlers {
         Ok(Polled { items: Vec::new(), cursor: Cursor::new(until, &tags, &positions), complete: true, rooms })
     }
 
-    async fn poll_since(
-        &self,
-        user: UserId,
-        states: Vec<RoomState>,
-        since: &Cursor,
-    ) -> Result<Polled, StoreError> {
+    async fn poll_since(&self, user: UserId, states: Vec<RoomState>, since: &Cursor) -> Result<Polled, StoreError> {
         let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
-        let mut draft =
-            Draft { items: Vec::new(), positions: Vec::new(), complete: true, budget: Budget::whole() };
+        let mut draft = Draft { items: Vec::new(), positions: Vec::new(), complete: true, budget: Budget::whole() };
         self.tell_departures(user, &rooms, since, &mut draft).await?;
         self.tell_events(user, &states, since, &mut draft).await?;
         let (until, tags) = self.tell_marks(&rooms, since, &mut draft).await?;

@@ -8,9 +8,9 @@ use domain::{Rev, RoomId, Seq, UserId, limits};
 use prost::Message as _;
 use protocol::wire::{self, SyncedRoom};
 use protocol::{Code, Refusal};
+use store::StoreError;
 use store::message::{MessageRow, Page};
 use store::room::RoomState;
-use store::StoreError;
 
 use crate::Handlers;
 use crate::timeline::{Behind, Budget, ITEM_BYTES, Logged};

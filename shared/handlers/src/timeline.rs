@@ -171,7 +171,11 @@ fn as_they_stand(deliveries: Vec<OpenedDelivery>, up_to: Rev) -> Vec<RevEvent> {
             EventData::MessageReaction(reaction) if !beyond => {
                 let later = messages.entry(reaction.message_id.clone()).or_default();
                 let given = (reaction.emoji.clone(), reaction.user_id.clone());
-                if reaction.removed { later.reactions.remove(&given) } else { later.reactions.insert(given) };
+                if reaction.removed {
+                    later.reactions.remove(&given)
+                } else {
+                    later.reactions.insert(given)
+                };
             }
             _ => {}
         }
@@ -188,10 +192,7 @@ fn as_they_stand(deliveries: Vec<OpenedDelivery>, up_to: Rev) -> Vec<RevEvent> {
     told.collect()
 }
 
-fn delivered_as_it_stands(
-    said: wire::MessageDelivered,
-    messages: &HashMap<String, Later>,
-) -> wire::MessageDelivered {
+fn delivered_as_it_stands(said: wire::MessageDelivered, messages: &HashMap<String, Later>) -> wire::MessageDelivered {
     let Some(later) = messages.get(&said.message_id) else {
         return said;
     };

@@ -15,7 +15,9 @@ use uuid::Uuid;
 use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
-use crate::{Arrived, DeviceLease, Inbox, InboxId, LogAsked, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed};
+use crate::{
+    Arrived, DeviceLease, Inbox, InboxId, LogAsked, Outbound, Presence, RealtimeError, RealtimeSettings, Trimmed,
+};
 
 /// The realtime engine of this process. Clones share it.
 #[derive(Clone)]
@@ -106,11 +108,7 @@ impl Realtime {
 
     /// What [`Realtime::room_log`] answers, for each of many rooms, in one round. Payloads of more than
     /// `bytes` together are not answered: the rooms for which there is no place are `None`, too.
-    pub async fn room_logs(
-        &self,
-        asked: &[LogAsked],
-        bytes: usize,
-    ) -> Result<Vec<Option<Vec<Bytes>>>, RealtimeError> {
+    pub async fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Result<Vec<Option<Vec<Bytes>>>, RealtimeError> {
         ask!(self, engine => engine.room_logs(asked, bytes))
     }
 

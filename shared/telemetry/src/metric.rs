@@ -77,6 +77,8 @@ metrics_enum! {
     Gauge {
         /// Open sockets, by transport.
         Sockets = "chat_sockets" ["transport"],
+        /// Long polls that are open.
+        Polls = "chat_polls",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
         /// Bytes waiting in outboxes of sessions.

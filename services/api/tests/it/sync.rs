@@ -35,19 +35,19 @@ impl Polled {
     }
 }
 
-fn polled(reply: Reply) -> Polled {
+fn polled(reply: &Reply) -> Polled {
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
     let items = reply.body["items"].as_array().expect("items").clone();
     Polled { items, cursor: reply.text("cursor"), complete: reply.body["complete"].as_bool().expect("complete") }
 }
 
 async fn poll(world: &World, who: &Person, cursor: &str, timeout_ms: u64) -> Polled {
-    polled(world.get(&format!("/sync?cursor={cursor}&timeoutMs={timeout_ms}"), &who.token).await)
+    polled(&world.get(&format!("/sync?cursor={cursor}&timeoutMs={timeout_ms}"), &who.token).await)
 }
 
 /// A cursor that stands here.
 async fn start(world: &World, who: &Person) -> String {
-    let reply = polled(world.get("/sync", &who.token).await);
+    let reply = polled(&world.get("/sync", &who.token).await);
     assert!(reply.items.is_empty() && reply.complete);
     reply.cursor
 }
@@ -391,12 +391,12 @@ async fn a_service_that_stops_answers_those_who_wait_and_lets_them_go() {
     let (reply, ()) = join(world.send(request()), stopping).await;
     assert!(asked.elapsed() < Duration::from_millis(200) + SOON);
     assert_eq!(reply.header("connection"), "close");
-    let answer = polled(reply);
+    let answer = polled(&reply);
     assert!(answer.items.is_empty() && answer.complete);
     world.say(&ann, &room, "still served").await;
     assert_eq!(poll(&world, &bob, &answer.cursor, 25_000).await.names(), ["message.delivered"]);
     let asked = Instant::now();
-    polled(world.send(request()).await);
+    polled(&world.send(request()).await);
     assert!(asked.elapsed() < SOON);
 }
 

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 /// Sweeps for which a channel without polls is kept: the next poll comes soon, and costs no
 /// subscription then.
 const PATIENCE: u32 = 6;
+/// How many channels all polls together may wait for, some 80 bytes each.
+const FOLLOWED: usize = 1_000_000;
 
 /// One poll that waits.
 pub(crate) struct Waiter {
@@ -39,23 +41,29 @@ struct Followed {
 pub(super) struct Following {
     channels: HashMap<Channel, Followed>,
     next_key: u64,
+    /// Channels of all polls, one by one.
+    followed: usize,
 }
 
 impl Following {
-    /// One more poll waits for these channels; those whose subscription nobody has seen confirmed yet.
-    pub(super) fn enter(&mut self, channels: &[Channel]) -> (Arc<Waiter>, Vec<Channel>) {
+    /// One more poll waits for these channels; with those whose subscription nobody has seen confirmed
+    /// yet. `None` when there are too many.
+    pub(super) fn enter(&mut self, channels: &[Channel]) -> Option<(Arc<Waiter>, Vec<Channel>)> {
+        if self.followed + channels.len() > FOLLOWED {
+            return None;
+        }
         self.next_key += 1;
         let waiter = Arc::new(Waiter { key: self.next_key, wake: Notify::new() });
         let mut missing = Vec::new();
         for channel in channels {
             let followed = self.channels.entry(*channel).or_default();
             followed.idle = 0;
-            followed.waiters.insert(waiter.key, Arc::clone(&waiter));
+            self.followed += usize::from(followed.waiters.insert(waiter.key, Arc::clone(&waiter)).is_none());
             if !followed.confirmed {
                 missing.push(*channel);
             }
         }
-        (waiter, missing)
+        Some((waiter, missing))
     }
 
     /// These are subscribed. One that was given up meanwhile stays given up.
@@ -71,7 +79,7 @@ impl Following {
     pub(super) fn leave(&mut self, waiter: &Waiter, channels: &[Channel]) {
         for channel in channels {
             if let Some(followed) = self.channels.get_mut(channel) {
-                followed.waiters.remove(&waiter.key);
+                self.followed -= usize::from(followed.waiters.remove(&waiter.key).is_some());
             }
         }
     }
@@ -123,9 +131,9 @@ mod tests {
     fn a_poll_is_woken_by_its_channels_and_no_others() {
         let mut following = Following::default();
         let (mine, other) = (room(), room());
-        let (waiter, missing) = following.enter(&[mine]);
+        let (waiter, missing) = following.enter(&[mine]).expect("place");
         assert_eq!(missing, [mine]);
-        following.enter(&[other]);
+        following.enter(&[other]).expect("place");
         following.wake(other);
         assert!(waiter.woken().now_or_never().is_none());
         following.wake(mine);
@@ -143,7 +151,7 @@ mod tests {
     fn a_channel_is_kept_while_somebody_waits_and_a_while_longer() {
         let mut following = Following::default();
         let channel = room();
-        let (waiter, _) = following.enter(&[channel]);
+        let (waiter, _) = following.enter(&[channel]).expect("place");
         following.confirm(&[channel]);
         let gone = RefCell::new(Vec::new());
         let sweep =
@@ -156,13 +164,26 @@ mod tests {
             sweep(&mut following);
         }
         assert!(gone.borrow().is_empty());
-        let (waiter, missing) = following.enter(&[channel]);
+        let (waiter, missing) = following.enter(&[channel]).expect("place");
         assert!(missing.is_empty(), "still subscribed");
         following.leave(&waiter, &[channel]);
         for _ in 0..=PATIENCE {
             sweep(&mut following);
         }
         assert_eq!(*gone.borrow(), [channel]);
-        assert_eq!(following.enter(&[channel]).1, [channel], "to be subscribed anew");
+        let (_, missing) = following.enter(&[channel]).expect("place");
+        assert_eq!(missing, [channel], "to be subscribed anew");
+    }
+
+    #[test]
+    fn what_polls_follow_is_bounded_and_given_back() {
+        let mut following = Following::default();
+        let channels: Vec<Channel> = (0..1000).map(|_| room()).collect();
+        let waiters: Vec<_> = (0..1000).map(|_| following.enter(&channels).expect("place").0).collect();
+        assert!(following.enter(&channels[..1]).is_none());
+        following.leave(&waiters[0], &channels);
+        following.leave(&waiters[0], &channels);
+        assert_eq!(following.followed, FOLLOWED - 1000);
+        assert!(following.enter(&channels).is_some());
     }
 }

@@ -100,15 +100,16 @@ impl Polls {
 
     /// Follows the user and the rooms; returns when every subscription is confirmed. One that cannot
     /// be confirmed now is tried on in the background, and then wakes all.
-    pub(crate) async fn follow(&self, user: UserId, rooms: &[RoomId]) -> Follow<'_> {
+    pub(crate) async fn follow(&self, user: UserId, rooms: &[RoomId]) -> Result<Follow<'_>, Refusal> {
         let mut channels: Vec<Channel> = rooms.iter().copied().map(Channel::Room).collect();
         channels.push(Channel::User(user));
-        let (waiter, missing) = self.following.lock().enter(&channels);
+        let entered = self.following.lock().enter(&channels);
+        let (waiter, missing) = entered.ok_or_else(|| Refusal::overloaded(RETRY_AFTER_MS))?;
         let follow = Follow { polls: self, waiter, channels };
         if !missing.is_empty() && self.realtime.subscribe(&self.inbox, &missing).await.is_ok() {
             self.following.lock().confirm(&missing);
         }
-        follow
+        Ok(follow)
     }
 }
 

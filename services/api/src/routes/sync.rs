@@ -82,7 +82,7 @@ async fn wait_for_news(app: &App, caller: &Caller, since: &Cursor, first: Polled
     let end = tokio::time::sleep(wait);
     tokio::pin!(end);
     let follow = tokio::select! {
-        follow = app.polls.follow(caller.user, &polled.rooms) => follow,
+        follow = app.polls.follow(caller.user, &polled.rooms) => follow?,
         () = &mut end => return Ok(polled),
         () = app.stopping.requested() => return Ok(polled),
     };

@@ -8,11 +8,12 @@ use domain::rate::Rate;
 use engine::Engine;
 use handlers::{HandlerParts, Handlers};
 use intake::{Intake, IntakeParts};
-use runtime::{Clock, Tasks};
+use runtime::{Clock, Shutdown, Tasks};
 use store::Store;
 
 use crate::ApiParts;
 use crate::logins::Logins;
+use crate::polls::Polls;
 use crate::user::Accounts;
 
 /// The service's parts, shared by all requests.
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) handlers: Handlers,
     pub(crate) accounts: Accounts,
     pub(crate) logins: Logins,
+    pub(crate) polls: Arc<Polls>,
+    pub(crate) stopping: Shutdown,
 }
 
 /// An intake of its own, for an api without a gateway beside it.
@@ -42,7 +45,8 @@ pub fn intake(settings: &Settings, engine: &Engine, tasks: &Tasks) -> Intake {
 
 impl App {
     pub(crate) fn new(parts: ApiParts) -> Self {
-        let ApiParts { settings, engine, tokens, intake } = parts;
+        let ApiParts { settings, engine, tokens, intake, tasks, stopping } = parts;
+        let polls = Polls::start(&engine.realtime, engine.keys.clone(), &tasks);
         let handlers = HandlerParts {
             store: engine.store.clone(),
             realtime: engine.realtime.clone(),
@@ -57,6 +61,8 @@ impl App {
             tokens,
             accounts: Accounts::default(),
             logins: Logins::new(settings.limits.logins_per_min),
+            polls,
+            stopping,
             settings,
         }
     }

@@ -28,7 +28,14 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(|| Refusal::unauthenticated("a bearer token is required"))?;
+        Self::identify(&parts.headers, app).await
+    }
+}
+
+impl Caller {
+    /// Who calls, if they may.
+    pub(crate) async fn identify(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
+        let token = bearer(headers).ok_or_else(|| Refusal::unauthenticated("a bearer token is required"))?;
         let claims = app.tokens.verify(token, app.clock.now()).map_err(|error| match error {
             TokenError::Expired => Refusal::unauthenticated("the token has expired"),
             TokenError::Invalid => Refusal::unauthenticated("the token is not valid"),
@@ -41,7 +48,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         if claims.are_void(account.tokens_valid_after) {
             return Err(Refusal::unauthenticated("the account has signed out everywhere").into());
         }
-        let actor = Actor { user: claims.user, device: String::new(), traceparent: traceparent(&parts.headers) };
+        let actor = Actor { user: claims.user, device: String::new(), traceparent: traceparent(headers) };
         Ok(Self { user: claims.user, actor })
     }
 }

@@ -30,6 +30,8 @@ const REQUEST_ID_BYTES: usize = 128;
 pub(crate) const BODY_BYTES: usize = domain::limits::FRAME_BYTES;
 /// A request that takes longer is given up.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// A poll that waits may take so much longer.
+const POLL_LIMIT: Duration = Duration::from_millis(domain::limits::POLL_WAIT_MS as u64);
 
 /// Puts the context around routes; unknown paths among them are problems too.
 pub(crate) fn wrap(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
@@ -63,7 +65,8 @@ async fn context(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!("request", id, method = %request.method(), route);
     let started_us = app.clock.monotonic_us();
-    let answer = tokio::time::timeout(REQUEST_LIMIT, next.run(request)).instrument(span.clone()).await;
+    let limit = if route.ends_with("/sync") { REQUEST_LIMIT + POLL_LIMIT } else { REQUEST_LIMIT };
+    let answer = tokio::time::timeout(limit, next.run(request)).instrument(span.clone()).await;
     let response = answer.unwrap_or_else(|_| Problem::from(Refusal::unavailable()).into_response());
     let took_ms = app.clock.monotonic_us().saturating_sub(started_us) / 1000;
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), took_ms, "answered"));

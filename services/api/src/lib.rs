@@ -14,6 +14,7 @@ mod docs;
 mod logins;
 mod openapi;
 mod page;
+mod polls;
 mod problem;
 mod query;
 mod routes;
@@ -26,6 +27,7 @@ use axum::Router;
 use config::Settings;
 use engine::Engine;
 use intake::Intake;
+use runtime::{Shutdown, Tasks};
 
 pub use app::intake;
 pub use context::unknown_route;
@@ -41,6 +43,10 @@ pub struct ApiParts {
     pub tokens: Tokens,
     /// The way in. In one process with a gateway it is the gateway's, so that a user has one rate.
     pub intake: Intake,
+    /// What its background tasks run under.
+    pub tasks: Tasks,
+    /// Requested once the service is about to stop: polls that wait are then answered at once.
+    pub stopping: Shutdown,
 }
 
 /// All routes: `/api/v1/…`, `/api-docs/openapi.json`, `/api-docs/asyncapi.json` and, outside production, the page

@@ -16,7 +16,8 @@ fn main() -> ExitCode {
         let tokens = Tokens::new(secret, settings.access_lifetime);
         let engine = service.engine.clone();
         let intake = api::intake(&settings, &engine, &service.tasks);
-        let parts = ApiParts { settings, engine, tokens, intake };
+        let (tasks, stopping) = (service.tasks.clone(), service.stopping());
+        let parts = ApiParts { settings, engine, tokens, intake, tasks, stopping };
         service.listen(api::router(parts).fallback(api::unknown_route)).await?;
         service.until_stopped().await;
         Ok(())

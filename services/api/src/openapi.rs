@@ -1,7 +1,7 @@
 //! The description of the API, generated from the routes themselves.
 
 use utoipa::openapi::path::PathItem;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -33,6 +33,7 @@ pub(crate) const BEARER: &str = "bearer";
         (name = "conversations", description = "Rooms: direct ones and groups."),
         (name = "members", description = "Who is in a room."),
         (name = "messages", description = "History, and sending without a socket."),
+        (name = "sync", description = "Catching up without a socket."),
     )
 )]
 pub(crate) struct Head;
@@ -120,6 +121,19 @@ fn one_of(values: &[&str], words: &str) -> Object {
     text.enum_values(Some(values.iter().copied())).build()
 }
 
+/// The events that catching up tells.
+const SYNCED: [&str; 9] = [
+    "message.delivered",
+    "message.edited",
+    "message.deleted",
+    "message.reaction",
+    "message.read",
+    "room.created",
+    "room.updated",
+    "room.memberJoined",
+    "room.memberLeft",
+];
+
 /// The kinds of conversations.
 pub(crate) fn room_kind() -> Object {
     one_of(&["group", "direct"], "What it is.")
@@ -133,6 +147,20 @@ pub(crate) fn new_role() -> Object {
 /// The types of messages.
 pub(crate) fn message_type() -> Object {
     one_of(&["TEXT", "IMAGE", "FILE", "VIDEO", "AUDIO"], "`TEXT` when absent.")
+}
+
+/// Events as catching up tells them; the protocol's page says what each of them holds.
+pub(crate) fn sync_items() -> Array {
+    let event = one_of(&SYNCED, "Which event.");
+    let rev = ObjectBuilder::new().schema_type(Type::Integer).description(Some("Its number in its room."));
+    let item = ObjectBuilder::new()
+        .property("event", event)
+        .property("data", ObjectBuilder::new().schema_type(Type::Object).description(Some("The event's data.")))
+        .property("rev", rev)
+        .required("event")
+        .required("data");
+    let words = "Events of all of one's rooms, ascending by `rev` within each; `message.read` has no `rev`.";
+    ArrayBuilder::new().items(item).description(Some(words)).build()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi::path::Operation> {

@@ -39,8 +39,11 @@ async fn serve(mut service: Service) -> Result<(), Failure> {
     let secret = settings.jwt_secret.as_ref().ok_or("there is no JWT_ACCESS_TOKEN")?;
     let tokens = Tokens::new(secret, settings.access_lifetime);
     let processor = Processor::start(&engine, &tasks);
-    let gateway = Gateway::start(GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks });
-    let api = api::router(ApiParts { settings: settings.clone(), engine, tokens, intake: gateway.intake() });
+    let stopping = service.stopping();
+    let parts = GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks: tasks.clone() };
+    let gateway = Gateway::start(parts);
+    let intake = gateway.intake();
+    let api = api::router(ApiParts { settings: settings.clone(), engine, tokens, intake, tasks, stopping });
     let address = service.listen(gateway.router().merge(api).fallback(api::unknown_route)).await?;
     banner::print(&settings, address);
     service.until_stopped().await;

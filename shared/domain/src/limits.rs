@@ -38,6 +38,14 @@ pub const SYNC_ROOMS: usize = 500;
 pub const SYNC_ITEMS_PER_ROOM: usize = 200;
 /// Items of all rooms together in one `sync` answer.
 pub const SYNC_ITEMS: usize = 1000;
+/// Rooms of a user who polls; with more the cursor would be too long for an address.
+pub const POLL_ROOMS: usize = 1000;
+/// How long a poll may wait for something to tell, milliseconds.
+pub const POLL_WAIT_MS: usize = 30_000;
+/// How long a poll waits when the request does not say, milliseconds.
+pub const POLL_WAIT_MS_DEFAULT: usize = 25_000;
+/// Polls of one user at a time, in one process.
+pub const POLLS_PER_USER: usize = 4;
 /// Users asked for in one `presence.query`.
 pub const PRESENCE_USERS: usize = 500;
 /// Items of one REST page at most, and when none is asked for.

@@ -196,6 +196,11 @@ impl Service {
         Ok(address)
     }
 
+    /// Requested by SIGTERM or SIGINT, before anything else happens.
+    pub fn stopping(&self) -> Shutdown {
+        self.stop.clone()
+    }
+
     /// Waits for SIGTERM, SIGINT or the failure of a task. Afterwards `/readyz` answers 503, while
     /// the listeners still answer, so that the caller can end what is open.
     pub async fn until_stopped(&self) {

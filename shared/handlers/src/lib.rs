@@ -12,11 +12,13 @@ mod missed;
 mod plan;
 mod plan_message;
 mod plan_room;
+mod poll;
 mod presence;
 mod read;
 mod replay;
 mod room;
 mod sync;
+mod timeline;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use store::Store;
 
 pub use apply::{Job, Outcome};
 pub use missed::Missed;
+pub use poll::Polled;
 pub use room::CreatedRoom;
 
 /// What the handlers work with.

@@ -6,21 +6,20 @@ use std::collections::{HashMap, HashSet};
 
 use domain::{Rev, RoomId, Seq, UserId, limits};
 use prost::Message as _;
-use protocol::wire::{self, RevEvent, SyncedRoom};
+use protocol::wire::{self, SyncedRoom};
 use protocol::{Code, Refusal};
+use store::StoreError;
 use store::message::{MessageRow, Page};
 use store::room::RoomState;
-use store::{RevEntry, StoreError};
 
 use crate::Handlers;
+use crate::timeline::{Behind, Budget, ITEM_BYTES, Logged};
 
 /// Read marks told with one room, the latest; with the last of very many rooms only a few.
 const READ_MARKS: usize = 200;
 const READ_MARKS_FEW: usize = 5;
 /// Read marks of all rooms together, about.
 const READ_MARKS_IN_ALL: usize = 5000;
-/// What the names of an item's fields add to its contents.
-const ITEM_BYTES: usize = 256;
 
 /// Where a client stands in a room.
 #[derive(Clone, Copy)]
@@ -29,26 +28,10 @@ enum Position {
     Rev(Rev),
 }
 
-/// What one answer may still hold.
-struct Budget {
-    items: usize,
-    bytes: usize,
+/// What the answer may still hold.
+struct Answer {
+    budget: Budget,
     marks: usize,
-}
-
-impl Budget {
-    fn whole() -> Self {
-        Self { items: limits::SYNC_ITEMS, bytes: limits::ANSWER_BYTES, marks: READ_MARKS_IN_ALL }
-    }
-
-    fn is_spent(&self) -> bool {
-        self.items == 0 || self.bytes == 0
-    }
-
-    fn spend(&mut self, items: usize, bytes: usize) {
-        self.items = self.items.saturating_sub(items);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
 }
 
 impl Handlers {
@@ -63,11 +46,13 @@ impl Handlers {
         let states = self.store().room_states(user, &ids).await.map_err(|error| error.refusal())?;
         let states: HashMap<RoomId, RoomState> = states.into_iter().map(|state| (state.room_id, state)).collect();
 
-        let mut budget = Budget::whole();
+        let mut logged = self.logged(&behind(&asked, &states)).await;
+        let mut answer = Answer { budget: Budget::whole(), marks: READ_MARKS_IN_ALL };
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {
-                self.sync_room(state, position, &mut budget).await.map_err(|error| error.refusal())?
+                let synced = self.sync_room(state, position, &mut logged, &mut answer).await;
+                synced.map_err(|error| error.refusal())?
             } else {
                 let code = Some(Code::NotFound.as_str().to_owned());
                 SyncedRoom { room_id: room.to_string(), code, ..SyncedRoom::default() }
@@ -80,7 +65,8 @@ impl Handlers {
         &self,
         state: &RoomState,
         position: Position,
-        budget: &mut Budget,
+        logged: &mut Logged,
+        answer: &mut Answer,
     ) -> Result<SyncedRoom, StoreError> {
         let mut synced = SyncedRoom {
             room_id: state.room_id.to_string(),
@@ -91,14 +77,18 @@ impl Handlers {
         };
         match position {
             Position::Seq(after) if after < state.last_seq => {
-                self.sync_messages(state, after, budget, &mut synced).await?;
+                self.sync_messages(state, after, &mut answer.budget, &mut synced).await?;
             }
-            Position::Rev(after) if after < state.rev => self.sync_events(state, after, budget, &mut synced).await?,
+            Position::Rev(after) if after < state.rev => {
+                let behind = Behind { room: state.room_id, after, up_to: state.rev };
+                synced.events = self.events(behind, logged, &mut answer.budget).await?;
+                synced.complete = synced.events.last().is_some_and(|last| last.rev >= state.rev.0);
+            }
             _ => synced.complete = true,
         }
-        let marks = READ_MARKS.min(budget.marks).max(READ_MARKS_FEW);
+        let marks = READ_MARKS.min(answer.marks).max(READ_MARKS_FEW);
         let reads = self.store().reads(state.room_id, marks).await?;
-        budget.marks = budget.marks.saturating_sub(reads.len());
+        answer.marks = answer.marks.saturating_sub(reads.len());
         synced.reads =
             reads.into_iter().map(|(user, seq)| wire::ReadMark { user_id: user.to_string(), seq: seq.0 }).collect();
         Ok(synced)
@@ -127,29 +117,15 @@ impl Handlers {
         budget.spend(synced.messages.len(), bytes);
         Ok(())
     }
+}
 
-    async fn sync_events(
-        &self,
-        state: &RoomState,
-        after: Rev,
-        budget: &mut Budget,
-        synced: &mut SyncedRoom,
-    ) -> Result<(), StoreError> {
-        if budget.is_spent() {
-            return Ok(());
-        }
-        let limit = limits::SYNC_ITEMS_PER_ROOM.min(budget.items);
-        let entries = self.store().after_rev_within(state.room_id, after, limit, budget.bytes).await?;
-        if let Some(last) = entries.last() {
-            synced.rev = synced.rev.max(last.rev.0);
-            synced.complete = last.rev >= state.rev;
-        }
-        let event = |entry: RevEntry| RevEvent { rev: entry.rev.0, event: Some(entry.event.into()) };
-        synced.events = entries.into_iter().map(event).collect();
-        let bytes = synced.events.iter().map(|event| event.encoded_len() + ITEM_BYTES).sum();
-        budget.spend(synced.events.len(), bytes);
-        Ok(())
-    }
+/// The rooms asked for by rev that are behind.
+fn behind(asked: &[(RoomId, Position)], states: &HashMap<RoomId, RoomState>) -> Vec<Behind> {
+    let one = |(room, position): &(RoomId, Position)| match (position, states.get(room)) {
+        (Position::Rev(after), Some(state)) => Some(Behind { room: *room, after: *after, up_to: state.rev }),
+        _ => None,
+    };
+    asked.iter().filter_map(one).collect()
 }
 
 /// The rooms in the order first asked. One that is asked for twice is answered once, from the first

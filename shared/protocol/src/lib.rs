@@ -8,6 +8,7 @@ pub mod binary;
 pub mod catalogue;
 pub mod code;
 pub mod command;
+pub mod cursor;
 pub mod delivery;
 pub mod envelope;
 pub mod event;
@@ -31,6 +32,7 @@ pub mod wire {
 
 pub use code::{CloseCode, Code};
 pub use command::{ClientFrame, Command, FrameId};
+pub use cursor::Cursor;
 pub use delivery::{Channel, OpenedDelivery};
 pub use envelope::{BadEnvelope, SignedEnvelope, UnverifiedEnvelope, VerifiedEnvelope};
 pub use keyring::{Keyring, KeyringError};

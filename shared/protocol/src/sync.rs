@@ -44,12 +44,18 @@ impl Serialize for RevEvent {
             map.serialize_field("event", event::name(kind))?;
             map.serialize_field("data", &Data(kind))?;
         }
-        map.serialize_field("rev", &self.rev)?;
+        // Read marks have no rev.
+        if self.rev > 0 {
+            map.serialize_field("rev", &self.rev)?;
+        } else {
+            map.skip_field("rev")?;
+        }
         map.end()
     }
 }
 
-/// An event's data as a serde value; only the events that consume a rev can be inside a `RevEvent`.
+/// An event's data as a serde value; only events that consume a rev, and read marks of the long poll,
+/// can be inside a `RevEvent`.
 struct Data<'a>(&'a EventData);
 
 impl Serialize for Data<'_> {
@@ -59,6 +65,7 @@ impl Serialize for Data<'_> {
             EventData::MessageEdited(it) => it.serialize(serializer),
             EventData::MessageDeleted(it) => it.serialize(serializer),
             EventData::MessageReaction(it) => it.serialize(serializer),
+            EventData::MessageRead(it) => it.serialize(serializer),
             EventData::RoomCreated(it) => it.serialize(serializer),
             EventData::RoomUpdated(it) => it.serialize(serializer),
             EventData::RoomMemberJoined(it) => it.serialize(serializer),

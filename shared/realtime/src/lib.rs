@@ -34,7 +34,7 @@ mod redis;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::Rev;
+use domain::{Rev, RoomId};
 use protocol::Channel;
 
 pub use inbox::{Arrival, Inbox, InboxId};
@@ -88,6 +88,17 @@ pub enum RealtimeError {
     /// Not reachable, refused, or no answer in time. Every operation may be repeated.
     #[error("the realtime engine is unavailable: {0}")]
     Unavailable(String),
+}
+
+/// What is wanted of one room's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogAsked {
+    /// Whose log.
+    pub room: RoomId,
+    /// The deliveries after this rev.
+    pub after: Rev,
+    /// The first so many of them, at least 1.
+    pub limit: usize,
 }
 
 /// One delivery on its way to the gateways.

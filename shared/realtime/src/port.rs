@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use domain::presence::Status;
 use domain::{JobId, Rev, RoomId, Timestamp, UserId};
 use protocol::Channel;
@@ -15,8 +16,8 @@ use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
 use crate::{
-    Arrived, DeviceLease, Inbox, InboxId, LogNumber, Logged, Outbound, Presence, RealtimeError, RealtimeSettings,
-    Remembered, Since, Trimmed,
+    Arrived, DeviceLease, Inbox, InboxId, LogAsked, LogNumber, Logged, Outbound, Presence, RealtimeError,
+    RealtimeSettings, Remembered, Since, Trimmed,
 };
 
 /// The realtime engine of this process. Clones share it.
@@ -124,6 +125,12 @@ impl Realtime {
     /// The connection is not to be recovered.
     pub async fn forget_connection(&self, pid: Uuid) -> Result<(), RealtimeError> {
         ask!(self, engine => engine.forget_connection(pid))
+    }
+
+    /// What [`Realtime::room_log`] answers, for each of many rooms, in one round. Payloads of more than
+    /// `bytes` together are not answered: the rooms for which there is no place are `None`, too.
+    pub async fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Result<Vec<Option<Vec<Bytes>>>, RealtimeError> {
+        ask!(self, engine => engine.room_logs(asked, bytes))
     }
 
     /// Marks the jobs as seen, in one round. `true`: never seen as far as is known, so a look-up of

@@ -43,6 +43,25 @@ const SET_READ: &str = "UPDATE room_members
 const READS: &str = "SELECT user_id, read_seq FROM room_members
     WHERE room_id = $1 AND read_seq > 0 ORDER BY read_at DESC, user_id LIMIT $2";
 
+/// Read marks that [`Store::reads_since`] answers at most.
+pub const READS_SINCE_MOST: usize = 200;
+const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
+    "SELECT m.room_id, m.user_id, m.read_seq, m.read_at FROM given JOIN room_members m ON m.room_id = given.room
+     WHERE m.read_at > given.since ORDER BY m.read_at, m.room_id, m.user_id LIMIT 200");
+
+/// How far somebody has read in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadMark {
+    /// Where.
+    pub room: RoomId,
+    /// Who.
+    pub user: UserId,
+    /// Up to and including this message.
+    pub seq: Seq,
+    /// Since when, by the clock of the edge that was told.
+    pub at: Timestamp,
+}
+
 impl Store {
     /// What `user` is in `room`; `None`: no member, or no such room.
     pub async fn standing(&self, room: RoomId, user: UserId) -> Result<Option<Standing>, StoreError> {
@@ -95,6 +114,23 @@ impl Store {
             sqlx::query_as(SET_READ).bind(room.0).bind(user.0).bind(seq.0).bind(at.0).fetch_optional(c)
         })?;
         Ok(moved.map(|(seq,)| Seq(seq)))
+    }
+
+    /// The read marks of these rooms that moved after `since`, the earliest first: the first
+    /// [`READS_SINCE_MOST`] of them.
+    pub async fn reads_since(&self, rooms: &[RoomId], since: Timestamp) -> Result<Vec<ReadMark>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = Rows::new().id(rooms.iter().map(|room| room.0)).int(rooms.iter().map(|_| since.0));
+        let found: Vec<(Uuid, Uuid, i64, i64)> = self.db.read().await?.fetch(&READS_SINCE, &rows).await?;
+        let mark = |(room, user, seq, at)| ReadMark {
+            room: RoomId(room),
+            user: UserId(user),
+            seq: Seq(seq),
+            at: Timestamp(at),
+        };
+        Ok(found.into_iter().map(mark).collect())
     }
 
     /// How far the members have read, those who have read anything, latest first, at most `limit`.

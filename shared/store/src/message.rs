@@ -102,7 +102,7 @@ const MANY: RowsSql = rows_sql!([1 id uuid]
     concat!("SELECT ", message_columns!(), " FROM given JOIN messages ON messages.message_id = given.id"));
 const REACTIONS: RowsSql = rows_sql!([1 id uuid]
     "SELECT message_id, emoji, COUNT(*) AS times FROM given JOIN reactions ON reactions.message_id = given.id
-     GROUP BY message_id, emoji ORDER BY message_id, times DESC, emoji");
+     GROUP BY message_id, emoji");
 
 impl MessageRow {
     /// The message as clients see it; if it was taken back, its tombstone.
@@ -269,6 +269,10 @@ pub(crate) async fn add_reactions(
         if let Some(row) = by_id.get_mut(&id) {
             row.reactions.push(wire::ReactionCount { emoji, count });
         }
+    }
+    // Not left to the database, each of which would sort texts in a way of its own.
+    for row in by_id.into_values() {
+        row.reactions.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.emoji.cmp(&b.emoji)));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::db::Tx;
 use crate::rows::{Rows, RowsSql};
-use crate::{Head, MessageRow, StoreError, change};
+use crate::{Head, MessageRow, StoreError, change, departure};
 
 /// Everything a batch writes, applied in the order of the fields. Where the fields cannot say in
 /// which order two events of the batch came, the caller has netted them: who was added and then
@@ -257,6 +257,9 @@ impl Writes {
     async fn write_members(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let left = &self.left;
         change(tx, &LEFT, &Rows::new().id(ids(left, |(room, _)| room.0)).id(ids(left, |(_, user)| user.0))).await?;
+        if !left.is_empty() {
+            departure::record(tx, &self.events).await?;
+        }
         let joined = &self.joined;
         let rows = Rows::new()
             .id(ids(joined, |it| it.0.0))

@@ -55,6 +55,8 @@ metrics_enum! {
         DeliveriesForged = "chat_deliveries_forged_total",
         /// Gaps in a room's deliveries that a gateway filled, by source (log, store).
         GapsFilled = "chat_gaps_filled_total" ["source"],
+        /// Rooms whose events somebody caught up with by `rev`, by source (log, store).
+        RoomsSynced = "chat_rooms_synced_total" ["source"],
         /// Sockets opened, by transport.
         SocketsOpened = "chat_sockets_opened_total" ["transport"],
         /// Socket.IO connections that came back, by what became of their recovery.
@@ -79,6 +81,8 @@ metrics_enum! {
         Sockets = "chat_sockets" ["transport"],
         /// Socket.IO sessions that poll at the moment; the others have a WebSocket.
         SocketsPolling = "chat_sockets_polling",
+        /// Long polls that are open.
+        Polls = "chat_polls",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
         /// Bytes waiting in outboxes of sessions.

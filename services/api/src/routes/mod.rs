@@ -6,6 +6,7 @@ mod auth;
 mod member;
 mod message;
 mod room;
+mod sync;
 mod user;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(member::remove_member))
         .routes(routes!(message::list_messages, message::send_message))
         .routes(routes!(message::edit_message, message::delete_message))
+        .routes(routes!(sync::poll_sync))
 }
 
 /// The answer to what the broker has safely.

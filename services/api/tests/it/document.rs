@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use crate::world::{Reply, World};
 
 /// What clients rely on.
-const ROUTES: [&str; 16] = [
+const ROUTES: [&str; 17] = [
     "delete /api/v1/conversations/{id}/members/{userId}",
     "delete /api/v1/conversations/{id}/messages/{messageId}",
     "get /api/v1/conversations",
     "get /api/v1/conversations/{id}",
     "get /api/v1/conversations/{id}/members",
     "get /api/v1/conversations/{id}/messages",
+    "get /api/v1/sync",
     "get /api/v1/users/me",
     "patch /api/v1/conversations/{id}",
     "patch /api/v1/conversations/{id}/messages/{messageId}",

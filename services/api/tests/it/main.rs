@@ -8,4 +8,5 @@ mod member;
 mod message;
 mod problem;
 mod room;
+mod sync;
 mod world;

@@ -15,6 +15,7 @@ use config::{Engine as EngineSettings, Environment, HttpSettings, Limits, LogSet
 use domain::{Timestamp, UserId};
 use engine::Engine;
 use handlers::{HandlerParts, Handlers, Job};
+use intake::Intake;
 use runtime::{Shutdown, Tasks};
 use serde_json::{Value, json};
 use store::user::NewUser;
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) router: Router,
     pub(crate) tokens: Tokens,
+    pub(crate) intake: Intake,
+    pub(crate) stopping: Shutdown,
     tasks: Tasks,
     _folder: tempfile::TempDir,
 }
@@ -91,16 +94,20 @@ impl World {
         change(&mut settings);
         let tasks = Tasks::new(Shutdown::new());
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("the embedded engine opens");
+        let stopping = Shutdown::new();
         let tokens = Tokens::new(&SecretString::from(SECRET), settings.access_lifetime);
+        let intake = api::intake(&settings, &engine, &tasks);
         let parts = ApiParts {
-            intake: api::intake(&settings, &engine, &tasks),
+            intake: intake.clone(),
             settings: Arc::new(settings),
             engine: engine.clone(),
             tokens: tokens.clone(),
+            tasks: tasks.clone(),
+            stopping: stopping.clone(),
         };
         let router = api::router(parts).fallback(api::unknown_route);
         tasks.detach("worker", Box::pin(apply(engine.clone())));
-        Self { engine, router, tokens, tasks, _folder: folder }
+        Self { engine, router, tokens, intake, stopping, tasks, _folder: folder }
     }
 
     /// An account without a password of use, and a token for it.
@@ -118,6 +125,11 @@ impl World {
         self.engine.store.create_user(&new).await.expect("a new account");
         let (token, _) = self.tokens.issue(user, self.now());
         Person { id: user.to_string(), user, token }
+    }
+
+    /// What processors and gateways use.
+    pub(crate) fn handlers(&self) -> Handlers {
+        handlers(&self.engine)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -227,14 +239,14 @@ impl Reply {
     }
 }
 
+fn handlers(engine: &Engine) -> Handlers {
+    let Engine { store, realtime, keys, clock, .. } = engine.clone();
+    Handlers::new(HandlerParts { store, realtime, keys, clock })
+}
+
 /// Applies whatever comes through the broker, as a processor does.
 async fn apply(engine: Engine) {
-    let handlers = Handlers::new(HandlerParts {
-        store: engine.store.clone(),
-        realtime: engine.realtime.clone(),
-        keys: engine.keys.clone(),
-        clock: engine.clock.clone(),
-    });
+    let handlers = handlers(&engine);
     let mut consumer = engine.broker.consume(0).await.expect("the embedded broker has one shard");
     while let Ok(batch) = consumer.next_batch(200).await {
         let jobs: Vec<Job> = batch

@@ -31,6 +31,16 @@ async fn bad_clients_of_socket_io_are_told_why_and_harm_only_themselves(#[case] 
     system.assert_healthy();
 }
 
+#[rstest]
+#[case::distributed(SystemSpec::distributed(2, 2))]
+#[case::all_in_one(SystemSpec::all_in_one())]
+#[tokio::test]
+async fn stock_socketio_clients_poll_go_over_and_are_recovered(#[case] spec: SystemSpec) {
+    let system = spec.start().await;
+    run(&system, "node", &tests().join("js/transports.mjs")).await;
+    system.assert_healthy();
+}
+
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
 }

@@ -16,7 +16,7 @@ use protocol::Channel;
 use super::EmbeddedEngine;
 use crate::inbox::{Arrival, Mailbox};
 use crate::recovery::since;
-use crate::{LogNumber, Logged, Outbound, ROOM_LOG_ENTRIES, Since};
+use crate::{LogAsked, LogNumber, Logged, Outbound, ROOM_LOG_ENTRIES, Since};
 
 const SHARDS: usize = 32;
 /// Payload bytes in the logs of one shard: 64 MiB in all.
@@ -155,6 +155,19 @@ impl EmbeddedEngine {
 
     pub(crate) fn since(&self, rooms: &[RoomId], after: LogNumber) -> Vec<Since> {
         rooms.iter().map(|room| self.shards.of(Channel::Room(*room)).logs.since(*room, after)).collect()
+    }
+
+    pub(crate) fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Vec<Option<Vec<Bytes>>> {
+        let mut left = bytes;
+        let mut read = |one: &LogAsked| {
+            let logged = self.room_log(one.room, one.after, one.limit.max(1)).filter(|_| left > 0)?;
+            let payloads: Vec<Bytes> = logged.into_iter().map(|logged| logged.payload).collect();
+            let weight = payloads.iter().map(Bytes::len).sum();
+            let fits = weight <= left;
+            left = left.saturating_sub(weight);
+            fits.then_some(payloads)
+        };
+        asked.iter().map(&mut read).collect()
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {

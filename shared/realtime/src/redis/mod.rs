@@ -11,6 +11,7 @@ mod janitor;
 mod keys;
 mod presence;
 mod recovery;
+mod room_logs;
 mod session;
 mod subscription;
 mod wishes;

@@ -99,3 +99,55 @@ async fn a_redis_log_lives_ten_minutes_after_the_last_append() {
     let left_ms = world.ask_number(&format!("PTTL chat:log:{}", room_of(room))).await;
     assert!((590_000..=600_000).contains(&left_ms), "{left_ms}");
 }
+
+/// What is answered for these rooms: the revs of each.
+async fn logs(world: &World, asked: &[(Channel, i64, usize)], bytes: usize) -> Vec<Option<Vec<i64>>> {
+    let ask = |(room, after, limit): &(Channel, i64, usize)| realtime::LogAsked {
+        room: room_of(*room),
+        after: Rev(*after),
+        limit: *limit,
+    };
+    let asked: Vec<_> = asked.iter().map(ask).collect();
+    let answers = world.realtime.room_logs(&asked, bytes).await.expect("an answer");
+    let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
+    let revs = |payloads: Vec<Bytes>| payloads.iter().map(|payload| number(payload).expect("a number")).collect();
+    answers.into_iter().map(|answer| answer.map(revs)).collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn many_logs_answer_in_one_round_what_each_would_answer(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let (long, short, broken, none) = (room(), room(), room(), room());
+    world.publish(&(1..=100).map(|rev| durable(long, rev)).collect::<Vec<_>>()).await;
+    world.publish(&[durable(short, 7), durable(short, 8), durable(broken, 1), durable(broken, 3)]).await;
+    assert_eq!(logs(&world, &[], 1000).await, Vec::<Option<Vec<i64>>>::new());
+    let mut asked = Vec::new();
+    for after in [0, 1, 15, 16, 17, 50, 99, 100, 101] {
+        asked.extend([1, 15, 16, 17, 1000].map(|limit| (long, after, limit)));
+    }
+    for after in [0, 1, 5, 6, 7, 8, 9] {
+        asked.extend([short, broken, none].map(|room| (room, after, 10)));
+    }
+    let answers = logs(&world, &asked, 1_000_000).await;
+    for ((room, after, limit), answer) in asked.into_iter().zip(answers) {
+        assert_eq!(answer, log_of_at_most(&world, room, after, limit).await, "{after} {limit}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn many_logs_answer_within_the_bytes_allowed(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let rooms = [room(), room(), room()];
+    // Payloads of one byte each.
+    for room in rooms {
+        world.publish(&(1..=8).map(|rev| durable(room, rev)).collect::<Vec<_>>()).await;
+    }
+    let asked = rooms.map(|room| (room, 0, 100));
+    let answered = async |bytes| logs(&world, &asked, bytes).await.iter().map(Option::is_some).collect::<Vec<_>>();
+    assert_eq!(answered(24).await, [true, true, true]);
+    assert_eq!(answered(23).await, [true, true, false]);
+    assert_eq!(answered(8).await, [true, false, false]);
+    assert_eq!(answered(7).await, [false, false, false]);
+}

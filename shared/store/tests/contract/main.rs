@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod black_hole;
 mod change;
+mod departure;
 mod import;
 mod lease;
 mod message;

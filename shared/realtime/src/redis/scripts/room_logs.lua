@@ -1,0 +1,40 @@
+-- Reads the logs of many rooms at once.
+-- KEYS: the logs. ARGV: how many bytes all payloads together may have, then for each log the rev after which, and how
+-- many payloads. Answers for each log its payloads, or false when it cannot vouch for them, or has no room for all.
+local STEP = 16
+local left = tonumber(ARGV[1])
+
+local function payload_of(fields)
+  for place = 1, #fields, 2 do
+    if fields[place] == 'p' then return fields[place + 1] end
+  end
+  return nil
+end
+
+local function read(key, after, count)
+  local payloads, newest, start = {}, nil, string.format('%d-0', after)
+  while true do
+    local entries = redis.call('XRANGE', key, start, '+', 'COUNT', STEP)
+    for _, entry in ipairs(entries) do
+      local rev, payload = tonumber(string.match(entry[1], '^%d+')), payload_of(entry[2])
+      local fits = newest and rev == newest + 1 or not newest and (rev == after or rev == after + 1)
+      -- Where a log begins stands an entry without a payload.
+      if not fits or not payload or rev > after and payload == '' then return false end
+      newest = rev
+      if rev > after then
+        left = left - #payload
+        if left < 0 then return false end
+        payloads[#payloads + 1] = payload
+        if #payloads >= count then return payloads end
+      end
+    end
+    if #entries < STEP then return newest and payloads or false end
+    start = '(' .. entries[#entries][1]
+  end
+end
+
+local answers = {}
+for number, key in ipairs(KEYS) do
+  answers[number] = left > 0 and read(key, tonumber(ARGV[2 * number]), tonumber(ARGV[2 * number + 1])) or false
+end
+return answers

@@ -1,0 +1,65 @@
+//! Who left which room, by which change.
+//!
+//! It knows no rights. The invariant: a departure stands here from the commit in which the member
+//! was removed, and says the change that tells it.
+
+use std::collections::HashMap;
+
+use domain::{Rev, RoomId, UserId};
+use prost::Message as _;
+use protocol::EventData;
+use protocol::wire::ServerEvent;
+use uuid::Uuid;
+
+use crate::db::Tx;
+use crate::rows::{Rows, RowsSql};
+use crate::write::NewRoomEvent;
+use crate::{Store, StoreError};
+
+const DEPARTED: RowsSql = rows_sql!([1 member uuid, 2 room uuid, 3 rev bigint, 4 at bigint]
+    "INSERT INTO room_departures (user_id, room_id, rev, left_at)
+     SELECT member, room, rev, at FROM given WHERE true
+     ON CONFLICT (user_id, room_id) DO UPDATE SET rev = excluded.rev, left_at = excluded.left_at");
+const DEPARTURES: &str = "SELECT room_id, rev FROM room_departures WHERE user_id = $1
+    ORDER BY left_at DESC, room_id LIMIT $2";
+
+impl Store {
+    /// The rooms that the user has ever left, the latest first, at most `limit`, and the change that
+    /// says so. The user may have come back since.
+    pub async fn departures(&self, user: UserId, limit: usize) -> Result<Vec<(RoomId, Rev)>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Vec<(Uuid, i64)> =
+            on!(conn, c => sqlx::query_as(DEPARTURES).bind(user.0).bind(limit as i64).fetch_all(c))?;
+        Ok(found.into_iter().map(|(room, rev)| (RoomId(room), Rev(rev))).collect())
+    }
+}
+
+/// Records the departures among a batch's changes.
+pub(crate) async fn record(tx: &mut Tx, events: &[NewRoomEvent]) -> Result<(), StoreError> {
+    // Of one who left twice the last time counts. Ascending, so that batches never wait in a circle.
+    let departures: HashMap<(UserId, RoomId), &NewRoomEvent> =
+        events.iter().filter_map(|event| Some(((leaver(event)?, event.room), event))).collect();
+    let mut departures: Vec<_> = departures.into_iter().collect();
+    departures.sort_unstable_by_key(|(key, _)| *key);
+    if departures.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::new()
+        .id(departures.iter().map(|((user, _), _)| user.0))
+        .id(departures.iter().map(|((_, room), _)| room.0))
+        .int(departures.iter().map(|(_, event)| event.rev.0))
+        .int(departures.iter().map(|(_, event)| event.at.0));
+    tx.conn.run(&DEPARTED, &rows).await?;
+    Ok(())
+}
+
+fn leaver(event: &NewRoomEvent) -> Option<UserId> {
+    // Only changes of membership begin an epoch.
+    if event.rev != event.epoch {
+        return None;
+    }
+    match ServerEvent::decode(event.payload.as_slice()).ok()?.kind? {
+        EventData::RoomMemberLeft(left) => left.user_id.parse().ok(),
+        _ => None,
+    }
+}

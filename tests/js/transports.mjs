@@ -1,0 +1,127 @@
+// Stock Socket.IO clients in their default settings: polling, the upgrade, recovery of the connection
+// on another gateway.
+//
+//   API=http://.. GATEWAY_A=http://.. GATEWAY_B=http://.. node transports.mjs
+
+import assert from 'node:assert/strict';
+import { io } from 'socket.io-client';
+import { call, person } from './lib/rest.mjs';
+import { Events } from './lib/events.mjs';
+import { Native } from './lib/native.mjs';
+import { Switch } from './lib/switch.mjs';
+
+const { API, GATEWAY_A, GATEWAY_B } = process.env;
+const step = (text) => console.log(`ok: ${text}`);
+const upTo = (count, from = 1) => Array.from({ length: count }, (_, index) => from + index);
+
+/** A client as anybody would make one, with all it receives kept. */
+async function connect(url, token, options = {}) {
+  const events = new Events();
+  const socket = io(`${url}/chat`, { auth: { token }, forceNew: true, ...options });
+  socket.onAny((name, data) => events.add(name, data));
+  socket.on('connect', () => events.add('client.connect', { id: socket.id, recovered: socket.recovered }));
+  socket.on('connect_error', (error) => events.add('connect_error', { message: error.message, data: error.data }));
+  socket.on('disconnect', (reason) => events.add('client.disconnect', reason));
+  await events.wait('session.ready');
+  await events.wait('client.connect');
+  return { socket, events, emit: (name, data) => socket.timeout(10_000).emitWithAck(name, data) };
+}
+
+async function group(owner, others) {
+  const body = { type: 'group', memberIds: others.map((other) => other.id) };
+  const room = await call('POST', `${API}/api/v1/conversations`, { token: owner.token, body });
+  assert.equal(room.status, 201, JSON.stringify(room.body));
+  return room.body.id;
+}
+
+async function say(client, roomId, numbers) {
+  for (const number of numbers) {
+    const ack = await client.emit('message.send', { roomId, content: `message ${number}`, clientMsgId: `m-${number}` });
+    assert.equal(ack.status, 'QUEUED', JSON.stringify(ack));
+  }
+}
+
+const seqs = (events) => events.of('message.delivered').map((message) => message.seq);
+const transport = (client) => client.socket.io.engine.transport.name;
+
+async function upgrades(ann, bob, roomId) {
+  const native = await Native.connect(GATEWAY_A, bob.token);
+  const client = await connect(GATEWAY_A, ann.token);
+  const upgraded = new Promise((resolve) => {
+    if (transport(client) === 'websocket') resolve();
+    client.socket.io.engine.once('upgrade', resolve);
+  });
+  // All the while it goes over, both sides talk.
+  await Promise.all([upgraded, say(native, roomId, upTo(60)), say(client, roomId, upTo(60, 61))]);
+  assert.equal(transport(client), 'websocket');
+  await client.events.wait('message.delivered', 120);
+  assert.deepEqual(seqs(client.events), upTo(120));
+  client.socket.close();
+  native.close();
+  step('the default client starts by polling and goes over to a WebSocket; nothing is lost, doubled or overtaken');
+}
+
+async function polls(ann, bob, roomId) {
+  const native = await Native.connect(GATEWAY_A, bob.token);
+  const client = await connect(GATEWAY_A, ann.token, { transports: ['polling'] });
+  await Promise.all([say(native, roomId, upTo(60, 201)), say(client, roomId, upTo(60, 301))]);
+  await client.events.wait('message.delivered', 120);
+  assert.deepEqual(seqs(client.events), upTo(120, 121));
+  assert.equal(transport(client), 'polling');
+  const long = await client.emit('message.send', { roomId, content: 'x'.repeat(16_385), clientMsgId: 'long' });
+  assert.equal(long.code, 'TOO_LARGE');
+  const binary = await client.emit('message.send', { roomId, content: Buffer.from('x'), clientMsgId: 'binary' });
+  assert.deepEqual([binary.code, binary.field], ['INVALID_PAYLOAD', 'content']);
+  client.socket.emit('message.send', { roomId, content: 'x'.repeat(300_000), clientMsgId: 'much too long' });
+  await client.events.wait('client.disconnect');
+  await client.events.wait('client.connect', 2);
+  client.socket.close();
+  native.close();
+  step('polling alone does all of it; a body over the limit ends the transport, and the client comes back');
+}
+
+async function leaves(ann) {
+  const client = await connect(GATEWAY_A, ann.token, { transports: ['polling'] });
+  client.socket.disconnect();
+  client.socket.connect();
+  await client.events.wait('session.ready', 2);
+  client.socket.close();
+  step('who left the namespace comes into it again');
+}
+
+async function recovers(ann, bob, roomId, transports) {
+  const relay = await Switch.to(GATEWAY_A);
+  const native = await Native.connect(GATEWAY_A, bob.token);
+  const options = { transports, reconnectionDelay: 700, reconnectionDelayMax: 700, randomizationFactor: 0 };
+  const client = await connect(relay.url, ann.token, options);
+  const from = client.events.of('session.ready')[0].rooms.find((room) => room.roomId === roomId).lastSeq + 1;
+  await say(native, roomId, upTo(5, 1000 + from));
+  await client.events.wait('message.delivered', 5);
+  const [{ id }] = client.events.of('client.connect');
+
+  relay.point(GATEWAY_B);
+  // A poll that is cut is repeated by Node's stand-in for XMLHttpRequest, which then hangs.
+  if (transport(client) === 'polling') client.socket.io.engine.close();
+  else relay.cut();
+  await client.events.wait('client.disconnect');
+  await say(native, roomId, upTo(20, 2000 + from));
+  const [, back] = await client.events.wait('client.connect', 2);
+  assert.deepEqual(back, { id, recovered: true });
+  await say(native, roomId, upTo(5, 3000 + from));
+  await client.events.wait('message.delivered', 30);
+  assert.deepEqual(seqs(client.events), upTo(30, from));
+  assert.equal(client.events.of('session.ready').length, 2);
+  client.socket.close();
+  native.close();
+  relay.close();
+  step(`a connection that breaks is recovered on another gateway (${transports})`);
+}
+
+const [ann, bob] = [await person(API, 'Ann'), await person(API, 'Bob')];
+const roomId = await group(ann, [bob]);
+await upgrades(ann, bob, roomId);
+await polls(ann, bob, roomId);
+await leaves(ann);
+await recovers(ann, bob, roomId, ['websocket']);
+await recovers(ann, bob, roomId, ['polling', 'websocket']);
+await recovers(ann, bob, roomId, ['polling']);

@@ -64,7 +64,8 @@ mod tests {
     use super::*;
 
     fn account(n: u128) -> Account {
-        Account { id: UserId(Uuid::from_u128(n)), blocked: false, tokens_valid_after: Timestamp::default() }
+        let (id, tokens_valid_after) = (UserId(Uuid::from_u128(n)), Timestamp::default());
+        Account { id, blocked: false, tokens_valid_after, membership: domain::Membership::ZERO }
     }
 
     #[test]

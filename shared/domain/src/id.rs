@@ -198,6 +198,10 @@ position!(
     /// The number of a durable change in its room: 1, 2, 3, …
     Rev
 );
+position!(
+    /// How often a user's set of rooms, or a role there, has changed.
+    Membership
+);
 
 /// The name of a device, chosen by the client or made for it; at most 64 printable characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

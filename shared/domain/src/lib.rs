@@ -18,7 +18,7 @@ pub mod time;
 pub mod user;
 
 pub use event::{Class, EventKind};
-pub use id::{CallId, DeviceId, JobId, MessageId, Rev, RoomId, Seq, SessionId, UserId};
+pub use id::{CallId, DeviceId, JobId, Membership, MessageId, Rev, RoomId, Seq, SessionId, UserId};
 pub use time::Timestamp;
 
 /// Why a value from outside was refused: which field, and what was wrong with it.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::db::Tx;
 use crate::rows::{Rows, RowsSql};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, change};
 
 /// An account to be imported.
 #[derive(Debug, Clone)]
@@ -60,6 +60,10 @@ pub struct ImportTx {
     tx: Tx,
     now: Timestamp,
     counts: ImportCounts,
+    /// Accounts that were there before and have a new room. Nobody knows the others' rooms yet.
+    moved: HashSet<UserId>,
+    /// Accounts of this import.
+    fresh: HashSet<UserId>,
 }
 
 /// Rows in one statement.
@@ -68,7 +72,8 @@ const CHUNK: usize = 5_000;
 const USERS: RowsSql = rows_sql!(
     [1 id uuid, 2 email text, 3 password_hash text, 4 first_name text, 5 last_name text, 6 at bigint]
     "INSERT INTO users (user_id, email, password_hash, first_name, last_name, created_at, tokens_valid_after)
-     SELECT id, email, password_hash, first_name, last_name, at, 0 FROM given WHERE true ON CONFLICT DO NOTHING");
+     SELECT id, email, password_hash, first_name, last_name, at, 0 FROM given WHERE true ON CONFLICT DO NOTHING
+     RETURNING user_id");
 const KNOWN: RowsSql = rows_sql!([1 id uuid] "SELECT user_id FROM given JOIN users ON users.user_id = given.id");
 const ROOMS: RowsSql = rows_sql!([1 room uuid, 2 title text, 3 creator uuid, 4 at bigint]
     "INSERT INTO rooms (room_id, title, created_by, created_at)
@@ -85,7 +90,8 @@ impl Store {
     /// Begins an import at `now`. Other writers of a `SQLite` file wait until it ends: read the
     /// whole input before.
     pub async fn begin_import(&self, now: Timestamp) -> Result<ImportTx, StoreError> {
-        Ok(ImportTx { tx: self.db.begin_bulk().await?, now, counts: ImportCounts::default() })
+        let (moved, fresh) = (HashSet::new(), HashSet::new());
+        Ok(ImportTx { tx: self.db.begin_bulk().await?, now, counts: ImportCounts::default(), moved, fresh })
     }
 }
 
@@ -101,9 +107,11 @@ impl ImportTx {
                 .text(chunk.iter().map(|user| user.first_name.as_str()))
                 .text(chunk.iter().map(|user| user.last_name.as_str()))
                 .int(chunk.iter().map(|_| self.now.0));
-            let added = self.tx.conn.run(&USERS, &rows).await?;
-            self.counts.users += added;
-            if added < chunk.len() as u64 {
+            let added: Vec<(Uuid,)> = self.tx.conn.fetch(&USERS, &rows).await?;
+            self.counts.users += added.len() as u64;
+            let complete = added.len() == chunk.len();
+            self.fresh.extend(added.into_iter().map(|(id,)| UserId(id)));
+            if !complete {
                 let ids: Vec<UserId> = chunk.iter().map(|user| user.id).collect();
                 if !self.unknown_users(&ids).await?.is_empty() {
                     return Err(StoreError::Conflict("email"));
@@ -173,12 +181,18 @@ impl ImportTx {
             if self.tx.conn.run(&MEMBERS, &rows).await? < chunk.len() as u64 {
                 return Err(StoreError::Conflict("memberIds"));
             }
+            self.moved.extend(chunk.iter().map(|member| UserId(member.1)).filter(|user| !self.fresh.contains(user)));
         }
         Ok(())
     }
 
     /// Commits; how many were new.
-    pub async fn commit(self) -> Result<ImportCounts, StoreError> {
+    pub async fn commit(mut self) -> Result<ImportCounts, StoreError> {
+        let mut moved: Vec<UserId> = self.moved.drain().collect();
+        moved.sort_unstable();
+        for chunk in moved.chunks(CHUNK) {
+            change::grow(&mut self.tx, chunk.iter().copied()).await?;
+        }
         self.tx.commit().await?;
         Ok(self.counts)
     }

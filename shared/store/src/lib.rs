@@ -24,6 +24,7 @@ mod rows;
 mod db;
 
 pub mod batch;
+pub mod change;
 mod checkpoint;
 pub mod error;
 pub mod import;
@@ -41,6 +42,7 @@ mod write;
 use std::path::PathBuf;
 
 pub use batch::{Batch, Head, Loaded, Receipt, Scope};
+pub use change::{ChangeCursor, RoomsOf};
 pub use error::StoreError;
 pub use import::{ImportCounts, ImportRoom, ImportTx, ImportUser};
 pub use lease::{LeaseView, ShardLeases};

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::db::Tx;
 use crate::member::{read_kind, read_role};
 use crate::rows::{Rows, RowsSql};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, change};
 
 /// A conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +114,6 @@ const CONVERSATIONS: &str = concat!(
      JOIN room_counters c ON c.room_id = m.room_id
      WHERE m.user_id = $1 AND m.room_id > $2 ORDER BY m.room_id LIMIT $3"
 );
-const ROOMS_OF: &str = concat!(
-    "SELECT ",
-    state_columns!(),
-    " FROM room_members m JOIN room_counters c ON c.room_id = m.room_id
-     WHERE m.user_id = $1"
-);
 const ROOM_STATES: RowsSql = rows_sql!([1 room uuid, 2 member uuid] concat!(
     "SELECT ", state_columns!(), " FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
@@ -156,19 +150,19 @@ impl RoomRecord {
 }
 
 #[derive(sqlx::FromRow)]
-struct StateRecord {
-    room_id: Uuid,
-    kind: String,
-    role: String,
-    last_seq: i64,
-    rev: i64,
-    epoch: i64,
-    read_seq: i64,
-    joined_seq: i64,
+pub(crate) struct StateRecord {
+    pub(crate) room_id: Uuid,
+    pub(crate) kind: String,
+    pub(crate) role: String,
+    pub(crate) last_seq: i64,
+    pub(crate) rev: i64,
+    pub(crate) epoch: i64,
+    pub(crate) read_seq: i64,
+    pub(crate) joined_seq: i64,
 }
 
 impl StateRecord {
-    fn read(self) -> Result<RoomState, StoreError> {
+    pub(crate) fn read(self) -> Result<RoomState, StoreError> {
         Ok(RoomState {
             room_id: RoomId(self.room_id),
             kind: read_kind(&self.kind)?,
@@ -219,11 +213,9 @@ impl Store {
         found.map(RoomRecord::read).transpose()
     }
 
-    /// Every room of a user, in no order: one query, as each connection asks it.
+    /// Every room of a user, in no order.
     pub async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomState>, StoreError> {
-        let mut conn = self.db.read().await?;
-        let found: Vec<StateRecord> = on!(conn, c => sqlx::query_as(ROOMS_OF).bind(user.0).fetch_all(c))?;
-        found.into_iter().map(StateRecord::read).collect()
+        Ok(self.membership_of(user).await?.rooms)
     }
 
     /// Those of `rooms` that the user is a member of, in no order.
@@ -269,5 +261,6 @@ async fn fill_room(tx: &mut Tx, new: &NewRoom) -> Result<bool, StoreError> {
     }
     run!(tx.conn, NEW_COUNTERS, new.id.0, new.kind.as_str())?;
     run!(tx.conn, FIRST_EVENT, new.id.0, new.payload.as_slice(), new.at.0)?;
+    change::grow(tx, new.members.iter().map(|(user, _)| *user)).await?;
     Ok(true)
 }

@@ -3,7 +3,7 @@
 //! It knows no password rules and compares none: hashes go in and out. The invariant: an e-mail
 //! address, in the normal form the caller gives it, belongs to at most one account.
 
-use domain::{Timestamp, UserId};
+use domain::{Membership, Timestamp, UserId};
 
 use crate::rows::{Rows, RowsSql};
 use crate::{Store, StoreError};
@@ -64,6 +64,8 @@ pub struct Account {
     pub blocked: bool,
     /// A token whose `iat` (whole seconds) lies before this is void.
     pub tokens_valid_after: Timestamp,
+    /// The version of the set of its rooms.
+    pub membership: Membership,
 }
 
 macro_rules! user_columns {
@@ -80,7 +82,7 @@ const CREDENTIALS: &str =
 const ONE: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE user_id = $1");
 const MANY: RowsSql =
     rows_sql!([1 id uuid] concat!("SELECT ", user_columns!(), " FROM given JOIN users ON users.user_id = given.id"));
-const ACCOUNT: &str = "SELECT blocked_at, tokens_valid_after FROM users WHERE user_id = $1";
+const ACCOUNT: &str = "SELECT user_id, blocked_at, tokens_valid_after, membership FROM users WHERE user_id = $1";
 const VOID: &str = "UPDATE users SET tokens_valid_after = $2 WHERE user_id = $1";
 const BLOCK: &str = "UPDATE users SET tokens_valid_after = $2, blocked_at = $3 WHERE user_id = $1";
 const END_FAMILIES: &str = "DELETE FROM refresh_families WHERE user_id = $1";
@@ -101,6 +103,25 @@ struct CredentialsRecord {
     user: UserRecord,
     password_hash: Option<String>,
     blocked_at: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct AccountRecord {
+    pub(crate) user_id: uuid::Uuid,
+    blocked_at: Option<i64>,
+    tokens_valid_after: i64,
+    membership: i64,
+}
+
+impl From<AccountRecord> for Account {
+    fn from(record: AccountRecord) -> Self {
+        Self {
+            id: UserId(record.user_id),
+            blocked: record.blocked_at.is_some(),
+            tokens_valid_after: Timestamp(record.tokens_valid_after),
+            membership: Membership(record.membership),
+        }
+    }
 }
 
 impl From<UserRecord> for User {
@@ -173,12 +194,8 @@ impl Store {
     /// What a token of `id` is checked against.
     pub async fn account(&self, id: UserId) -> Result<Option<Account>, StoreError> {
         let mut conn = self.db.read().await?;
-        let found: Option<(Option<i64>, i64)> = on!(conn, c => sqlx::query_as(ACCOUNT).bind(id.0).fetch_optional(c))?;
-        Ok(found.map(|(blocked_at, tokens_valid_after)| Account {
-            id,
-            blocked: blocked_at.is_some(),
-            tokens_valid_after: Timestamp(tokens_valid_after),
-        }))
+        let found: Option<AccountRecord> = on!(conn, c => sqlx::query_as(ACCOUNT).bind(id.0).fetch_optional(c))?;
+        Ok(found.map(Account::from))
     }
 
     /// Signs out everywhere: voids every token issued before `now` and ends all refresh families.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::db::Tx;
 use crate::rows::{Rows, RowsSql};
-use crate::{Head, MessageRow, StoreError};
+use crate::{Head, MessageRow, StoreError, change};
 
 /// Everything a batch writes, applied in the order of the fields. Where the fields cannot say in
 /// which order two events of the batch came, the caller has netted them: who was added and then
@@ -173,7 +173,10 @@ impl Writes {
         self.write_heads(tx).await?;
         self.write_members(tx).await?;
         self.write_titles(tx).await?;
-        self.write_refused(tx).await
+        self.write_refused(tx).await?;
+        // Last, so that people in many rooms are locked for a moment only.
+        let moved = self.left.iter().map(|(_, user)| *user).chain(self.joined.iter().map(|it| it.1));
+        change::grow(tx, moved).await
     }
 
     async fn write_messages(&self, tx: &mut Tx) -> Result<(), StoreError> {

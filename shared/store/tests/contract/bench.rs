@@ -121,6 +121,34 @@ impl Bench {
         }
     }
 
+    /// False where a second writer waits until the first one is done.
+    pub(crate) fn waits_for_no_writer(&self) -> bool {
+        matches!(self.settings, StoreSettings::Postgres { .. })
+    }
+
+    /// Voids the user's tokens in a transaction of somebody else's that ends after `meanwhile`.
+    pub(crate) async fn late_change(&self, user: UserId, meanwhile: impl AsyncFnOnce()) {
+        const CHANGE: &str = "UPDATE users SET tokens_valid_after = 7 WHERE user_id = $1";
+        use sqlx::Connection as _;
+        match &self.settings {
+            StoreSettings::Postgres { url, .. } => {
+                let mut conn = sqlx::PgConnection::connect(url).await.expect("connects");
+                let mut tx = conn.begin().await.expect("begins");
+                sqlx::query(CHANGE).bind(user.0).execute(&mut *tx).await.expect("changes");
+                meanwhile().await;
+                tx.commit().await.expect("commits");
+            }
+            StoreSettings::Sqlite { path, .. } => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+                let mut conn = sqlx::SqliteConnection::connect_with(&options).await.expect("connects");
+                let mut tx = conn.begin().await.expect("begins");
+                sqlx::query(CHANGE).bind(user.0).execute(&mut *tx).await.expect("changes");
+                meanwhile().await;
+                tx.commit().await.expect("commits");
+            }
+        }
+    }
+
     /// Everything in the database as one text, bytes as characters: to look for what must be gone.
     pub(crate) async fn dump(&self) -> String {
         const TABLES: [&str; 9] = [

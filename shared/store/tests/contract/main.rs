@@ -6,6 +6,7 @@
 mod batch;
 mod bench;
 mod black_hole;
+mod change;
 mod import;
 mod lease;
 mod message;

@@ -13,5 +13,6 @@ mod message;
 mod outage;
 mod refused;
 mod room;
+mod tail;
 mod token;
 mod user;

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::beacon::Quiet;
 use crate::codec::{Delivered, Dialect};
 use crate::deadlines::{Deadlines, Due};
 use crate::outbox::{Kind, Outbox, Pushed};
+use crate::rights::Rights;
 
 /// User events that may wait for a connection that is still being opened.
 const EARLY_EVENTS: usize = 256;
@@ -74,6 +76,8 @@ pub(crate) struct Handle {
     /// Larger than that of any connection made before on this gateway.
     pub(crate) key: u64,
     pub(crate) dialect: Dialect,
+    pub(crate) rights: Rights,
+    pub(crate) quiet: Quiet,
     identity: OnceLock<Identity>,
     state: Mutex<State>,
     /// The rooms that are on for this connection; `None` once it has left the hub for good.
@@ -99,6 +103,8 @@ impl Handle {
         Arc::new(Self {
             key,
             dialect,
+            rights: Rights::default(),
+            quiet: Quiet::default(),
             identity: OnceLock::new(),
             state: Mutex::new(state),
             rooms: Mutex::new(Some(Vec::new())),
@@ -138,6 +144,9 @@ impl Handle {
 
     /// Queues a text; over the bound the connection is closed as too slow.
     pub(crate) fn push(&self, text: Utf8Bytes, kind: Kind) {
+        if kind == Kind::Event {
+            self.quiet.broken();
+        }
         let mut state = self.state.lock();
         if state.is_closed() {
             return;
@@ -170,6 +179,12 @@ impl Handle {
         let mut state = self.state.lock();
         if state.close.is_none() {
             state.close = Some(code);
+            if code == CloseCode::Forbidden {
+                // Who has lost the right gets nothing more of what waits either.
+                let before = state.outbox.bytes();
+                state.outbox.clear();
+                self.count(before, 0);
+            }
             drop(state);
             self.waker.wake();
         }
@@ -316,6 +331,11 @@ impl Handle {
         }
         rooms.push(room);
         true
+    }
+
+    /// The rooms that are on at the moment.
+    pub(crate) fn room_ids(&self) -> Vec<RoomId> {
+        self.rooms.lock().clone().unwrap_or_default()
     }
 
     /// Forgets a room.

@@ -5,6 +5,7 @@
 //! the order of their revs.
 
 mod member;
+mod moved;
 mod room;
 mod user;
 
@@ -13,15 +14,17 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use domain::room::{Role, RoomKind};
-use domain::{Rev, RoomId, UserId};
+use domain::{Rev, RoomId, Timestamp, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
 use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
+pub(crate) use user::SHARDS as USER_SHARDS;
 use user::Users;
 
 use crate::codec::Delivered;
@@ -43,6 +46,8 @@ pub(crate) struct Join {
     /// The connection is told this and then all that came after it.
     pub(crate) since: Rev,
     pub(crate) told: Arc<Delivered>,
+    /// What fails is tried again later; otherwise the connection ends and reads the truth anew.
+    pub(crate) is_patient: bool,
 }
 
 /// What the hub asks of the tasks around it.
@@ -76,6 +81,8 @@ pub(crate) struct Hub {
     pub(crate) users: Users,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
+    /// How often a room was seen to have moved in the store.
+    moves: AtomicU64,
 }
 
 /// Ends a connection whose place another one took.
@@ -88,12 +95,19 @@ fn yield_device(handle: &Handle, taken: &wire::DeviceTaken) {
     }
 }
 
+/// Ends a session that its user's rights do not cover any more.
+fn revoke(handle: &Handle, revoked: wire::SessionRevoked) {
+    if handle.rights.end_before(Timestamp(revoked.valid_after_ms)) || revoked.blocked {
+        handle.close(CloseCode::Forbidden);
+    }
+}
+
 impl Hub {
     pub(crate) fn new() -> (Arc<Self>, Requests) {
         let (fills, fill_requests) = mpsc::channel(FILLS);
         let (joins, join_requests) = (0..JOIN_LANES).map(|_| mpsc::channel(JOINS)).unzip();
         let rooms = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let hub = Self { rooms, users: Users::new(), fills, joins };
+        let hub = Self { rooms, users: Users::new(), fills, joins, moves: AtomicU64::new(0) };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
     }
 
@@ -179,13 +193,23 @@ impl Hub {
         self.shard(room).get(&room).map_or(Position::Absent, |room| room.position(handle.key))
     }
 
+    /// True if a connection gets what the room releases.
+    pub(crate) fn is_open(&self, handle: &Handle, room: RoomId) -> bool {
+        self.shard(room).get(&room).is_some_and(|room| room.is_open(handle.key))
+    }
+
     // ---- deliveries
 
     /// Takes a genuine delivery to where it belongs.
     pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery) {
-        if let (Channel::User(user), EventData::DeviceTaken(taken)) = (channel, &opened.event) {
-            self.users.each_of(user, |handle| yield_device(handle, taken));
-            return;
+        match (channel, &opened.event) {
+            (Channel::User(user), EventData::DeviceTaken(taken)) => {
+                return self.users.each_of(user, |handle| yield_device(handle, taken));
+            }
+            (Channel::User(user), EventData::SessionRevoked(revoked)) => {
+                return self.users.each_of(user, |handle| revoke(handle, *revoked));
+            }
+            _ => {}
         }
         let delivered = Arc::new(Delivered::new(opened));
         match channel {
@@ -208,7 +232,7 @@ impl Hub {
             handle.deliver(delivered);
             return;
         };
-        self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered) });
+        self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered), is_patient: false });
     }
 
     /// Asks for a join. If too many wait already, the connection ends and will read the truth anew.
@@ -216,7 +240,9 @@ impl Hub {
         let lane = (join.handle.key % JOIN_LANES) as usize;
         if let Err(refused) = self.joins[lane].try_send(join) {
             let (mpsc::error::TrySendError::Full(join) | mpsc::error::TrySendError::Closed(join)) = refused;
-            join.handle.close(CloseCode::TooSlow);
+            if !join.is_patient {
+                join.handle.close(CloseCode::TooSlow);
+            }
         }
     }
 

@@ -74,6 +74,9 @@ pub(crate) struct Room {
     ahead: BTreeMap<Rev, Arc<Delivered>>,
     waiting: Vec<Arc<Delivered>>,
     filling: bool,
+    /// Where the store has it, as far as it was heard, and the number of that move.
+    pub(super) stored: Rev,
+    pub(super) moved: u64,
 }
 
 impl Room {
@@ -89,6 +92,8 @@ impl Room {
             ahead: BTreeMap::new(),
             waiting: Vec::new(),
             filling: false,
+            stored: Rev::ZERO,
+            moved: 0,
         }
     }
 
@@ -114,6 +119,7 @@ impl Room {
             return Armed::TooEarly;
         }
         self.kind = kind;
+        self.stored = self.stored.max(rev);
         if self.released.is_none() {
             self.begin(rev);
         }
@@ -162,6 +168,11 @@ impl Room {
             (Ok(_), None) => Position::Entering,
             (Ok(_), Some(released)) => Position::Following(released),
         }
+    }
+
+    /// True if a connection gets what is released.
+    pub(crate) fn is_open(&self, key: u64) -> bool {
+        self.find(key).is_ok_and(|at| self.members[at].is_open())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

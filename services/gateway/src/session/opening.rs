@@ -9,6 +9,7 @@ use std::time::Duration;
 use auth::token::Claims;
 use domain::{DeviceId, SessionId};
 use protocol::{CloseCode, Refusal};
+use store::{Account, RoomsOf};
 
 use super::open::Open;
 use super::unauthenticated::{Candidate, Failure};
@@ -42,6 +43,9 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
     let claims = authenticate(shared, &candidate.token).await?;
     let device = candidate.device.unwrap_or_else(DeviceId::generate);
     let identity = Identity { user: claims.user, session: SessionId::generate(), device };
+    // Before anybody can find the session by its user.
+    let _new = handle.rights.live_by(claims.issued_at);
+    handle.quiet.knows(shared.hub.moves());
     handle.identify(identity.clone());
     handle.authenticated(shared.monotonic_ms(claims.expires_at));
     shared.wheel.watch(handle);
@@ -49,12 +53,16 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
     if let Some(replaced) = shared.hub.users.enter(handle) {
         replaced.close(CloseCode::Replaced);
     }
-    let states = following::follow_all(shared, handle, claims.user).await?;
+    let RoomsOf { account, rooms: states } = following::follow_all(shared, handle, claims.user).await?;
+    // Once more: what changed before the session could be found and told is seen here, what changes
+    // from now on finds it.
+    judge(&claims, Some(&account))?;
+    handle.rights.follows(account.membership);
 
     if handle.dialect == Dialect::SocketIo {
         handle.push(socketio::accept(&identity.session.to_string()), Kind::Answer);
     }
-    let ready = following::session_ready(shared, &identity, &states);
+    let ready = following::session_ready(shared, &identity, &states, account.membership);
     handle.push(handle.dialect.event(&ready), Kind::Answer);
     let rooms: Vec<_> = states.iter().map(|state| state.room_id).collect();
     shared.hub.open(handle, &rooms);
@@ -68,7 +76,12 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
 pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims, Failure> {
     let claims = shared.tokens.verify(token, shared.clock.now()).map_err(|error| not_let_in(&error.to_string()))?;
     let look_up = async { shared.store.account(claims.user).await.map_err(|error| error.refusal()) };
-    let account = within(look_up).await?;
+    judge(&claims, within(look_up).await?.as_ref())?;
+    Ok(claims)
+}
+
+/// Whether the account lets its token in.
+fn judge(claims: &Claims, account: Option<&Account>) -> Result<(), Failure> {
     let Some(account) = account else { return Err(not_let_in("the token is not valid")) };
     if account.blocked {
         let refusal = Refusal::new(protocol::Code::Forbidden, "the account is blocked");
@@ -77,7 +90,7 @@ pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims,
     if claims.are_void(account.tokens_valid_after) {
         return Err(not_let_in("the token is void"));
     }
-    Ok(claims)
+    Ok(())
 }
 
 fn not_let_in(why: &str) -> Failure {

@@ -13,6 +13,7 @@ use domain::{Membership, UserId};
 use protocol::{EventData, wire};
 use telemetry::Counter;
 
+use crate::changes;
 use crate::handle::Handle;
 use crate::hub::USER_SHARDS;
 use crate::outbox::Kind;
@@ -85,14 +86,15 @@ async fn send(shared: &Shared, due: &[Arc<Handle>]) {
     for users in users.chunks(USERS) {
         let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.accounts(users)).await;
         let Ok(Ok(accounts)) = read else { return };
-        memberships.extend(accounts.into_iter().map(|account| (account.id, account.membership)));
+        for account in accounts {
+            // What was read for one purpose serves another.
+            changes::apply(shared, &account);
+            memberships.insert(account.id, account.membership);
+        }
     }
     for (count, handle) in due.iter().enumerate() {
         let Some(user) = handle.identity().map(|it| it.user) else { continue };
         let Some(membership) = memberships.get(&user) else { continue };
-        if !handle.rights.is_at(*membership) {
-            shared.doubts.add(user);
-        }
         tell(shared, handle, *membership);
         if count % BREATH == BREATH - 1 {
             tokio::task::yield_now().await;

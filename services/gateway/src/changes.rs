@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{Membership, Rev, RoomId, UserId};
 use futures_util::StreamExt as _;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use protocol::{CloseCode, EventData, OpenedDelivery, wire};
 use store::{Account, ChangeCursor, StoreError};
 use telemetry::{Counter, Gauge};
+use tokio::sync::Notify;
 
 use crate::codec::Delivered;
 use crate::handle::Handle;
@@ -26,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 const PAGE: usize = 1_000;
 /// Users whose rooms are read in one go.
 const USERS: usize = 200;
+/// How long nothing is compared when nothing is in doubt.
+const IDLE: Duration = Duration::from_secs(5);
 /// Connections that are brought up to date at a time.
 const AT_ONCE: usize = 16;
 /// A word that is on its way brings a connection into a new room sooner than that many looks; after
@@ -40,26 +43,60 @@ const BURST: usize = 16;
 /// Changes of members looked back on to find the one by which somebody came.
 const HOPS: usize = 32;
 
-/// Users whose connections may not follow the right rooms, and for how many looks.
+/// Users whose connections may not follow the right rooms.
 #[derive(Debug, Default)]
-pub(crate) struct Doubts(Mutex<HashMap<UserId, u32>>);
+pub(crate) struct Doubts {
+    users: Mutex<HashMap<UserId, Doubt>>,
+    added: Notify,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Doubt {
+    /// How often the user's rooms were compared with the store.
+    looks: u32,
+    /// The store says that they have changed; otherwise it is only possible.
+    is_known: bool,
+    /// Not again before.
+    due: Option<Instant>,
+}
 
 impl Doubts {
-    /// The user's rooms are to be compared with the store.
-    pub(crate) fn add(&self, user: UserId) {
-        self.0.lock().entry(user).or_default();
+    /// The user's rooms have changed.
+    pub(crate) fn know(&self, user: UserId) {
+        self.users.lock().entry(user).or_default().is_known = true;
+        self.added.notify_one();
     }
 
-    fn all(&self) -> Vec<(UserId, u32)> {
-        self.0.lock().iter().map(|(user, looks)| (*user, *looks)).collect()
+    /// These users' rooms may have changed.
+    pub(crate) fn suspect(&self, users: impl IntoIterator<Item = UserId>) {
+        let mut doubts = self.users.lock();
+        for user in users {
+            doubts.entry(user).or_default();
+        }
+        self.added.notify_one();
+    }
+
+    /// The next ones to be compared: who was not yet, those known to have changed first. And how many
+    /// there are altogether.
+    fn next(&self) -> (Vec<(UserId, u32)>, usize) {
+        let now = Instant::now();
+        let doubts = self.users.lock();
+        let is_due = |doubt: &Doubt| doubt.due.is_none_or(|due| due <= now);
+        let mut due: Vec<(UserId, Doubt)> =
+            doubts.iter().filter(|(_, doubt)| is_due(doubt)).map(|(user, doubt)| (*user, *doubt)).collect();
+        let count = doubts.len();
+        drop(doubts);
+        due.sort_unstable_by_key(|(_, doubt)| (doubt.looks, !doubt.is_known));
+        (due.iter().take(USERS).map(|(user, doubt)| (*user, doubt.looks)).collect(), count)
     }
 
     fn settle(&self, user: UserId, settled: bool) {
-        let mut doubts = self.0.lock();
+        let mut doubts = self.users.lock();
         if settled {
             doubts.remove(&user);
-        } else if let Some(looks) = doubts.get_mut(&user) {
-            *looks += 1;
+        } else if let Some(doubt) = doubts.get_mut(&user) {
+            doubt.looks += 1;
+            doubt.due = Some(Instant::now() + LOOK_EVERY);
         }
     }
 }
@@ -79,11 +116,27 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         }
         tokio::select! {
             () = shutdown.requested() => return,
-            () = settle(&shared) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+    }
+}
+
+/// Brings connections into agreement with the store until the service stops.
+pub(crate) async fn reconcile(shared: Arc<Shared>) {
+    let shutdown = shared.tasks.shutdown().clone();
+    loop {
+        let (doubts, count) = shared.doubts.next();
+        Gauge::DoubtfulUsers.set(count as f64);
         tokio::select! {
             () = shutdown.requested() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = settle(&shared, &doubts) => {}
+        }
+        if doubts.is_empty() {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = shared.doubts.added.notified() => {}
+                () = tokio::time::sleep(if count == 0 { IDLE } else { LOOK_EVERY / 4 }) => {}
+            }
         }
     }
 }
@@ -112,7 +165,7 @@ async fn look(shared: &Shared, cursor: &mut Option<ChangeCursor>) -> Result<(), 
 }
 
 /// Ends the sessions of an account that are over, and notes if others follow other rooms.
-fn apply(shared: &Shared, account: &Account) {
+pub(crate) fn apply(shared: &Shared, account: &Account) {
     let mut differs = false;
     shared.hub.users.each_of(account.id, |handle| {
         if handle.rights.end_before(account.tokens_valid_after) || account.blocked {
@@ -122,30 +175,33 @@ fn apply(shared: &Shared, account: &Account) {
         }
     });
     if differs {
-        shared.doubts.add(account.id);
+        shared.doubts.know(account.id);
     }
 }
 
-/// Compares the rooms of those in doubt with the store.
-async fn settle(shared: &Arc<Shared>) {
-    let doubts = shared.doubts.all();
-    Gauge::DoubtfulUsers.set(doubts.len() as f64);
-    for slice in doubts.chunks(USERS) {
-        let users: Vec<UserId> = slice.iter().map(|(user, _)| *user).collect();
-        let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.room_sets(&users)).await;
-        let Ok(Ok(mut sets)) = read else { return };
-        let each = slice.iter().map(|(user, looks)| (*user, *looks, sets.remove(user).unwrap_or_default()));
-        let each = futures_util::stream::iter(each.collect::<Vec<_>>());
-        each.for_each_concurrent(AT_ONCE, async |(user, looks, (membership, rooms))| {
-            let rooms: HashSet<RoomId> = rooms.into_iter().collect();
-            let mut settled = true;
-            for handle in shared.hub.users.handles_of(user) {
-                settled &= compare(shared, &handle, user, membership, &rooms, looks).await;
-            }
-            shared.doubts.settle(user, settled);
-        })
-        .await;
+/// Compares the rooms of users with the store.
+async fn settle(shared: &Arc<Shared>, doubts: &[(UserId, u32)]) {
+    if doubts.is_empty() {
+        return;
     }
+    let users: Vec<UserId> = doubts.iter().map(|(user, _)| *user).collect();
+    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.room_sets(&users)).await;
+    let Ok(Ok(mut sets)) = read else {
+        // Nobody was compared.
+        return tokio::time::sleep(LOOK_EVERY).await;
+    };
+    let each: Vec<_> =
+        doubts.iter().map(|(user, looks)| (*user, *looks, sets.remove(user).unwrap_or_default())).collect();
+    let each = futures_util::stream::iter(each);
+    each.for_each_concurrent(AT_ONCE, async |(user, looks, (membership, rooms))| {
+        let rooms: HashSet<RoomId> = rooms.into_iter().collect();
+        let mut settled = true;
+        for handle in shared.hub.users.handles_of(user) {
+            settled &= compare(shared, &handle, user, membership, &rooms, looks).await;
+        }
+        shared.doubts.settle(user, settled);
+    })
+    .await;
 }
 
 /// Takes a connection out of the rooms its user was removed from, and after some patience into those

@@ -86,6 +86,7 @@ impl Gateway {
         tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
         tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
         tasks.own("changes", changes::watch(Arc::clone(&shared)));
+        tasks.own("reconciliation", changes::reconcile(Arc::clone(&shared)));
         tasks.own("tail", tail::follow(Arc::clone(&shared)));
         if !settings.beacon_every.is_zero() {
             tasks.own("beacons", beacon::run(Arc::clone(&shared), settings.beacon_every));

@@ -157,7 +157,7 @@ async fn catch_up(shared: &Arc<Shared>) {
             shared.hub.learn(room, rev);
         }
     }
-    shared.hub.users.ids().into_iter().for_each(|user| shared.doubts.add(user));
+    shared.doubts.suspect(shared.hub.users.ids());
     let handles = futures_util::stream::iter(shared.hub.users.handles());
     handles.for_each_concurrent(AT_ONCE, async |handle| look_after(shared, &handle).await).await;
 }

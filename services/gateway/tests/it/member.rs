@@ -72,6 +72,24 @@ async fn a_kick_that_nobody_is_told_of_is_noticed_in_a_silent_room() {
     assert_eq!(revs(&kicked, &name), [2, 3]);
 }
 
+#[tokio::test]
+async fn a_room_lost_by_a_change_without_a_trace_is_left_none_the_less() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let name = room.to_string();
+    let (talker, lost) = (house.connect(ann).await, house.connect(bob).await);
+    let scope = store::Scope { rooms: vec![room], ..store::Scope::default() };
+    let batch = house.engine.store.begin(&scope).await.expect("begins");
+    batch.commit(store::Writes { left: vec![(room, bob)], ..store::Writes::default() }).await.expect("commits");
+    tokio::time::sleep(SOON).await;
+    talker.say(&name, "m1", "behind your back").await;
+    talker.delivered(&name, 1).await;
+    tokio::time::sleep(crate::house::QUIET).await;
+    assert_eq!(revs(&lost, &name), Vec::<i64>::new());
+    assert!(lost.is_open());
+}
+
 /// What came in answer to requests holds nothing of the room after its removal.
 fn assert_nothing_synced_after(socket: &Socket, room: &str, left: i64) {
     for ack in socket.acks() {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Rev, RoomId, UserId};
+use domain::{Membership, Rev, RoomId, UserId};
 use protocol::{Channel, CloseCode, EventData, Refusal};
 use store::{RoomState, RoomsOf};
 
@@ -35,8 +35,8 @@ async fn enter(shared: &Shared, handle: &Arc<Handle>, rooms: &[RoomId], also: Op
     shared.subscribe(&channels).await
 }
 
-/// Enters all rooms of the user and the user's own channel. The rooms as the connection is armed
-/// with them; `open` them once the client was told.
+/// Enters all rooms of the user and the user's own channel. The account, and the rooms as the
+/// connection is armed with them; `open` them once the client was told.
 pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: UserId) -> Result<RoomsOf, Refusal> {
     // Only a hint: it saves a second reading of the store, it decides nothing.
     let hint = within(async { Ok(shared.realtime.cached_rooms(user).await.ok().flatten()) });
@@ -44,7 +44,8 @@ pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: User
     handle.reserve_rooms(entered.len());
     enter(shared, handle, &entered, Some(Channel::User(user))).await?;
     for _ in 0..READINGS {
-        let found = within(async { shared.store.membership_of(user).await.map_err(|error| error.refusal()) }).await?;
+        let read = within(async { shared.store.membership_of(user).await.map_err(|error| error.refusal()) });
+        let found = read.await?.ok_or_else(|| Refusal::unauthenticated("the token is not valid"))?;
         let rooms: Vec<RoomId> = found.rooms.iter().map(|state| state.room_id).collect();
         let (fresh, gone) = differences(&entered, &rooms);
         shared.hub.leave(handle, &gone);
@@ -127,13 +128,13 @@ pub(crate) async fn state_of(shared: &Shared, user: UserId, room: RoomId) -> Res
 /// which then reads the truth anew.
 pub(crate) async fn join(shared: &Shared, join: Join) {
     let Some(user) = join.handle.identity().map(|identity| identity.user) else { return };
-    if try_join(shared, &join, user).await.is_err() {
+    if try_join(shared, &join, user).await.is_err() && !join.is_patient {
         join.handle.close(CloseCode::Draining);
     }
 }
 
 async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refusal> {
-    let Join { handle, room, since, told } = join;
+    let Join { handle, room, since, told, is_patient: _ } = join;
     if is_there_already(shared, join).await? {
         return Ok(());
     }
@@ -179,7 +180,12 @@ async fn replay(shared: &Shared, room: RoomId, after: Rev, up_to: Rev) -> Result
 }
 
 /// The first thing a client is told.
-pub(crate) fn session_ready(shared: &Shared, identity: &crate::handle::Identity, states: &[RoomState]) -> EventData {
+pub(crate) fn session_ready(
+    shared: &Shared,
+    identity: &crate::handle::Identity,
+    states: &[RoomState],
+    membership: Membership,
+) -> EventData {
     let room = |state: &RoomState| protocol::wire::SessionRoom {
         room_id: state.room_id.to_string(),
         last_seq: state.last_seq.0,
@@ -193,5 +199,6 @@ pub(crate) fn session_ready(shared: &Shared, identity: &crate::handle::Identity,
         rooms: states.iter().map(room).collect(),
         server_time: shared.clock.now().to_rfc3339(),
         limits: Some(shared.limits),
+        membership: membership.0,
     })
 }

@@ -13,10 +13,12 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
 
+use crate::beacon::Quiet;
 use crate::codec::{Delivered, Dialect, Place};
 use crate::deadlines::{Deadlines, Due};
 use crate::followed::Followed;
 use crate::outbox::{Kind, Outbox, Pushed};
+use crate::rights::Rights;
 
 /// User events that may wait for a connection that is still being opened.
 const EARLY_EVENTS: usize = 256;
@@ -75,6 +77,8 @@ pub(crate) struct Handle {
     /// Larger than that of any connection made before on this gateway.
     pub(crate) key: u64,
     pub(crate) dialect: Dialect,
+    pub(crate) rights: Rights,
+    pub(crate) quiet: Quiet,
     identity: OnceLock<Identity>,
     state: Mutex<State>,
     /// The rooms that are on for this connection; `None` once it has left the hub for good.
@@ -102,6 +106,8 @@ impl Handle {
         Arc::new(Self {
             key,
             dialect,
+            rights: Rights::default(),
+            quiet: Quiet::default(),
             identity: OnceLock::new(),
             state: Mutex::new(state),
             rooms: Mutex::new(Some(Vec::new())),
@@ -152,6 +158,9 @@ impl Handle {
 
     /// Queues something encoded; over the bound the connection is closed as too slow.
     pub(crate) fn push(&self, bytes: Bytes, kind: Kind) {
+        if kind == Kind::Event {
+            self.quiet.broken();
+        }
         let mut state = self.state.lock();
         if state.is_closed() {
             return;
@@ -184,6 +193,12 @@ impl Handle {
         let mut state = self.state.lock();
         if state.close.is_none() {
             state.close = Some(code);
+            if code == CloseCode::Forbidden {
+                // Who has lost the right gets nothing more of what waits either.
+                let before = state.outbox.bytes();
+                state.outbox.clear();
+                self.count(before, 0);
+            }
             drop(state);
             self.waker.wake();
         }
@@ -330,6 +345,11 @@ impl Handle {
         }
         rooms.push(room);
         true
+    }
+
+    /// The rooms that are on at the moment.
+    pub(crate) fn room_ids(&self) -> Vec<RoomId> {
+        self.rooms.lock().clone().unwrap_or_default()
     }
 
     /// Forgets a room.

@@ -6,6 +6,8 @@
 //! `QUEUED` is with the broker, and each room's events reach each connection in the order of `rev`.
 
 mod admission;
+mod beacon;
+mod changes;
 mod codec;
 mod commands;
 mod deadlines;
@@ -21,10 +23,12 @@ mod pages;
 mod presence;
 mod recovery;
 mod refusals;
+mod rights;
 mod routes;
 mod session;
 mod shared;
 mod socketio;
+mod tail;
 mod upkeep;
 mod wheel;
 
@@ -46,6 +50,7 @@ use transport::engineio::{self, Server};
 use uuid::Uuid;
 
 use crate::admission::Admission;
+use crate::changes::Doubts;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
 use crate::presence::Turns;
@@ -84,6 +89,12 @@ impl Gateway {
         tasks.own("gaps", recovery::fill_gaps(Arc::clone(&shared), fills));
         tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
         tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
+        tasks.own("changes", changes::watch(Arc::clone(&shared)));
+        tasks.own("reconciliation", changes::reconcile(Arc::clone(&shared)));
+        tasks.own("tail", tail::follow(Arc::clone(&shared)));
+        if !settings.beacon_every.is_zero() {
+            tasks.own("beacons", beacon::run(Arc::clone(&shared), settings.beacon_every));
+        }
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
         tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
@@ -122,6 +133,7 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
         meters: Arc::new(Meters::default()),
+        doubts: Doubts::default(),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
         store,
         realtime,

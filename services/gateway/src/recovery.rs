@@ -9,12 +9,12 @@ use std::time::Duration;
 use domain::{Rev, RoomId};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use protocol::{CloseCode, OpenedDelivery};
+use protocol::OpenedDelivery;
 use runtime::Backoff;
 use tokio::sync::{Notify, mpsc};
 
 use crate::handle::Handle;
-use crate::hub::{Filled, Join, Position};
+use crate::hub::{Filled, Join};
 use crate::shared::{LOOK_UP_LIMIT, Shared};
 use crate::{following, presence, refusals};
 
@@ -130,7 +130,7 @@ pub(crate) async fn compare(shared: Arc<Shared>, lost: Arc<Notify>) {
 
 async fn compare_slice(shared: &Shared, rooms: &[RoomId]) {
     let mut behind = revs(shared, rooms).await.unwrap_or_default();
-    behind.retain(|(room, rev)| shared.hub.is_behind(*room, *rev));
+    behind.retain(|(room, rev)| shared.hub.note_stored(*room, *rev));
     if behind.is_empty() {
         return;
     }
@@ -154,28 +154,25 @@ async fn catch_up(shared: &Arc<Shared>) {
             continue;
         };
         for (room, rev) in revs {
+            shared.hub.note_stored(room, rev);
             shared.hub.learn(room, rev);
         }
     }
     shared.hub.losses_are_known(losses);
+    shared.doubts.suspect(shared.hub.users.ids());
     let handles = futures_util::stream::iter(shared.hub.users.handles());
     handles.for_each_concurrent(AT_ONCE, async |handle| look_after(shared, &handle).await).await;
 }
 
-/// What a connection may have missed of its user's own channel.
+/// What a connection may have missed of its user's own channel; its rooms are looked after elsewhere
+/// (see `changes`).
 async fn look_after(shared: &Arc<Shared>, handle: &Arc<Handle>) {
     let Some(identity) = handle.identity().filter(|_| handle.is_ready()) else { return };
     let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.rooms_of(identity.user)).await;
     let Ok(Ok(states)) = read else { return };
     let ids: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
-    let is_missing = |room: &RoomId| shared.hub.position(handle, *room) == Position::Absent;
-    if !handle.is_selective() && ids.iter().any(is_missing) {
-        // A join was lost. The client reads the truth when it comes back.
-        handle.close(CloseCode::TooSlow);
-    } else {
-        refusals::tell(shared, handle).await;
-        presence::arrive(shared, identity, &ids).await;
-    }
+    refusals::tell(shared, handle).await;
+    presence::arrive(shared, identity, &ids).await;
 }
 
 async fn revs(shared: &Shared, rooms: &[RoomId]) -> Option<Vec<(RoomId, Rev)>> {

@@ -20,6 +20,7 @@ use transport::engineio::Server;
 use uuid::Uuid;
 
 use crate::admission::Admission;
+use crate::changes::Doubts;
 use crate::codec::Dialect;
 use crate::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     pub(crate) meters: Arc<Meters>,
     pub(crate) admission: Admission,
+    pub(crate) doubts: Doubts,
     pub(crate) store: Store,
     pub(crate) realtime: Realtime,
     pub(crate) inbox: InboxId,

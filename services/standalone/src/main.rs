@@ -3,6 +3,7 @@
 //! Knows the services and no detail of theirs. The invariant: a command line or a configuration
 //! that is wrong ends with code 2 before anything was opened or changed.
 
+mod admin;
 mod apply;
 mod banner;
 mod checkconfig;
@@ -36,6 +37,9 @@ enum Command {
     Seed(seed::Arguments),
     /// Take over users and rooms from JSON lines, all of them or, after a bad line, none.
     Import(import::Arguments),
+    /// Block, unblock or sign out an account; prints one JSON line.
+    #[command(subcommand)]
+    Admin(admin::Action),
     /// Check the settings without starting anything.
     Checkconfig(checkconfig::Arguments),
     /// Bring the database's schema up to date and end.
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Serve => serve::run(settings),
         Command::Seed(arguments) => seed::run(&settings, &arguments),
         Command::Import(arguments) => import::run(&settings, &arguments),
+        Command::Admin(action) => admin::run(&settings, &action),
         Command::Migrate => migrate(settings),
         Command::Checkconfig(_) => unreachable!("handled before the settings were read"),
     }

@@ -290,3 +290,20 @@ fn the_format_of_an_import_is_told_and_other_fields_are_ignored() {
     let taken = import(&folder, &(user(BOB, "bob@example.com") + &line));
     assert!(taken.status.success(), "{}", stderr(&taken));
 }
+
+#[test]
+fn an_account_is_blocked_and_unblocked_by_address_or_id() {
+    let folder = folder();
+    assert!(import(&folder, &user(ANN, "ann@example.com")).status.success());
+    let blocked = run(&folder, &["admin", "block", "Ann@Example.com"]);
+    assert!(blocked.status.success(), "{}", stderr(&blocked));
+    let line = stdout(&blocked);
+    assert!(line.contains(ANN) && line.contains("\"blocked\":true") && line.lines().count() == 1, "{line}");
+    assert!(stdout(&run(&folder, &["admin", "unblock", ANN])).contains("\"blocked\":false"));
+    assert!(run(&folder, &["admin", "signout", ANN]).status.success());
+    for unknown in [BOB, "bob@example.com", "nonsense"] {
+        let refused = run(&folder, &["admin", "block", unknown]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(&format!("there is no user {unknown}")), "{}", stderr(&refused));
+    }
+}

@@ -50,6 +50,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
     let queue_shards = reader.value(&variable::QUEUE_SHARDS, parse::shards);
     let startup_wait = reader.value(&variable::STARTUP_WAIT, parse::duration);
     let migrate = reader.value(&variable::MIGRATE, parse::on_or_off);
+    let beacon_every = reader.value(&variable::BEACON_EVERY, parse::duration);
     let limits = read_limits(reader);
     let logs = read_logs(reader);
     let mut settings = Settings {
@@ -65,6 +66,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
         queue_shards: queue_shards?,
         startup_wait: startup_wait?,
         migrate: migrate?,
+        beacon_every: beacon_every?,
         limits: limits?,
         logs: logs?,
         warnings: Vec::new(),

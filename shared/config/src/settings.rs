@@ -178,6 +178,9 @@ pub struct Settings {
     pub startup_wait: Duration,
     /// Whether the database's schema is brought up to date at start (`MIGRATE`).
     pub migrate: bool,
+    /// How long a connection is left without a word before it gets a `rooms.beacon` (`BEACON_EVERY`);
+    /// zero: never.
+    pub beacon_every: Duration,
     /// What one user or address may do.
     pub limits: Limits,
     /// What is logged and how.

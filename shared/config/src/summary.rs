@@ -53,6 +53,7 @@ impl Settings {
             "QUEUE_SHARDS" => self.queue_shards.to_string(),
             "STARTUP_WAIT" => duration(self.startup_wait),
             "MIGRATE" => if self.migrate { "on" } else { "off" }.to_owned(),
+            "BEACON_EVERY" => duration(self.beacon_every),
             "CORS_ORIGINS" => listed(&http.cors_origins, "(the own only)"),
             "TRUSTED_PROXIES" => listed(&http.trusted_proxies, "(none)"),
             "LIMIT_USER_EVENTS_PER_SEC" => limit(limits.user_events_per_sec),

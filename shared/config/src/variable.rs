@@ -81,6 +81,8 @@ variables! {
     STARTUP_WAIT { default: Some("10s"), zero: Some("one attempt"), example: "30s" }
     /// Whether the database's schema is brought up to date at start, under a lock: `on` or `off`.
     MIGRATE { default: Some("on"), example: "off" }
+    /// How long a socket is left without any news of its rooms before it gets a `rooms.beacon`, a duration.
+    BEACON_EVERY { default: Some("30s"), zero: Some("no beacons"), example: "30s" }
     /// Origins whose pages may call the API, separated by commas; `*` alone: any.
     CORS_ORIGINS { default: Some(""), zero: Some("empty: pages of the own origin only"), list: true, example: "https://chat.example.com,https://admin.example.com" }
     /// Proxies whose `X-Forwarded-For` counts: addresses or CIDR blocks, separated by commas.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use domain::presence::Status;
-use domain::{DeviceId, Rev, SessionId, UserId, limits};
+use domain::{DeviceId, Rev, SessionId, Timestamp, UserId, limits};
 use protocol::{Channel, EventData, OpenedDelivery, Refusal, VerifiedEnvelope, wire};
 use realtime::Presence;
 
@@ -47,6 +47,17 @@ impl Handlers {
             OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::DeviceTaken(taken) };
         if let Err(error) = self.publish(&[Planned { channel: Channel::User(user), delivery }]).await {
             tracing::warn!(%error, "a device's older connection was not told to go");
+        }
+    }
+
+    /// Tells the gateways that the user's tokens issued before are void. A word that is lost does no
+    /// harm: they look into the store all the time.
+    pub async fn announce_revocation(&self, user: UserId, valid_after: Timestamp, blocked: bool) {
+        let revoked = wire::SessionRevoked { valid_after_ms: valid_after.0, blocked };
+        let delivery =
+            OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::SessionRevoked(revoked) };
+        if let Err(error) = self.publish(&[Planned { channel: Channel::User(user), delivery }]).await {
+            tracing::warn!(%error, "the end of a user's sessions was not announced");
         }
     }
 

@@ -54,11 +54,29 @@ impl Handlers {
                 let synced = self.sync_room(state, position, &mut logged, &mut answer).await;
                 synced.map_err(|error| error.refusal())?
             } else {
-                let code = Some(Code::NotFound.as_str().to_owned());
-                SyncedRoom { room_id: room.to_string(), code, ..SyncedRoom::default() }
+                not_found(room.to_string())
             });
         }
+        self.without_lost_rooms(user, &ids, &mut rooms).await?;
         Ok(wire::SyncResult { rooms })
+    }
+
+    /// Who was removed from a room while it was read might otherwise be told what came after it.
+    async fn without_lost_rooms(
+        &self,
+        user: UserId,
+        asked: &[RoomId],
+        rooms: &mut [SyncedRoom],
+    ) -> Result<(), Refusal> {
+        if rooms.iter().all(|room| room.messages.is_empty() && room.events.is_empty()) {
+            return Ok(());
+        }
+        let states = self.store().room_states(user, asked).await.map_err(|error| error.refusal())?;
+        let left: HashSet<String> = states.iter().map(|state| state.room_id.to_string()).collect();
+        for room in rooms.iter_mut().filter(|room| !left.contains(&room.room_id)) {
+            *room = not_found(std::mem::take(&mut room.room_id));
+        }
+        Ok(())
     }
 
     async fn sync_room(
@@ -126,6 +144,10 @@ fn behind(asked: &[(RoomId, Position)], states: &HashMap<RoomId, RoomState>) -> 
         _ => None,
     };
     asked.iter().filter_map(one).collect()
+}
+
+fn not_found(room_id: String) -> SyncedRoom {
+    SyncedRoom { room_id, code: Some(Code::NotFound.as_str().to_owned()), ..SyncedRoom::default() }
 }
 
 /// The rooms in the order first asked. One that is asked for twice is answered once, from the first

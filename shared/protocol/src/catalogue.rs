@@ -188,7 +188,7 @@ server_events! {
     RoomsBeacon(RoomsBeacon), "Where rooms stand: compare, and `sync` where you are behind.";
     Typing(Typing), "Somebody types, or has stopped; to the room but who types.";
     PresenceChanged(PresenceChanged), "Somebody came, went or changed their status.";
-    @internal DeviceTaken
+    @internal DeviceTaken SessionRevoked
 }
 
 macro_rules! acks {

@@ -11,6 +11,7 @@ pub fn name(event: &EventData) -> &'static str {
         EventData::ServerDraining(_) => "server.draining",
         EventData::Error(_) => "error",
         EventData::DeviceTaken(_) => "session.deviceTaken",
+        EventData::SessionRevoked(_) => "session.revoked",
         EventData::MessageDelivered(_) => "message.delivered",
         EventData::MessageFailed(_) => "message.failed",
         EventData::MessageEdited(_) => "message.edited",

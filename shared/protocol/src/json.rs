@@ -93,6 +93,7 @@ pub fn write_event_data(data: &EventData, out: &mut Vec<u8>) {
         EventData::ServerDraining(it) => write(it, out),
         EventData::Error(it) => write(it, out),
         EventData::DeviceTaken(it) => write(it, out),
+        EventData::SessionRevoked(it) => write(it, out),
         EventData::MessageDelivered(it) => write(it, out),
         EventData::MessageFailed(it) => write(it, out),
         EventData::MessageEdited(it) => write(it, out),

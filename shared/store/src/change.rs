@@ -5,7 +5,9 @@
 //! late and by whomever; and users' rows are locked in the order of their ids, after all else, so
 //! that transactions never wait in a circle.
 
-use domain::{Membership, UserId};
+use std::collections::HashMap;
+
+use domain::{Membership, RoomId, UserId};
 use uuid::Uuid;
 
 use crate::db::{Conn, Db, Tx};
@@ -14,11 +16,11 @@ use crate::rows::{Rows, RowsSql};
 use crate::user::AccountRecord;
 use crate::{Account, RoomState, Store, StoreError};
 
-/// A user's rooms at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A user's account and rooms at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomsOf {
-    /// The version of the set.
-    pub membership: Membership,
+    /// The account, with the version of the set.
+    pub account: Account,
     /// The rooms, in no order.
     pub rooms: Vec<RoomState>,
 }
@@ -38,9 +40,12 @@ const LOCK: RowsSql = rows_sql!([1 member uuid]
 const GROW: RowsSql = rows_sql!([1 member uuid]
     "UPDATE users SET membership = membership + 1 FROM given WHERE user_id = given.member");
 const ROOMS_OF: &str =
-    "SELECT u.membership, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
+    "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
     FROM users u LEFT JOIN room_members m ON m.user_id = u.user_id
     LEFT JOIN room_counters c ON c.room_id = m.room_id WHERE u.user_id = $1";
+const ROOM_SETS: RowsSql = rows_sql!([1 id uuid]
+    "SELECT u.user_id, u.membership, m.room_id FROM given JOIN users u ON u.user_id = given.id
+     LEFT JOIN room_members m ON m.user_id = u.user_id");
 const ACCOUNTS: RowsSql = rows_sql!([1 id uuid]
     "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership FROM given JOIN users u ON u.user_id = given.id");
 // Transactions below the oldest running one are all done: the next look begins there, and finds once
@@ -56,7 +61,8 @@ const CHANGED: &str = "SELECT changed_in, user_id, blocked_at, tokens_valid_afte
 
 #[derive(sqlx::FromRow)]
 struct RoomsRecord {
-    membership: i64,
+    #[sqlx(flatten)]
+    account: AccountRecord,
     room_id: Option<Uuid>,
     kind: Option<String>,
     role: Option<String>,
@@ -76,11 +82,11 @@ struct ChangedRecord {
 
 impl RoomsRecord {
     /// The room of this row; none if the user has none.
-    fn state(self) -> Option<StateRecord> {
+    fn state(&mut self) -> Option<StateRecord> {
         Some(StateRecord {
             room_id: self.room_id?,
-            kind: self.kind?,
-            role: self.role?,
+            kind: self.kind.take()?,
+            role: self.role.take()?,
             last_seq: self.last_seq?,
             rev: self.rev?,
             epoch: self.epoch?,
@@ -97,15 +103,26 @@ impl ChangeCursor {
 }
 
 impl Store {
-    /// Every room of a user and the version of their set at that moment: one query, as each
-    /// connection asks it. Nobody has no rooms.
-    pub async fn membership_of(&self, user: UserId) -> Result<RoomsOf, StoreError> {
+    /// An account and all its rooms at one moment: one query, as each connection asks it.
+    pub async fn membership_of(&self, user: UserId) -> Result<Option<RoomsOf>, StoreError> {
         let mut conn = self.db.read().await?;
-        let found: Vec<RoomsRecord> = on!(conn, c => sqlx::query_as(ROOMS_OF).bind(user.0).fetch_all(c))?;
-        let membership = Membership(found.first().map_or(0, |record| record.membership));
-        let rooms =
-            found.into_iter().filter_map(RoomsRecord::state).map(StateRecord::read).collect::<Result<_, _>>()?;
-        Ok(RoomsOf { membership, rooms })
+        let mut found: Vec<RoomsRecord> = on!(conn, c => sqlx::query_as(ROOMS_OF).bind(user.0).fetch_all(c))?;
+        let states = found.iter_mut().filter_map(RoomsRecord::state).map(StateRecord::read);
+        let rooms = states.collect::<Result<_, _>>()?;
+        Ok(found.pop().map(|record| RoomsOf { account: record.account.into(), rooms }))
+    }
+
+    /// The ids of the rooms of those of `users` who have an account, and the version of each set at
+    /// that moment, in no order.
+    pub async fn room_sets(&self, users: &[UserId]) -> Result<HashMap<UserId, (Membership, Vec<RoomId>)>, StoreError> {
+        let rows = Rows::new().id(users.iter().map(|id| id.0));
+        let found: Vec<(Uuid, i64, Option<Uuid>)> = self.db.read().await?.fetch(&ROOM_SETS, &rows).await?;
+        let mut sets: HashMap<UserId, (Membership, Vec<RoomId>)> = HashMap::with_capacity(users.len());
+        for (user, membership, room) in found {
+            let (_, rooms) = sets.entry(UserId(user)).or_insert((Membership(membership), Vec::new()));
+            rooms.extend(room.map(RoomId));
+        }
+        Ok(sets)
     }
 
     /// How those of `ids` stand that have an account, in no order.
@@ -117,7 +134,7 @@ impl Store {
 
     /// Where somebody begins to look who has read the accounts after this call.
     pub async fn change_cursor(&self) -> Result<ChangeCursor, StoreError> {
-        let (begins, _) = horizon(&self.db, &mut self.db.read().await?).await?;
+        let (begins, _) = horizon(&self.db, &mut self.db.read().await?, HORIZON_SQLITE).await?;
         Ok(ChangeCursor::from(begins))
     }
 
@@ -125,7 +142,7 @@ impl Store {
     /// most `limit` (some of them perhaps once more); as many as that: look again at once.
     pub async fn changed_accounts(&self, cursor: &mut ChangeCursor, limit: usize) -> Result<Vec<Account>, StoreError> {
         let mut conn = self.db.read().await?;
-        let (begins, ends) = horizon(&self.db, &mut conn).await?;
+        let (begins, ends) = horizon(&self.db, &mut conn, HORIZON_SQLITE).await?;
         let (number, user) = cursor.after;
         let found: Vec<ChangedRecord> = on!(conn, c => {
             sqlx::query_as(CHANGED).bind(number).bind(user).bind(ends).bind(limit as i64).fetch_all(c)
@@ -143,8 +160,8 @@ impl Store {
 }
 
 /// From which number on somebody else may still come, and below which number all of ours lie.
-async fn horizon(db: &Db, conn: &mut Conn) -> Result<(i64, i64), StoreError> {
-    let sql = if matches!(db, Db::Postgres { .. }) { HORIZON_POSTGRES } else { HORIZON_SQLITE };
+pub(crate) async fn horizon(db: &Db, conn: &mut Conn, sqlite: &'static str) -> Result<(i64, i64), StoreError> {
+    let sql = if matches!(db, Db::Postgres { .. }) { HORIZON_POSTGRES } else { sqlite };
     on!(*conn, c => sqlx::query_as(sql).fetch_one(c))
 }
 

@@ -215,7 +215,7 @@ impl Store {
 
     /// Every room of a user, in no order.
     pub async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomState>, StoreError> {
-        Ok(self.membership_of(user).await?.rooms)
+        Ok(self.membership_of(user).await?.map(|of| of.rooms).unwrap_or_default())
     }
 
     /// Those of `rooms` that the user is a member of, in no order.

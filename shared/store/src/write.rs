@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::db::Tx;
 use crate::rows::{Rows, RowsSql};
-use crate::{Head, MessageRow, StoreError, change, departure};
+use crate::{Head, MessageRow, StoreError, change, departure, tail};
 
 /// Everything a batch writes, applied in the order of the fields. Where the fields cannot say in
 /// which order two events of the batch came, the caller has netted them: who was added and then
@@ -144,9 +144,6 @@ const EVENTS: RowsSql = rows_sql!(
     [1 room uuid, 2 rev bigint, 3 epoch bigint, 4 at bigint, 5 message uuid, 6 job uuid, 7 payload bytea]
     "INSERT INTO room_events (room_id, rev, epoch, happened_at, message_id, job_id, payload)
      SELECT * FROM given WHERE true ON CONFLICT DO NOTHING");
-const HEADS: RowsSql = rows_sql!([1 room uuid, 2 seq bigint, 3 rev bigint, 4 epoch bigint]
-    "UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
-     FROM given WHERE room_id = given.room");
 const LEFT: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "DELETE FROM room_members WHERE (room_id, user_id) IN (SELECT room, member FROM given)");
 const JOINED: RowsSql = rows_sql!([1 room uuid, 2 member uuid, 3 role text, 4 seq bigint]
@@ -170,7 +167,7 @@ impl Writes {
         self.write_reactions(tx).await?;
         self.write_deletes(tx).await?;
         self.write_events(tx).await?;
-        self.write_heads(tx).await?;
+        tail::write_heads(tx, &self.heads).await?;
         self.write_members(tx).await?;
         self.write_titles(tx).await?;
         self.write_refused(tx).await?;
@@ -242,16 +239,6 @@ impl Writes {
             .maybe_id(all.iter().map(|it| it.job.map(|job| job.0)))
             .bytes(payloads);
         insert(tx, &EVENTS, &rows, "job").await
-    }
-
-    async fn write_heads(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let all = &self.heads;
-        let rows = Rows::new()
-            .id(ids(all, |(room, _)| room.0))
-            .int(all.iter().map(|(_, head)| head.last_seq.0))
-            .int(all.iter().map(|(_, head)| head.rev.0))
-            .int(all.iter().map(|(_, head)| head.epoch.0));
-        change(tx, &HEADS, &rows).await
     }
 
     async fn write_members(&self, tx: &mut Tx) -> Result<(), StoreError> {

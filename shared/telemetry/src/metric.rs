@@ -63,6 +63,15 @@ metrics_enum! {
         Recoveries = "chat_recoveries_total" ["outcome"],
         /// Sockets closed by the server, by reason.
         SocketsClosed = "chat_sockets_closed_total" ["reason"],
+        /// Rooms that connections were made to leave or to follow because the word of it was lost, by
+        /// change (left, joined).
+        RoomsReconciled = "chat_rooms_reconciled_total" ["change"],
+        /// Rooms found in the tail of the store that had moved without a word.
+        TailFound = "chat_tail_found_total",
+        /// Looks into the store for changed rights and rooms that failed.
+        ChangeLooksFailed = "chat_change_looks_failed_total",
+        /// `rooms.beacon`s sent to quiet connections.
+        BeaconsSent = "chat_beacons_sent_total",
         /// Connections to a dependency that were lost, by dependency.
         ConnectionsLost = "chat_connections_lost_total" ["dependency"],
         /// Times that a process was too slow to take its deliveries, dropped them and resynchronised.
@@ -85,6 +94,8 @@ metrics_enum! {
         Polls = "chat_polls",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
+        /// Users here whose rooms are being compared with the store.
+        DoubtfulUsers = "chat_doubtful_users",
         /// Bytes waiting in outboxes of sessions.
         OutboxBytes = "chat_outbox_bytes",
         /// Deliveries that waited in this process when it last took some (at most 65,536).

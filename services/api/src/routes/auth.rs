@@ -199,6 +199,7 @@ pub(crate) async fn logout(
         let user = caller?.user;
         app.store.void_tokens(user, now).await?;
         app.accounts.forget(user);
+        app.handlers.announce_revocation(user, now, false).await;
     } else {
         let token = refresh_token.filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Refusal::invalid("refreshToken", "is required, or everywhere"))?;

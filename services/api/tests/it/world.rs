@@ -70,6 +70,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         refresh_lifetime: Duration::from_hours(24),
         queue_shards: 1,
         startup_wait: Duration::from_secs(1),
+        beacon_every: std::time::Duration::ZERO,
         migrate: true,
         limits: Limits {
             user_events_per_sec: 0,

@@ -16,7 +16,7 @@ pub(super) fn refresh(caller: &Caller, token: String) -> Outcome {
         if claims.user != caller.user {
             return Err(Refusal::unauthenticated("the token is somebody else's"));
         }
-        Ok(Outcome::Refreshed(claims.expires_at))
+        Ok(Outcome::Refreshed(claims))
     })
 }
 

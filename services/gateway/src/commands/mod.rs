@@ -11,8 +11,9 @@ mod sync;
 
 use std::sync::Arc;
 
+use ::auth::token::Claims;
 use domain::room::{Role, RoomKind};
-use domain::{DeviceId, RoomId, Timestamp, UserId};
+use domain::{DeviceId, RoomId, UserId};
 use futures_util::future::BoxFuture;
 use intake::{Accepted, Actor};
 use protocol::{Ack, Command, Refusal, wire};
@@ -40,8 +41,8 @@ pub(crate) enum Outcome {
         ack: wire::RoomState,
         room: RoomId,
     },
-    /// The session's token is good until then.
-    Refreshed(Timestamp),
+    /// The session has another token.
+    Refreshed(Claims),
     Refused(Refusal),
     /// Something has to be looked up first; the next command waits.
     Later(BoxFuture<'static, Outcome>),

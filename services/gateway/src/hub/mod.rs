@@ -5,6 +5,7 @@
 //! the order of their revs.
 
 mod member;
+mod moved;
 mod room;
 mod user;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use domain::room::{Role, RoomKind};
-use domain::{Rev, RoomId, UserId};
+use domain::{Rev, RoomId, Timestamp, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
 use realtime::LogNumber;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
+pub(crate) use user::SHARDS as USER_SHARDS;
 use user::Users;
 
 use crate::codec::{Delivered, Place};
@@ -45,6 +47,8 @@ pub(crate) struct Join {
     /// The connection is told this and then all that came after it.
     pub(crate) since: Rev,
     pub(crate) told: Arc<Delivered>,
+    /// What fails is tried again later; otherwise the connection ends and reads the truth anew.
+    pub(crate) is_patient: bool,
 }
 
 /// What the hub asks of the tasks around it.
@@ -83,6 +87,8 @@ pub(crate) struct Hub {
     /// How often something may have been lost, and for which of these it is known by now what.
     losses: AtomicU64,
     known_losses: AtomicU64,
+    /// How often a room was seen to have moved in the store.
+    moves: AtomicU64,
 }
 
 /// Ends a connection whose place another one took.
@@ -92,6 +98,13 @@ fn yield_device(handle: &Handle, taken: &wire::DeviceTaken) {
     });
     if is_replaced {
         handle.close(CloseCode::Replaced);
+    }
+}
+
+/// Ends a session that its user's rights do not cover any more.
+fn revoke(handle: &Handle, revoked: wire::SessionRevoked) {
+    if handle.rights.end_before(Timestamp(revoked.valid_after_ms)) || revoked.blocked {
+        handle.close(CloseCode::Forbidden);
     }
 }
 
@@ -108,6 +121,7 @@ impl Hub {
             gaps: AtomicUsize::new(0),
             losses: AtomicU64::new(0),
             known_losses: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
         };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
     }
@@ -198,13 +212,23 @@ impl Hub {
         self.shard(room).get(&room).map_or(Position::Absent, |room| room.position(handle.key))
     }
 
+    /// True if a connection gets what the room releases.
+    pub(crate) fn is_open(&self, handle: &Handle, room: RoomId) -> bool {
+        self.shard(room).get(&room).is_some_and(|room| room.is_open(handle.key))
+    }
+
     // ---- deliveries
 
     /// Takes a genuine delivery to where it belongs.
     pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery, number: LogNumber) {
-        if let (Channel::User(user), EventData::DeviceTaken(taken)) = (channel, &opened.event) {
-            self.users.each_of(user, |handle| yield_device(handle, taken));
-            return;
+        match (channel, &opened.event) {
+            (Channel::User(user), EventData::DeviceTaken(taken)) => {
+                return self.users.each_of(user, |handle| yield_device(handle, taken));
+            }
+            (Channel::User(user), EventData::SessionRevoked(revoked)) => {
+                return self.users.each_of(user, |handle| revoke(handle, *revoked));
+            }
+            _ => {}
         }
         let delivered = Arc::new(Delivered::numbered(opened, number));
         match channel {
@@ -262,7 +286,7 @@ impl Hub {
             handle.tell(delivered);
             return;
         };
-        self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered) });
+        self.join(Join { handle: Arc::clone(handle), room, since, told: Arc::clone(delivered), is_patient: false });
     }
 
     /// Asks for a join. If too many wait already, the connection ends and will read the truth anew.
@@ -270,7 +294,9 @@ impl Hub {
         let lane = (join.handle.key % JOIN_LANES) as usize;
         if let Err(refused) = self.joins[lane].try_send(join) {
             let (mpsc::error::TrySendError::Full(join) | mpsc::error::TrySendError::Closed(join)) = refused;
-            join.handle.close(CloseCode::TooSlow);
+            if !join.is_patient {
+                join.handle.close(CloseCode::TooSlow);
+            }
         }
     }
 

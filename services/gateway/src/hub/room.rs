@@ -76,6 +76,9 @@ pub(crate) struct Room {
     filling: bool,
     /// The hub counts this room among those with a gap.
     pub(crate) has_gap: bool,
+    /// Where the store has it, as far as it was heard, and the number of that move.
+    pub(super) stored: Rev,
+    pub(super) moved: u64,
 }
 
 impl Room {
@@ -92,6 +95,8 @@ impl Room {
             waiting: Vec::new(),
             filling: false,
             has_gap: false,
+            stored: Rev::ZERO,
+            moved: 0,
         }
     }
 
@@ -117,6 +122,7 @@ impl Room {
             return Armed::TooEarly;
         }
         self.kind = kind;
+        self.stored = self.stored.max(rev);
         if self.released.is_none() {
             self.begin(rev);
         }
@@ -165,6 +171,11 @@ impl Room {
             (Ok(_), None) => Position::Entering,
             (Ok(_), Some(released)) => Position::Following(released),
         }
+    }
+
+    /// True if a connection gets what is released.
+    pub(crate) fn is_open(&self, key: u64) -> bool {
+        self.find(key).is_ok_and(|at| self.members[at].is_open())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::handle::Handle;
 
-const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 64;
 
 /// A user's connections.
 #[derive(Debug, Default)]
@@ -65,6 +65,16 @@ impl Users {
         if let Some(present) = self.shard(user).lock().get(&user) {
             present.handles.iter().for_each(&mut visit);
         }
+    }
+
+    /// A user's connections at the moment.
+    pub(crate) fn handles_of(&self, user: UserId) -> Vec<Arc<Handle>> {
+        self.shard(user).lock().get(&user).map(|present| present.handles.clone()).unwrap_or_default()
+    }
+
+    /// The connections of the users in one of the shards.
+    pub(crate) fn handles_in(&self, shard: usize) -> Vec<Arc<Handle>> {
+        self.shards[shard].lock().values().flat_map(|present| present.handles.iter().cloned()).collect()
     }
 
     /// All connections of identified users at the moment.

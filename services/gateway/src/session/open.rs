@@ -259,9 +259,13 @@ impl Open {
                 self.answer(id, &Ack::RoomState(ack));
                 self.caller.shared.hub.open(&self.caller.handle, &[room]);
             }
-            Outcome::Refreshed(expires_at) => {
-                self.expires_at = expires_at;
-                self.caller.handle.authenticated(self.caller.shared.monotonic_ms(expires_at));
+            Outcome::Refreshed(claims) => {
+                // What ended the tokens meanwhile may have spared the old one and not this one.
+                if !self.caller.handle.rights.live_by(claims.issued_at) {
+                    self.caller.handle.close(CloseCode::Forbidden);
+                }
+                self.expires_at = claims.expires_at;
+                self.caller.handle.authenticated(self.caller.shared.monotonic_ms(claims.expires_at));
                 self.caller.shared.wheel.watch(&self.caller.handle);
                 self.answer(id, &Ack::Refreshed(self.refreshed()));
             }

@@ -10,6 +10,7 @@ use auth::token::Claims;
 use domain::{DeviceId, SessionId};
 use protocol::{CloseCode, Refusal};
 use realtime::LogNumber;
+use store::Account;
 
 use super::open::Open;
 use super::recovery::{self, Recalled};
@@ -45,6 +46,9 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
     let device = candidate.device.or_else(|| recalled.as_ref().map(Recalled::device));
     let device = device.unwrap_or_else(DeviceId::generate);
     let identity = Identity { user: claims.user, session: SessionId::generate(), device };
+    // Before anybody can find the session by its user.
+    let _new = handle.rights.live_by(claims.issued_at);
+    handle.quiet.knows(shared.hub.moves());
     handle.identify(identity.clone());
     handle.authenticated(shared.monotonic_ms(claims.expires_at));
     shared.wheel.watch(handle);
@@ -53,8 +57,13 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
         replaced.close(CloseCode::Replaced);
     }
     let found = following::follow_all(shared, handle, claims.user).await?;
+    // Once more: what changed before the session could be found and told is seen here, what changes
+    // from now on finds it.
+    judge(&claims, Some(&found.account))?;
+    handle.rights.follows(found.account.membership);
 
-    let ready = handle.dialect.event(&following::session_ready(shared, &identity, &found.rooms));
+    let ready = following::session_ready(shared, &identity, &found.rooms, found.account.membership);
+    let ready = handle.dialect.event(&ready);
     let followed = if handle.dialect == Dialect::SocketIo {
         recovery::welcome(shared, handle, recalled, &found, ready).await
     } else {
@@ -74,7 +83,12 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
 pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims, Failure> {
     let claims = shared.tokens.verify(token, shared.clock.now()).map_err(|error| not_let_in(&error.to_string()))?;
     let look_up = async { shared.store.account(claims.user).await.map_err(|error| error.refusal()) };
-    let account = within(look_up).await?;
+    judge(&claims, within(look_up).await?.as_ref())?;
+    Ok(claims)
+}
+
+/// Whether the account lets its token in.
+fn judge(claims: &Claims, account: Option<&Account>) -> Result<(), Failure> {
     let Some(account) = account else { return Err(not_let_in("the token is not valid")) };
     if account.blocked {
         let refusal = Refusal::new(protocol::Code::Forbidden, "the account is blocked");
@@ -83,7 +97,7 @@ pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims,
     if claims.are_void(account.tokens_valid_after) {
         return Err(not_let_in("the token is void"));
     }
-    Ok(claims)
+    Ok(())
 }
 
 fn not_let_in(why: &str) -> Failure {

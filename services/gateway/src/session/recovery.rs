@@ -80,7 +80,7 @@ pub(crate) async fn welcome(
 }
 
 async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option<Recovered> {
-    if recalled.remembered.membership != found.membership {
+    if recalled.remembered.membership != found.account.membership {
         Counter::Recoveries.inc_with("rooms_changed");
         return None;
     }
@@ -116,7 +116,7 @@ async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid
         user: identity.user,
         device: identity.device.clone(),
         socket_id: identity.session.to_string(),
-        membership: found.membership,
+        membership: found.account.membership,
     };
     // Random: whoever knows it may ask for what the connection missed, if the token is its user's.
     let pid = Uuid::new_v4();

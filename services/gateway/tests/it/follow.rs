@@ -1,15 +1,11 @@
 //! Which rooms a connection follows, and that nothing of them is missing, doubled or out of order.
 
 use domain::room::RoomKind;
-use handlers::{HandlerParts, Handlers, Job};
-use protocol::envelope::NewEvent;
-use protocol::{Change, SignedEnvelope, wire};
-use realtime::{Realtime, RealtimeSettings};
-use runtime::{Shutdown, Tasks};
 use serde_json::{Value, json};
 use testkit::client::Socket;
 
 use crate::house::{House, QUIET, until};
+use crate::silent;
 
 /// The revs of a room that a client was told, in their order.
 fn revs(socket: &Socket, room: &str) -> Vec<i64> {
@@ -118,35 +114,6 @@ async fn who_connects_while_others_talk_gets_everything_after_what_ready_said() 
     }
 }
 
-/// Stores a message and tells nobody, as a processor does that dies between commit and publish.
-async fn store_silently(house: &House, room: domain::RoomId, sender: domain::UserId, name: &str) {
-    let tasks = Tasks::new(Shutdown::new());
-    let nowhere = Realtime::open(RealtimeSettings::Embedded, &tasks).await.expect("in memory");
-    let engine = house.engine.clone();
-    let parts =
-        HandlerParts { store: engine.store, realtime: nowhere, keys: engine.keys.clone(), clock: engine.clock.clone() };
-    let send = wire::MessageSend {
-        room_id: room.to_string(),
-        content: "unsaid".into(),
-        client_msg_id: name.into(),
-        ..Default::default()
-    };
-    let event = NewEvent {
-        job_id: domain::MessageId::of(sender, name).into(),
-        room_id: room,
-        actor: sender,
-        device_id: String::new(),
-        accepted_at: engine.clock.now(),
-        correlation_id: None,
-        traceparent: None,
-        change: Change::MessageSend(send),
-    };
-    let envelope = SignedEnvelope::seal(event, &engine.keys);
-    let event = envelope.to_unverified().verify(&engine.keys).expect("ours");
-    let job = Job { event, redelivered: false, first_failed_at: None, last_attempt: false };
-    Handlers::new(parts).apply(&[job]).await.expect("applied");
-}
-
 #[tokio::test]
 async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
     let house = House::open().await;
@@ -154,7 +121,7 @@ async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
     let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
-    Box::pin(store_silently(&house, room, bob, "lost")).await;
+    Box::pin(silent::say(&house, room, bob, "lost")).await;
     talker.say(&name, "m1", "after").await;
     let delivered = listener.delivered(&name, 2).await;
     assert_eq!((&delivered[0]["content"], &delivered[1]["content"]), (&json!("unsaid"), &json!("after")));
@@ -167,7 +134,7 @@ async fn what_was_never_told_is_found_by_comparing_with_the_store() {
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let listener = house.connect(ann).await;
-    Box::pin(store_silently(&house, room, bob, "lost")).await;
+    Box::pin(silent::say(&house, room, bob, "lost")).await;
     let delivered = listener.delivered(&room.to_string(), 1).await;
     assert_eq!(delivered[0]["content"], "unsaid");
 }

@@ -1,9 +1,13 @@
 //! A gateway over the embedded engine, seen from outside: real sockets on a port of their own.
 
 mod bad_input;
+mod beacon;
 mod follow;
 mod house;
 mod life;
+mod member;
 mod native;
 mod recovery;
+mod rights;
+mod silent;
 mod socketio;

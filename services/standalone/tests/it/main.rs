@@ -15,5 +15,6 @@ mod order;
 mod outages;
 mod page;
 mod polling;
+mod rights;
 mod scene;
 mod stock_clients;

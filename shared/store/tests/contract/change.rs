@@ -22,8 +22,8 @@ on_both!(
 
 async fn version(store: &Store, user: UserId) -> i64 {
     let account = store.account(user).await.expect("reads").expect("is there").membership;
-    let rooms = store.membership_of(user).await.expect("reads");
-    assert_eq!(account, rooms.membership);
+    let rooms = store.membership_of(user).await.expect("reads").expect("is there");
+    assert_eq!(account, rooms.account.membership);
     account.0
 }
 
@@ -53,7 +53,7 @@ async fn several_changes_of_one_transaction_count_once(bench: Bench) {
     let joined = vec![(room, ben, Role::Admin, Seq::ZERO)];
     write(&bench, room, Writes { left: vec![(room, ben)], joined, ..Writes::default() }).await;
     assert_eq!(version(&bench.store, ben).await, 2);
-    let state = &bench.store.membership_of(ben).await.expect("reads").rooms[0];
+    let state = &bench.store.rooms_of(ben).await.expect("reads")[0];
     assert_eq!((state.room_id, state.role), (room, Role::Admin));
 }
 
@@ -61,8 +61,11 @@ async fn who_is_made_a_member_and_not_is_told_from_the_same_moment(bench: Bench)
     let ann = bench.user().await;
     let readings = async {
         loop {
-            let read = bench.store.membership_of(ann).await.expect("reads");
-            assert_eq!(read.rooms.len() as i64, read.membership.0, "each room made it grow by one");
+            let read = bench.store.membership_of(ann).await.expect("reads").expect("is there");
+            assert_eq!(read.rooms.len() as i64, read.account.membership.0, "each room made it grow by one");
+            let sets = bench.store.room_sets(&[ann, UserId::generate()]).await.expect("reads");
+            let (membership, rooms) = &sets[&ann];
+            assert_eq!((rooms.len() as i64, sets.len()), (membership.0, 1));
             if read.rooms.len() == 20 {
                 return;
             }
@@ -74,7 +77,7 @@ async fn who_is_made_a_member_and_not_is_told_from_the_same_moment(bench: Bench)
         }
     };
     tokio::join!(readings, rooms);
-    assert_eq!(bench.store.membership_of(UserId::generate()).await.expect("reads"), store::RoomsOf::default());
+    assert_eq!(bench.store.membership_of(UserId::generate()).await.expect("reads"), None);
 }
 
 async fn an_import_moves_only_those_who_were_there_before(bench: Bench) {

@@ -14,5 +14,6 @@ mod message;
 mod outage;
 mod refused;
 mod room;
+mod tail;
 mod token;
 mod user;

@@ -1,0 +1,311 @@
+//! Rights and rooms that changed in the store: found there, whoever changed them and whether or not
+//! anybody was told.
+//!
+//! Knows no transport. The invariant: within a second of its commit a change of rights has ended the
+//! sessions it ends, and who was removed from a room has left it here, with pub/sub or without.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::{Membership, Rev, RoomId, UserId};
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use protocol::{CloseCode, EventData, OpenedDelivery, wire};
+use store::{Account, ChangeCursor, StoreError};
+use telemetry::{Counter, Gauge};
+use tokio::sync::Notify;
+
+use crate::codec::Delivered;
+use crate::handle::Handle;
+use crate::hub::{Join, Position};
+use crate::shared::{LOOK_UP_LIMIT, Shared};
+
+/// How often it is looked: twice a second and a little more, so that there is time to act.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+/// Accounts read in one go.
+const PAGE: usize = 1_000;
+/// Users whose rooms are read in one go.
+const USERS: usize = 200;
+/// How long nothing is compared when nothing is in doubt.
+const IDLE: Duration = Duration::from_secs(5);
+/// Connections that are brought up to date at a time.
+const AT_ONCE: usize = 16;
+/// A word that is on its way brings a connection into a new room sooner than that many looks; after
+/// so many more it is tried again.
+const PATIENCE: u32 = 1;
+const AGAIN: u32 = 4;
+/// Changes of a room read in one go, and how often, to find the one by which somebody left.
+const CHANGES: usize = 500;
+const CHANGE_PAGES: usize = 4;
+/// Deliveries released in one go before the sessions get a chance to send them.
+const BURST: usize = 16;
+/// Changes of members looked back on to find the one by which somebody came.
+const HOPS: usize = 32;
+
+/// Users whose connections may not follow the right rooms.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts {
+    users: Mutex<HashMap<UserId, Doubt>>,
+    added: Notify,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Doubt {
+    /// How often the user's rooms were compared with the store.
+    looks: u32,
+    /// The store says that they have changed; otherwise it is only possible.
+    is_known: bool,
+    /// Not again before.
+    due: Option<Instant>,
+}
+
+impl Doubts {
+    /// The user's rooms have changed.
+    pub(crate) fn know(&self, user: UserId) {
+        self.users.lock().entry(user).or_default().is_known = true;
+        self.added.notify_one();
+    }
+
+    /// These users' rooms may have changed.
+    pub(crate) fn suspect(&self, users: impl IntoIterator<Item = UserId>) {
+        let mut doubts = self.users.lock();
+        for user in users {
+            doubts.entry(user).or_default();
+        }
+        self.added.notify_one();
+    }
+
+    /// The next ones to be compared: who was not yet, those known to have changed first. And how many
+    /// there are altogether.
+    fn next(&self) -> (Vec<(UserId, u32)>, usize) {
+        let now = Instant::now();
+        let doubts = self.users.lock();
+        let is_due = |doubt: &Doubt| doubt.due.is_none_or(|due| due <= now);
+        let mut due: Vec<(UserId, Doubt)> =
+            doubts.iter().filter(|(_, doubt)| is_due(doubt)).map(|(user, doubt)| (*user, *doubt)).collect();
+        let count = doubts.len();
+        drop(doubts);
+        due.sort_unstable_by_key(|(_, doubt)| (doubt.looks, !doubt.is_known));
+        (due.iter().take(USERS).map(|(user, doubt)| (*user, doubt.looks)).collect(), count)
+    }
+
+    fn settle(&self, user: UserId, settled: bool) {
+        let mut doubts = self.users.lock();
+        if settled {
+            doubts.remove(&user);
+        } else if let Some(doubt) = doubts.get_mut(&user) {
+            doubt.looks += 1;
+            doubt.due = Some(Instant::now() + LOOK_EVERY);
+        }
+    }
+}
+
+/// Looks until the service stops.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    let shutdown = shared.tasks.shutdown().clone();
+    let mut cursor = None;
+    loop {
+        let looked = tokio::select! {
+            () = shutdown.requested() => return,
+            looked = tokio::time::timeout(LOOK_UP_LIMIT, look(&shared, &mut cursor)) => looked,
+        };
+        if !matches!(looked, Ok(Ok(()))) {
+            Counter::ChangeLooksFailed.inc();
+            tracing::debug!("whose rights changed could not be read");
+        }
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Brings connections into agreement with the store until the service stops.
+pub(crate) async fn reconcile(shared: Arc<Shared>) {
+    let shutdown = shared.tasks.shutdown().clone();
+    loop {
+        let (doubts, count) = shared.doubts.next();
+        Gauge::DoubtfulUsers.set(count as f64);
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = settle(&shared, &doubts) => {}
+        }
+        if doubts.is_empty() {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = shared.doubts.added.notified() => {}
+                () = tokio::time::sleep(if count == 0 { IDLE } else { LOOK_EVERY / 4 }) => {}
+            }
+        }
+    }
+}
+
+async fn look(shared: &Shared, cursor: &mut Option<ChangeCursor>) -> Result<(), StoreError> {
+    let Some(cursor) = cursor else {
+        let begun = shared.store.change_cursor().await?;
+        // Who came before there was a cursor.
+        for users in shared.hub.users.ids().chunks(PAGE) {
+            for account in shared.store.accounts(users).await? {
+                apply(shared, &account);
+            }
+        }
+        *cursor = Some(begun);
+        return Ok(());
+    };
+    loop {
+        let changed = shared.store.changed_accounts(cursor, PAGE).await?;
+        for account in &changed {
+            apply(shared, account);
+        }
+        if changed.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+/// Ends the sessions of an account that are over, and notes if others follow other rooms.
+pub(crate) fn apply(shared: &Shared, account: &Account) {
+    let mut differs = false;
+    shared.hub.users.each_of(account.id, |handle| {
+        if handle.rights.end_before(account.tokens_valid_after) || account.blocked {
+            handle.close(CloseCode::Forbidden);
+        } else {
+            differs |= !handle.rights.is_at(account.membership);
+        }
+    });
+    if differs {
+        shared.doubts.know(account.id);
+    }
+}
+
+/// Compares the rooms of users with the store.
+async fn settle(shared: &Arc<Shared>, doubts: &[(UserId, u32)]) {
+    if doubts.is_empty() {
+        return;
+    }
+    let users: Vec<UserId> = doubts.iter().map(|(user, _)| *user).collect();
+    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.room_sets(&users)).await;
+    let Ok(Ok(mut sets)) = read else {
+        // Nobody was compared.
+        return tokio::time::sleep(LOOK_EVERY).await;
+    };
+    let each: Vec<_> =
+        doubts.iter().map(|(user, looks)| (*user, *looks, sets.remove(user).unwrap_or_default())).collect();
+    let each = futures_util::stream::iter(each);
+    each.for_each_concurrent(AT_ONCE, async |(user, looks, (membership, rooms))| {
+        let rooms: HashSet<RoomId> = rooms.into_iter().collect();
+        let mut settled = true;
+        for handle in shared.hub.users.handles_of(user) {
+            settled &= compare(shared, &handle, user, membership, &rooms, looks).await;
+        }
+        shared.doubts.settle(user, settled);
+    })
+    .await;
+}
+
+/// Takes a connection out of the rooms its user was removed from, and after some patience into those
+/// the user was added to. True if it follows just the user's rooms.
+async fn compare(
+    shared: &Arc<Shared>,
+    handle: &Arc<Handle>,
+    user: UserId,
+    membership: Membership,
+    rooms: &HashSet<RoomId>,
+    looks: u32,
+) -> bool {
+    let lost: Vec<RoomId> = handle.room_ids().into_iter().filter(|room| !rooms.contains(room)).collect();
+    for room in &lost {
+        leave(shared, handle, *room).await;
+    }
+    if !handle.is_ready() {
+        // It reads the user's rooms itself; whether it read the right ones is seen afterwards.
+        return false;
+    }
+    let is_missing = |room: &&RoomId| shared.hub.position(handle, **room) == Position::Absent;
+    let gained: Vec<RoomId> =
+        if handle.is_selective() { Vec::new() } else { rooms.iter().filter(is_missing).copied().collect() };
+    if gained.is_empty() && lost.is_empty() {
+        handle.rights.follows(membership);
+        return true;
+    }
+    if looks % AGAIN == PATIENCE {
+        for room in gained {
+            join(shared, handle, user, room).await;
+        }
+    }
+    false
+}
+
+/// Makes a connection leave a room its user was removed from. What led there is released first, so
+/// that the client is told in order, this removal last; if that cannot be read, it is not told.
+async fn leave(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
+    for _ in 0..CHANGE_PAGES {
+        let Position::Following(released) = shared.hub.position(handle, room) else { return };
+        let read = tokio::time::timeout(LOOK_EVERY, shared.store.after_rev(room, released, CHANGES)).await;
+        let Ok(Ok(changes)) = read else {
+            return part(shared, handle, room);
+        };
+        if changes.is_empty() {
+            break;
+        }
+        for burst in changes.chunks(BURST) {
+            let opened = |entry: &store::RevEntry| OpenedDelivery {
+                rev: Some(entry.rev),
+                epoch: entry.epoch,
+                except: None,
+                event: entry.event.clone(),
+            };
+            shared.hub.fill(room, burst.iter().map(opened).collect());
+            tokio::task::yield_now().await;
+        }
+    }
+    // One that is just being let in holds its removal, and leaves when it is to be opened.
+    if shared.hub.is_open(handle, room) {
+        part(shared, handle, room);
+    }
+}
+
+fn part(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
+    Counter::RoomsReconciled.inc_with("left");
+    shared.hub.leave(handle, &[room]);
+}
+
+/// Brings a connection into a room as the lost word would have done.
+async fn join(shared: &Shared, handle: &Arc<Handle>, user: UserId, room: RoomId) {
+    let Ok(Some((since, told))) = tokio::time::timeout(LOOK_UP_LIMIT, entrance(shared, user, room)).await else {
+        return;
+    };
+    Counter::RoomsReconciled.inc_with("joined");
+    shared.hub.join(Join { handle: Arc::clone(handle), room, since, told: Arc::new(told), is_patient: true });
+}
+
+/// The change by which somebody became a member, and its number. One that lies behind very many later
+/// changes of members is told as if it were the latest of them.
+async fn entrance(shared: &Shared, user: UserId, room: RoomId) -> Option<(Rev, Delivered)> {
+    let latest = shared.store.room_states(user, &[room]).await.ok()?.first()?.epoch;
+    let mut at = latest;
+    for _ in 0..HOPS {
+        let mut entries = shared.store.after_rev(room, Rev((at.0 - 2).max(0)), 2).await.ok()?;
+        entries.retain(|entry| entry.rev <= at);
+        let before = entries.first().filter(|entry| entry.rev < at).map(|entry| entry.epoch);
+        let change = entries.pop().filter(|entry| entry.rev == at)?;
+        let told = delivered(change.rev, change.event);
+        if told.room_entered_by(user).is_some() {
+            return Some((at, told));
+        }
+        let Some(before) = before.filter(|before| *before > Rev::ZERO) else { break };
+        at = before;
+    }
+    let joined = wire::RoomMemberJoined {
+        room_id: room.to_string(),
+        rev: latest.0,
+        user_id: user.to_string(),
+        ..wire::RoomMemberJoined::default()
+    };
+    Some((latest, delivered(latest, EventData::RoomMemberJoined(joined))))
+}
+
+fn delivered(rev: Rev, event: EventData) -> Delivered {
+    Delivered::new(OpenedDelivery { rev: Some(rev), epoch: rev, except: None, event })
+}

@@ -1,0 +1,124 @@
+//! The tail of what was committed: which rooms moved, and how far.
+//!
+//! It knows no events. The invariant: whoever reads on with his cursor learns of every batch that
+//! was committed since, however late; of some he learns twice.
+
+use domain::{Rev, RoomId};
+use uuid::Uuid;
+
+use crate::change;
+use crate::db::{Engine, Tx};
+use crate::error::damaged;
+use crate::rows::{Rows, RowsSql};
+use crate::{Head, Store, StoreError};
+
+/// How far somebody has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailCursor {
+    /// The first number that was not read yet.
+    from: i64,
+    /// Where the next reading begins, if this one goes on over several pages.
+    next: Option<i64>,
+}
+
+/// Batches in one reading.
+const PAGE: i64 = 500;
+/// Rows removed in one statement.
+const PURGE: i64 = 5_000;
+/// A room and its rev in a row.
+const ENTRY_BYTES: usize = 24;
+
+// On Postgres one round trip with the tail; beside a file a second statement costs nothing.
+const HEADS: RowsSql = RowsSql {
+    postgres: "WITH given(room, seq, rev, epoch) AS
+        (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])),
+        heads AS (UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
+            FROM given WHERE room_id = given.room)
+        INSERT INTO room_changes (rooms) SELECT string_agg(uuid_send(room) || int8send(rev), ''::bytea) FROM given",
+    sqlite: "WITH given(room, seq, rev, epoch) AS
+        (SELECT unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each($1))
+        UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
+        FROM given WHERE room_id = given.room",
+};
+const TAIL_SQLITE: &str = "INSERT INTO room_changes (rooms) VALUES ($1)";
+const HORIZON_SQLITE: &str =
+    "SELECT 1 + COALESCE(MAX(changed_in), 0) AS begins, 9223372036854775807 AS ends FROM room_changes";
+const READ: &str = "SELECT changed_in, rooms FROM room_changes
+    WHERE changed_in >= $1 AND changed_in < $2 ORDER BY changed_in LIMIT $3";
+const FORGET: &str = "DELETE FROM room_changes WHERE changed_in IN
+    (SELECT changed_in FROM room_changes WHERE changed_in < $1 ORDER BY changed_in LIMIT $2)";
+
+impl Store {
+    /// Where somebody begins to read who has read the rooms after this call.
+    pub async fn tail_cursor(&self) -> Result<TailCursor, StoreError> {
+        let (from, _) = change::horizon(&self.db, &mut self.db.read().await?, HORIZON_SQLITE).await?;
+        Ok(TailCursor { from, next: None })
+    }
+
+    /// The rooms that moved since the last reading and where each of them stood then; a room may be
+    /// told several times. False: there is more, read again at once.
+    pub async fn read_tail(&self, cursor: &mut TailCursor) -> Result<(Vec<(RoomId, Rev)>, bool), StoreError> {
+        let mut conn = self.db.read().await?;
+        let (begins, ends) = change::horizon(&self.db, &mut conn, HORIZON_SQLITE).await?;
+        let rows: Vec<(i64, Vec<u8>)> =
+            on!(conn, c => sqlx::query_as(READ).bind(cursor.from).bind(ends).bind(PAGE).fetch_all(c))?;
+        drop(conn);
+        // What commits late between two pages lies above what was the horizon at the first one.
+        let next = cursor.next.unwrap_or(begins);
+        let complete = (rows.len() as i64) < PAGE;
+        *cursor = match rows.last() {
+            Some((last, _)) if !complete => TailCursor { from: last + 1, next: Some(next) },
+            _ => TailCursor { from: next, next: None },
+        };
+        let mut rooms = Vec::new();
+        for (_, packed) in rows {
+            read_row(&packed, &mut rooms)?;
+        }
+        Ok((rooms, complete))
+    }
+
+    /// Removes some of what lies before a cursor; how many batches.
+    pub async fn forget_tail(&self, before: TailCursor) -> Result<u64, StoreError> {
+        let mut conn = self.db.write().await?;
+        run!(conn, FORGET, before.from, PURGE)
+    }
+}
+
+/// Writes the new counters of rooms, and that they have moved.
+pub(crate) async fn write_heads(tx: &mut Tx, heads: &[(RoomId, Head)]) -> Result<(), StoreError> {
+    if heads.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::new()
+        .id(heads.iter().map(|(room, _)| room.0))
+        .int(heads.iter().map(|(_, head)| head.last_seq.0))
+        .int(heads.iter().map(|(_, head)| head.rev.0))
+        .int(heads.iter().map(|(_, head)| head.epoch.0));
+    tx.conn.run(&HEADS, &rows).await?;
+    if matches!(tx.conn.engine, Engine::Sqlite(_)) {
+        run!(tx.conn, TAIL_SQLITE, packed(heads))?;
+    }
+    Ok(())
+}
+
+fn packed(heads: &[(RoomId, Head)]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(ENTRY_BYTES * heads.len());
+    for (room, head) in heads {
+        packed.extend_from_slice(room.as_bytes());
+        packed.extend_from_slice(&head.rev.0.to_be_bytes());
+    }
+    packed
+}
+
+fn read_row(packed: &[u8], rooms: &mut Vec<(RoomId, Rev)>) -> Result<(), StoreError> {
+    let (entries, rest) = packed.as_chunks::<ENTRY_BYTES>();
+    if !rest.is_empty() {
+        return Err(damaged("the tail"));
+    }
+    for entry in entries {
+        let [room @ .., _, _, _, _, _, _, _, _] = *entry;
+        let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, rev @ ..] = *entry;
+        rooms.push((RoomId(Uuid::from_bytes(room)), Rev(i64::from_be_bytes(rev))));
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The tail: no batch is missed by whoever reads on.
+
+use std::collections::HashMap;
+
+use domain::{Rev, RoomId};
+use store::{Store, TailCursor};
+
+use crate::bench::{Bench, Draft, on_both};
+
+on_both!(
+    rooms_that_moved_are_told_with_their_revs,
+    many_batches_come_in_pages,
+    what_is_being_committed_while_others_read_is_found,
+    what_was_read_long_ago_is_removed,
+);
+
+/// The highest rev of each room that was told.
+async fn read(store: &Store, cursor: &mut TailCursor) -> HashMap<RoomId, Rev> {
+    let mut told = HashMap::new();
+    loop {
+        let (rooms, complete) = store.read_tail(cursor).await.expect("reads");
+        for (room, rev) in rooms {
+            let highest = told.entry(room).or_insert(rev);
+            *highest = rev.max(*highest);
+        }
+        if complete {
+            return told;
+        }
+    }
+}
+
+async fn rooms_that_moved_are_told_with_their_revs(bench: Bench) {
+    let ann = bench.user().await;
+    let (one, two) = (bench.group(&[ann]).await, bench.group(&[ann]).await);
+    let mut cursor = bench.store.tail_cursor().await.expect("reads");
+    bench.say(one, ann, &["a", "b"]).await;
+    bench.say(two, ann, &["c"]).await;
+    assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(one, Rev(3)), (two, Rev(2))]));
+    bench.say(one, ann, &["d"]).await;
+    assert_eq!(read(&bench.store, &mut cursor).await.get(&one), Some(&Rev(4)));
+    let dropped = bench.begin(one, &[ann]).await;
+    drop(dropped);
+    assert!(read(&bench.store, &mut cursor).await.get(&one).is_none_or(|rev| *rev == Rev(4)));
+}
+
+async fn many_batches_come_in_pages(bench: Bench) {
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let mut cursor = bench.store.tail_cursor().await.expect("reads");
+    for _ in 0..520 {
+        bench.say(room, ann, &["x"]).await;
+    }
+    let (first, complete) = bench.store.read_tail(&mut cursor).await.expect("reads");
+    assert_eq!((first.len(), complete), (500, false));
+    assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(room, Rev(521))]));
+}
+
+async fn what_is_being_committed_while_others_read_is_found(bench: Bench) {
+    let ann = bench.user().await;
+    let people = [ann];
+    let rooms: Vec<RoomId> = futures_util::future::join_all((0..4).map(|_| bench.group(&people))).await;
+    let mut cursor = bench.store.tail_cursor().await.expect("reads");
+    let mut told: HashMap<RoomId, Rev> = HashMap::new();
+    let speaking = async {
+        let talks = rooms.iter().map(async |room| {
+            for number in 0..20 {
+                let batch = bench.begin(*room, &[ann]).await;
+                let mut draft = Draft::of(&batch, *room);
+                draft.message(ann, "x");
+                if number % 4 == 0 {
+                    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+                }
+                batch.commit(draft.finish()).await.expect("commits");
+            }
+        });
+        futures_util::future::join_all(talks).await;
+    };
+    let mut speaking = std::pin::pin!(speaking);
+    let mut done = false;
+    while !done {
+        tokio::select! {
+            () = &mut speaking => done = true,
+            () = tokio::time::sleep(std::time::Duration::from_millis(2)) => {}
+        }
+        told.extend(read(&bench.store, &mut cursor).await);
+    }
+    assert!(rooms.iter().all(|room| told.get(room) == Some(&Rev(21))), "{told:?}");
+}
+
+async fn what_was_read_long_ago_is_removed(bench: Bench) {
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    let mut cursor = bench.store.tail_cursor().await.expect("reads");
+    let begun = cursor;
+    bench.say(room, ann, &["a"]).await;
+    bench.say(room, ann, &["b"]).await;
+    assert_eq!(bench.store.forget_tail(begun).await, Ok(0));
+    let old = cursor;
+    testkit::until(testkit::PATIENCE, || {
+        // Elsewhere a transaction may hold the horizon back for a moment.
+        let (store, mut reading) = (bench.store.clone(), cursor);
+        async move {
+            read(&store, &mut reading).await;
+            store.forget_tail(reading).await.expect("removes");
+            let mut again = old;
+            read(&store, &mut again).await.is_empty()
+        }
+    })
+    .await;
+    bench.say(room, ann, &["c"]).await;
+    assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(room, Rev(4))]));
+}

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::codec::Delivered;
 use crate::handle::Handle;
 use crate::hub::{Join, Position};
+use crate::session;
 use crate::shared::{LOOK_UP_LIMIT, Shared};
 
 /// How often it is looked: twice a second and a little more, so that there is time to act.
@@ -227,6 +228,7 @@ async fn compare(
         if handle.is_selective() { Vec::new() } else { rooms.iter().filter(is_missing).copied().collect() };
     if gained.is_empty() && lost.is_empty() {
         handle.rights.follows(membership);
+        session::renew(shared, handle, membership).await;
         return true;
     }
     if looks % AGAIN == PATIENCE {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use domain::{Rev, RoomId, Timestamp, UserId, limits};
+use domain::{Membership, Rev, RoomId, Timestamp, UserId, limits};
 use protocol::wire::{self, RevEvent};
 use protocol::{Code, Cursor, EventData, Refusal, cursor};
 use store::StoreError;
@@ -23,6 +23,9 @@ const MARKS_LAG: Duration = Duration::from_secs(5);
 const NEW_ROOMS: usize = 50;
 /// Departures looked through.
 const DEPARTURES: usize = limits::POLL_ROOMS;
+
+/// How often it is read anew when the user's rooms changed meanwhile.
+const READINGS: usize = 4;
 
 /// What a poll answers.
 #[derive(Debug)]
@@ -56,7 +59,25 @@ impl Handlers {
     /// What came since the cursor; without one nothing, and a cursor that stands here. `TOO_LARGE` for
     /// who is in more rooms than a cursor can name.
     pub async fn poll(&self, user: UserId, since: Option<&Cursor>) -> Result<Polled, Refusal> {
-        let states = self.store().rooms_of(user).await.map_err(|error| error.refusal())?;
+        for _ in 0..READINGS {
+            let (polled, membership) = self.poll_once(user, since).await?;
+            // Who was removed from a room while it was read might otherwise be told what came after it.
+            if polled.items.is_empty() || self.membership(user).await? == membership {
+                return Ok(polled);
+            }
+        }
+        Err(Refusal::unavailable())
+    }
+
+    async fn membership(&self, user: UserId) -> Result<Option<Membership>, Refusal> {
+        let account = self.store().account(user).await.map_err(|error| error.refusal())?;
+        Ok(account.map(|account| account.membership))
+    }
+
+    async fn poll_once(&self, user: UserId, since: Option<&Cursor>) -> Result<(Polled, Option<Membership>), Refusal> {
+        let found = self.store().membership_of(user).await.map_err(|error| error.refusal())?;
+        let membership = found.as_ref().map(|found| found.account.membership);
+        let states = found.map(|found| found.rooms).unwrap_or_default();
         if states.len() > limits::POLL_ROOMS {
             let words = format!("is for people in at most {} rooms: use sync on a socket", limits::POLL_ROOMS);
             return Err(Refusal::new(Code::TooLarge, format!("polling {words}")));
@@ -65,7 +86,7 @@ impl Handlers {
             Some(since) => self.poll_since(user, states, since).await,
             None => self.poll_start(states).await,
         };
-        polled.map_err(|error| error.refusal())
+        Ok((polled.map_err(|error| error.refusal())?, membership))
     }
 
     async fn poll_start(&self, states: Vec<RoomState>) -> Result<Polled, StoreError> {

@@ -60,8 +60,10 @@ pub struct Remembered {
     pub device: DeviceId,
     /// The id the client knows it by.
     pub socket_id: String,
-    /// The version of its user's rooms that it knew of.
+    /// The version of its user's rooms that it knew of,
     pub membership: Membership,
+    /// and from after which delivery on.
+    pub since: LogNumber,
 }
 
 /// Reads the newest entries of a log, newest first, back to what came not after `after`; `is_whole`:

@@ -87,6 +87,8 @@ pub(crate) struct Hub {
     /// How often something may have been lost, and for which of these it is known by now what.
     losses: AtomicU64,
     known_losses: AtomicU64,
+    /// The largest number of a delivery so far.
+    last_number: AtomicU64,
     /// How often a room was seen to have moved in the store.
     moves: AtomicU64,
 }
@@ -121,6 +123,7 @@ impl Hub {
             gaps: AtomicUsize::new(0),
             losses: AtomicU64::new(0),
             known_losses: AtomicU64::new(0),
+            last_number: AtomicU64::new(0),
             moves: AtomicU64::new(0),
         };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
@@ -237,7 +240,13 @@ impl Hub {
         }
     }
 
+    /// The largest number of a delivery so far.
+    pub(crate) fn last_number(&self) -> LogNumber {
+        LogNumber(self.last_number.load(Ordering::SeqCst))
+    }
+
     fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
+        self.last_number.fetch_max(delivered.number.0, Ordering::SeqCst);
         let place = if self.is_sound() { Place::Sound } else { Place::Void };
         let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| {
             let need = room.accept(delivered, place);

@@ -22,7 +22,7 @@ use transport::Link;
 pub(crate) use connection::{Connection, End};
 use open::Open;
 pub(crate) use opening::authenticate;
-pub(crate) use recovery::forget;
+pub(crate) use recovery::{forget, renew};
 use unauthenticated::Unauthenticated;
 
 use crate::admission::Admitted;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{DeviceId, UserId};
+use domain::{DeviceId, Membership, UserId};
 use handlers::Missed;
 use realtime::{LogNumber, Remembered};
 use store::RoomsOf;
@@ -80,7 +80,8 @@ pub(crate) async fn welcome(
 }
 
 async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option<Recovered> {
-    if recalled.remembered.membership != found.account.membership {
+    let Recalled { claim, remembered } = &recalled;
+    if remembered.membership != found.account.membership || claim.after <= remembered.since {
         Counter::Recoveries.inc_with("rooms_changed");
         return None;
     }
@@ -117,12 +118,25 @@ async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid
         device: identity.device.clone(),
         socket_id: identity.session.to_string(),
         membership: found.account.membership,
+        since: LogNumber::NONE,
     };
     // Random: whoever knows it may ask for what the connection missed, if the token is its user's.
     let pid = Uuid::new_v4();
     shared.realtime.remember(pid, &remembered).await.ok()?;
     handle.followed.recognise(pid);
     Some(pid)
+}
+
+/// The connection follows the rooms of that version by now. What the client was told of the change has
+/// no place in the order: only who got a delivery after it can have got that too.
+pub(crate) async fn renew(shared: &Shared, handle: &Handle, membership: Membership) {
+    let (Some(pid), Some(identity)) = (handle.followed.pid(), handle.identity()) else { return };
+    let Ok(Some(remembered)) = shared.realtime.recall(pid).await else { return };
+    if remembered.user == identity.user && !handle.is_selective() {
+        let remembered = Remembered { membership, since: shared.hub.last_number(), ..remembered };
+        // Err: then it cannot be recovered.
+        let _ = shared.realtime.remember(pid, &remembered).await;
+    }
 }
 
 /// The client has left for good, or does not follow all of its rooms any more.

@@ -1,9 +1,11 @@
 //! Which rooms a connection follows, and that nothing of them is missing, doubled or out of order.
 
 use domain::room::RoomKind;
+use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 
+use crate::codec::Codec;
 use crate::house::{House, QUIET, until};
 use crate::silent;
 
@@ -13,9 +15,12 @@ fn revs(socket: &Socket, room: &str) -> Vec<i64> {
     socket.everything().iter().filter(|(_, data)| of_room(data)).filter_map(|(_, data)| data["rev"].as_i64()).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_room_that_is_switched_off_is_silent_until_it_is_switched_on() {
-    let house = House::open().await;
+async fn a_room_that_is_switched_off_is_silent_until_it_is_switched_on(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
@@ -35,9 +40,10 @@ async fn a_room_that_is_switched_off_is_silent_until_it_is_switched_on() {
     assert_eq!(listener.say(&room, "b1", "from off").await["status"], "QUEUED");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_new_room_is_told_of_and_followed_at_once() {
-    let house = House::open().await;
+async fn a_new_room_is_told_of_and_followed_at_once(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let (one, other) = (house.connect(ann).await, house.connect(bob).await);
     let made = house.handlers().create_room(ann, RoomKind::Group, Some("New".into()), vec![bob]).await.expect("made");
@@ -51,9 +57,12 @@ async fn a_new_room_is_told_of_and_followed_at_once() {
     assert_eq!(revs(&other, &room), [1, 2]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_is_added_gets_everything_from_then_on_even_while_others_talk() {
-    let house = House::open().await;
+async fn who_is_added_gets_everything_from_then_on_even_while_others_talk(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob, eve) = (house.user().await, house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
@@ -71,9 +80,12 @@ async fn who_is_added_gets_everything_from_then_on_even_while_others_talk() {
     assert_eq!(revs(&talker, &name), (2..=102).collect::<Vec<_>>());
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again() {
-    let house = House::open().await;
+async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
@@ -93,9 +105,12 @@ async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again() {
     assert_eq!(revs(&goes, &name), [2, 4, 5]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_connects_while_others_talk_gets_everything_after_what_ready_said() {
-    let house = House::open().await;
+async fn who_connects_while_others_talk_gets_everything_after_what_ready_said(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let talker = house.connect(ann).await;
@@ -114,9 +129,12 @@ async fn who_connects_while_others_talk_gets_everything_after_what_ready_said() 
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
-    let house = House::open().await;
+async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
@@ -128,9 +146,12 @@ async fn what_pub_sub_lost_is_found_before_what_came_after_it_is_told() {
     assert_eq!(revs(&listener, &name), [2, 3]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_never_told_is_found_by_comparing_with_the_store() {
-    let house = House::open().await;
+async fn what_was_never_told_is_found_by_comparing_with_the_store(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let listener = house.connect(ann).await;

@@ -25,6 +25,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::codec::{Codec, relay};
+
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough for every check there is";
 const KEYS: &str = "t1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
@@ -42,6 +44,15 @@ pub(crate) struct House {
 impl House {
     pub(crate) async fn open() -> Self {
         Self::with(&[]).await
+    }
+
+    /// A house whose gateway is spoken to in that codec; clients of `base` speak JSON in any case.
+    pub(crate) async fn speaking(codec: Codec) -> Self {
+        let mut house = Self::open().await;
+        if codec == Codec::Protobuf {
+            house.base = relay(&house.base, &house.tasks).await;
+        }
+        house
     }
 
     /// A house with these settings besides the usual ones.

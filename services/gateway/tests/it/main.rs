@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod beacon;
+mod codec;
 mod follow;
 mod house;
 mod life;

@@ -1,15 +1,20 @@
 //! The native WebSocket: who gets in, what a session can do.
 
+use rstest::rstest;
 use serde_json::json;
 use testkit::client::Socket;
 use testkit::token::{mint, sign};
 use tokio_tungstenite::tungstenite::Error;
 
+use crate::codec::Codec;
 use crate::house::{House, QUIET, SECRET, until};
 
+#[rstest]
 #[tokio::test]
-async fn a_message_is_queued_and_then_delivered_to_every_device_of_every_member() {
-    let house = House::open().await;
+async fn a_message_is_queued_and_then_delivered_to_every_device_of_every_member(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let (first, second, other) = (house.connect(ann).await, house.connect(ann).await, house.connect(bob).await);
@@ -27,9 +32,12 @@ async fn a_message_is_queued_and_then_delivered_to_every_device_of_every_member(
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn session_ready_comes_first_and_says_where_all_rooms_stand() {
-    let house = House::open().await;
+async fn session_ready_comes_first_and_says_where_all_rooms_stand(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let rooms = [house.room(&[ann, bob]).await, house.room(&[bob, ann]).await];
     let talker = house.connect(bob).await;
@@ -50,9 +58,12 @@ async fn session_ready_comes_first_and_says_where_all_rooms_stand() {
     assert_eq!(state(&rooms[1]), json!({"roomId": rooms[1].to_string(), "lastSeq": 0, "rev": 1, "unread": 0}));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_token_is_taken_from_the_header_the_query_or_the_first_frame() {
-    let house = House::open().await;
+async fn a_token_is_taken_from_the_header_the_query_or_the_first_frame(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     let bearer = format!("Bearer {}", House::token(ann));
     let by_header =
@@ -68,9 +79,10 @@ async fn a_token_is_taken_from_the_header_the_query_or_the_first_frame() {
     assert_eq!(by_frame.everything()[0].0, "session.ready");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_bad_token_is_upgraded_and_then_closed_with_4401() {
-    let house = House::open().await;
+async fn a_bad_token_is_upgraded_and_then_closed_with_4401(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     let claims = json!({"sub": ann.to_string(), "exp": testkit::token::now_s() + 60});
     let voided = mint(SECRET, &ann.to_string(), 3600);
@@ -97,18 +109,22 @@ async fn a_bad_token_is_upgraded_and_then_closed_with_4401() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_blocked_account_is_closed_with_4403() {
-    let house = House::open().await;
+async fn a_blocked_account_is_closed_with_4403(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     house.engine.store.set_blocked(ann, true, house.engine.clock.now()).await.expect("blocked");
     let socket = Socket::open(&house.base, &format!("/ws?token={}", House::token(ann))).await;
     assert_eq!(socket.closed().await.map(|(code, _)| code), Some(4403));
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_said_on_one_connection_is_stored_in_the_order_of_its_frames() {
-    let house = House::open().await;
+async fn what_was_said_on_one_connection_is_stored_in_the_order_of_its_frames(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
@@ -126,9 +142,10 @@ async fn what_was_said_on_one_connection_is_stored_in_the_order_of_its_frames() 
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn direct_commands_answer_and_tell_the_others() {
-    let house = House::open().await;
+async fn direct_commands_answer_and_tell_the_others(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (one, other) = (house.connect(ann).await, house.connect(bob).await);
@@ -155,9 +172,10 @@ async fn direct_commands_answer_and_tell_the_others() {
     assert_eq!(synced["rooms"][0]["complete"], true);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_stranger_learns_nothing() {
-    let house = House::open().await;
+async fn a_stranger_learns_nothing(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, eve) = (house.user().await, house.user().await);
     let room = house.room(&[ann]).await.to_string();
     let (member, stranger) = (house.connect(ann).await, house.connect(eve).await);
@@ -194,9 +212,10 @@ async fn only_known_subprotocols_are_spoken() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn two_gateways_serve_one_room() {
-    let house = House::open().await;
+async fn two_gateways_serve_one_room(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (_other, base) = house.another_gateway().await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();

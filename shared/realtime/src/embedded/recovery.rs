@@ -68,6 +68,7 @@ mod tests {
             device: DeviceId::parse("d").expect("well-formed"),
             socket_id: "s".into(),
             membership: Membership(0),
+            since: crate::LogNumber::NONE,
         };
         for number in 0..=CONNECTIONS as u64 {
             connections.put(Uuid::from_u128(u128::from(number)), remembered.clone(), number + 10, 0);

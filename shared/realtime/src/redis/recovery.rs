@@ -50,8 +50,9 @@ impl RedisEngine {
     }
 
     pub(crate) async fn remember(&self, pid: Uuid, remembered: &Remembered) -> Result<(), RealtimeError> {
-        let Remembered { user, device, socket_id, membership } = remembered;
-        let text = format!("{user} {device} {membership} {socket_id}", membership = membership.0);
+        let Remembered { user, device, socket_id, membership, since } = remembered;
+        let text =
+            format!("{user} {device} {membership} {since} {socket_id}", membership = membership.0, since = since.0);
         let mut pipe = redis::pipe();
         pipe.cmd("SET").arg(keys::recovery(pid)).arg(text).arg("PX").arg(ms(REMEMBERED_FOR)).ignore();
         self.pipeline(&pipe).await
@@ -73,11 +74,12 @@ fn ms(duration: Duration) -> u64 {
 
 /// None of the parts but the last can hold a space.
 fn parse(text: &str) -> Option<Remembered> {
-    let mut parts = text.splitn(4, ' ');
+    let mut parts = text.splitn(5, ' ');
     Some(Remembered {
         user: UserId(Uuid::try_parse(parts.next()?).ok()?),
         device: DeviceId::parse(parts.next()?).ok()?,
         membership: Membership(parts.next()?.parse().ok()?),
+        since: LogNumber(parts.next()?.parse().ok()?),
         socket_id: parts.next()?.to_owned(),
     })
 }

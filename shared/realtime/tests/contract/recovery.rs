@@ -98,6 +98,7 @@ async fn connections_are_recognised_by_their_secret(#[values(Kind::Redis, Kind::
         device: DeviceId::parse("a-phone").expect("well-formed"),
         socket_id: "the id".into(),
         membership: Membership(7),
+        since: LogNumber(9),
     };
     assert_eq!(world.realtime.recall(pid).await, Ok(None));
     world.realtime.remember(pid, &remembered).await.expect("remembered");

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::codec::{Delivered, Dialect};
 use crate::deadlines::{Deadlines, Due};
+use crate::idle::Activity;
 use crate::outbox::{Kind, Outbox, Pushed};
 
 /// User events that may wait for a connection that is still being opened.
@@ -74,6 +75,7 @@ pub(crate) struct Handle {
     /// Larger than that of any connection made before on this gateway.
     pub(crate) key: u64,
     pub(crate) dialect: Dialect,
+    pub(crate) activity: Activity,
     identity: OnceLock<Identity>,
     state: Mutex<State>,
     /// The rooms that are on for this connection; `None` once it has left the hub for good.
@@ -99,6 +101,7 @@ impl Handle {
         Arc::new(Self {
             key,
             dialect,
+            activity: Activity::default(),
             identity: OnceLock::new(),
             state: Mutex::new(state),
             rooms: Mutex::new(Some(Vec::new())),

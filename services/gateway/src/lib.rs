@@ -14,6 +14,7 @@ mod drain;
 mod following;
 mod handle;
 mod hub;
+mod idle;
 mod outbox;
 mod pages;
 mod presence;
@@ -45,6 +46,7 @@ use uuid::Uuid;
 use crate::admission::Admission;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
+use crate::idle::Idle;
 use crate::presence::Turns;
 use crate::shared::Shared;
 use crate::wheel::Wheel;
@@ -71,8 +73,9 @@ impl Gateway {
         let GatewayParts { settings, engine, tasks } = parts;
         let inbox = engine.realtime.inbox();
         let (hub, requests) = Hub::new();
+        let (idle, returned) = Idle::new(settings.presence.idle);
         let keys = engine.keys.clone();
-        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id()));
+        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), idle));
         let lost = Arc::new(Notify::new());
         let Requests { fills, joins } = requests;
 
@@ -81,6 +84,7 @@ impl Gateway {
         tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
         tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
+        tasks.own("idleness", idle::run(Arc::clone(&shared), returned));
         tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
@@ -105,7 +109,14 @@ impl Gateway {
     }
 }
 
-fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox: realtime::InboxId) -> Shared {
+fn share(
+    settings: &Settings,
+    engine: Engine,
+    tasks: Tasks,
+    hub: Arc<Hub>,
+    inbox: realtime::InboxId,
+    idle: Idle,
+) -> Shared {
     let Engine { store, broker, realtime, keys, clock, .. } = engine;
     let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
     let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
@@ -115,6 +126,7 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
         hub,
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
+        idle,
         meters: Arc::new(Meters::default()),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
         store,

@@ -23,6 +23,7 @@ use crate::codec::Dialect;
 use crate::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
+use crate::idle::Idle;
 use crate::presence::Turns;
 use crate::wheel::Wheel;
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) wheel: Wheel,
     pub(crate) turns: Turns,
+    pub(crate) idle: Idle,
     pub(crate) meters: Arc<Meters>,
     pub(crate) admission: Admission,
     pub(crate) store: Store,

@@ -16,6 +16,7 @@ mod read;
 mod replay;
 mod room;
 mod sync;
+mod teller;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use store::Store;
 
 pub use apply::{Job, Outcome};
 pub use room::CreatedRoom;
+pub use teller::Told;
 
 /// What the handlers work with.
 pub struct HandlerParts {

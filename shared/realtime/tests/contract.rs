@@ -8,5 +8,6 @@ mod contract {
     mod janitor;
     mod presence;
     mod room_log;
+    mod teller;
     mod world;
 }

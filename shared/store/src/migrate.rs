@@ -12,9 +12,10 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 2] = [
+const TEXTS: [(i64, &str, &str); 3] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
     (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
+    (4, "wishes", include_str!("../migrations/0004_wishes.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.

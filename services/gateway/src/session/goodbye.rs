@@ -46,7 +46,7 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
         if handle.is_ready()
             && let Some(identity) = handle.identity()
         {
-            shared.turns.wait_for(|| presence::depart(shared, identity)).await;
+            presence::depart(shared, identity).await;
         }
     };
     tokio::join!(take_leave(connection, end, code), departure);

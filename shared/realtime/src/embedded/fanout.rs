@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::{Rev, RoomId};
+use domain::{Rev, RoomId, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::Channel;
 
@@ -128,6 +128,14 @@ impl EmbeddedEngine {
 
     pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
         self.shards.of(Channel::Room(room)).logs.after(room, after, limit)
+    }
+
+    pub(crate) fn listening(&self, users: &[UserId]) -> Vec<bool> {
+        let listens = |user: &UserId| {
+            let channel = Channel::User(*user);
+            self.shards.of(channel).subscribers.contains_key(&channel)
+        };
+        users.iter().map(listens).collect()
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {

@@ -12,6 +12,7 @@ mod keys;
 mod presence;
 mod session;
 mod subscription;
+mod teller;
 mod wishes;
 
 use std::sync::Arc;

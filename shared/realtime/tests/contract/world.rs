@@ -41,6 +41,13 @@ impl World {
         Self { realtime, tasks, server }
     }
 
+    /// An engine on which nobody notices for so long that somebody left.
+    pub(crate) async fn with_grace(kind: Kind, grace: Duration) -> Self {
+        let mut world = Self::new(kind).await;
+        world.realtime = world.realtime.with_grace(grace);
+        world
+    }
+
     pub(crate) fn server(&self) -> &RedisServer {
         self.server.as_ref().expect("this test is about Redis")
     }

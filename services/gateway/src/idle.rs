@@ -28,7 +28,7 @@ const SWEEP_EVERY_LEAST: Duration = Duration::from_millis(200);
 /// When one connection was last used.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
-    /// By the wheel's clock; zero: not swept over yet.
+    /// By the wheel's clock; zero: its user has not arrived yet.
     last_ms: AtomicU64,
     is_idle: AtomicBool,
 }
@@ -50,12 +50,7 @@ impl Activity {
     /// True if it becomes idle now.
     fn rest(&self, now_ms: u64, after_ms: u64) -> bool {
         let last_ms = self.last_ms.load(Ordering::SeqCst);
-        if last_ms == 0 {
-            // A command in this moment has the last word.
-            let _ = self.last_ms.compare_exchange(0, now_ms.max(1), Ordering::SeqCst, Ordering::SeqCst);
-            return false;
-        }
-        let is_due = now_ms.saturating_sub(last_ms) >= after_ms;
+        let is_due = last_ms > 0 && now_ms.saturating_sub(last_ms) >= after_ms;
         if !is_due || self.is_idle.swap(true, Ordering::SeqCst) {
             return false;
         }
@@ -85,9 +80,10 @@ impl Idle {
         }
     }
 
-    /// The realtime port has forgotten, or never knew, that this device rests.
-    pub(crate) fn forgotten(handle: &Handle) {
+    /// The realtime port learnt of the device, which it takes to be in use.
+    pub(crate) fn arrived(handle: &Handle, now_ms: u64) {
         handle.activity.set_idle(false);
+        let _ = handle.activity.last_ms.compare_exchange(0, now_ms.max(1), Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -149,11 +145,15 @@ async fn tell(shared: &Shared, handles: &[Arc<Handle>], is_idle: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handle::tests::handle;
+    use protocol::wire;
 
     #[test]
     fn a_device_rests_once_after_the_time_and_is_back_once_with_the_next_command() {
-        let activity = Activity::default();
-        assert!(!activity.rest(1_000, 300), "first seen now");
+        let handle = handle(1, 1);
+        let activity = &handle.activity;
+        assert!(!activity.rest(900, 300), "not known yet");
+        Idle::arrived(&handle, 1_000);
         assert!(!activity.rest(1_299, 300));
         assert!(activity.rest(1_300, 300));
         assert!(!activity.rest(9_000, 300), "known already");
@@ -165,8 +165,6 @@ mod tests {
 
     #[test]
     fn whoever_cannot_be_told_about_is_told_about_at_the_next_command() {
-        use crate::handle::tests::handle;
-        use protocol::wire;
         let (idle, mut returned) = Idle::new(Duration::from_secs(1));
         let handles: Vec<_> = (0..=WAITING as u64).map(|key| handle(key, 1)).collect();
         let query = Command::PresenceQuery(wire::PresenceQuery::default());

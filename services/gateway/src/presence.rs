@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use domain::{RoomId, Timestamp};
+use domain::RoomId;
 use parking_lot::Mutex;
 use realtime::{DeviceLease, RealtimeError};
 use tokio::sync::Semaphore;
@@ -32,7 +32,7 @@ const AGAIN: usize = 200;
 /// Whose turn it is, and who left without a word.
 pub(crate) struct Turns {
     turns: Semaphore,
-    unnoted: Mutex<VecDeque<(DeviceLease, Timestamp)>>,
+    unnoted: Mutex<VecDeque<DeviceLease>>,
 }
 
 impl Default for Turns {
@@ -52,10 +52,10 @@ impl Turns {
         true
     }
 
-    fn keep(&self, lease: DeviceLease, left: Timestamp) {
+    fn keep(&self, lease: DeviceLease) {
         let mut unnoted = self.unnoted.lock();
         if unnoted.len() < UNNOTED {
-            unnoted.push_back((lease, left));
+            unnoted.push_back(lease);
         }
     }
 }
@@ -76,7 +76,7 @@ pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId
         let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
         shared.hub.users.each_of(identity.user, |handle| {
             if handle.identity().is_some_and(|other| other.session == identity.session) {
-                Idle::forgotten(handle);
+                Idle::arrived(handle, shared.wheel.now_ms());
             }
         });
         // A connection on this gateway has learnt it from the hub already.
@@ -94,31 +94,31 @@ pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId
 
 /// Notes that a session is gone, when it is its turn; if that fails, later.
 pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
-    let (lease, left) = (lease(shared, identity), shared.clock.now());
+    let lease = lease(shared, identity);
     let departing = async {
-        if let Err(error) = note_departure(shared, &lease, left).await {
+        if let Err(error) = note_departure(shared, &lease).await {
             tracing::debug!(%error, "a departure is not noted yet");
-            shared.turns.keep(lease.clone(), left);
+            shared.turns.keep(lease.clone());
         }
     };
     if !shared.turns.wait_for(|| departing).await {
-        shared.turns.keep(lease.clone(), left);
+        shared.turns.keep(lease.clone());
     }
 }
 
 /// Notes some of the departures that could not be noted before.
 pub(crate) async fn depart_again(shared: &Shared) {
     for _ in 0..AGAIN {
-        let Some((lease, left)) = shared.turns.unnoted.lock().pop_front() else { return };
-        if note_departure(shared, &lease, left).await.is_err() {
-            shared.turns.keep(lease, left);
+        let Some(lease) = shared.turns.unnoted.lock().pop_front() else { return };
+        if note_departure(shared, &lease).await.is_err() {
+            shared.turns.keep(lease);
             return;
         }
     }
 }
 
-async fn note_departure(shared: &Shared, lease: &DeviceLease, left: Timestamp) -> Result<(), RealtimeError> {
+async fn note_departure(shared: &Shared, lease: &DeviceLease) -> Result<(), RealtimeError> {
     let late = || RealtimeError::Unavailable("no answer in time".to_owned());
-    let noted = tokio::time::timeout(TELL_LIMIT, shared.realtime.depart(lease, left)).await;
+    let noted = tokio::time::timeout(TELL_LIMIT, shared.realtime.depart(lease, shared.clock.now())).await;
     noted.map_err(|_| late())?.map(drop)
 }

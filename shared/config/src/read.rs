@@ -162,7 +162,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Refused> {
 }
 
 fn read_presence(reader: &mut Reader<'_>) -> Result<PresenceSettings, Refused> {
-    let grace = reader.value(&variable::PRESENCE_GRACE, parse::duration);
+    let grace = reader.value(&variable::PRESENCE_GRACE, parse::grace);
     let idle = reader.value(&variable::PRESENCE_IDLE, parse::duration);
     Ok(PresenceSettings { grace: grace?, idle: idle? })
 }

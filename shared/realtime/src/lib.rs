@@ -15,7 +15,7 @@
 //! - *Presence.* A session removes only what it put there itself. What a gateway that died left
 //!   behind counts as gone when its lease ends. Whoever changed is due to be looked at, at most once a
 //!   second, in one pair of hands at a time, and is not lost when these die. Whose wish is not known
-//!   (any more) is shown to nobody.
+//!   (any more) is shown to nobody. Redis goes by its own clock, since those of processes differ.
 //!
 //! What the port asks of its callers
 //! - Take deliveries from the inbox quickly: it is bounded, and when it is full all of it is dropped

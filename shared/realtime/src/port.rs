@@ -62,6 +62,16 @@ impl Realtime {
         self
     }
 
+    /// Presence goes by the times that callers give. Without this Redis goes by its own clock, the one
+    /// that all processes share, and only a single process by that of its callers: tests shift clocks.
+    #[must_use]
+    pub fn by_callers_clock(self) -> Self {
+        if let Engine::Redis(engine) = &self.engine {
+            engine.go_by_callers_clock();
+        }
+        self
+    }
+
     /// Asks the engine for a sign of life, at most [`crate::COMMAND_LIMIT`].
     pub async fn ping(&self) -> Result<(), RealtimeError> {
         match &self.engine {

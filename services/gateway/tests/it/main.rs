@@ -5,4 +5,5 @@ mod follow;
 mod house;
 mod life;
 mod native;
+mod presence;
 mod socketio;

@@ -14,5 +14,6 @@ mod live;
 mod order;
 mod outages;
 mod page;
+mod presence;
 mod scene;
 mod stock_clients;

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use domain::Timestamp;
 use redis::Script;
 
-use super::presence::{about_people, people_script};
+use super::presence::people_script;
 use super::{RedisEngine, keys};
 use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
 
@@ -46,8 +46,8 @@ impl RedisEngine {
     }
 
     async fn slice(&self, now: Timestamp, cursor: u64, grace_ms: i64) -> Result<(u64, u64, u64, u64), RealtimeError> {
-        let mut script = about_people(&JANITOR, now);
-        script.arg(now.0 - ONLINE_FOR.as_millis() as i64).arg(SLICE).arg(cursor).arg(grace_ms);
+        let mut script = self.about_people(&JANITOR, now);
+        script.arg(ONLINE_FOR.as_millis() as u64).arg(SLICE).arg(cursor).arg(grace_ms);
         self.script(&script).await
     }
 }

@@ -36,21 +36,31 @@ static SESSIONS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("s
 /// What is kept of a user: score among those online, wish, seen, left, gone and idle.
 pub(super) type Kept = (Option<f64>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<String>);
 
-/// A script with the keys and arguments that all of them begin with.
-pub(super) fn about_people(script: &Script, now: Timestamp) -> ScriptInvocation<'_> {
-    let mut call = script.prepare_invoke();
-    call.key(keys::ONLINE).key(keys::DUE).key(keys::GATEWAYS).key(keys::JANITOR);
-    call.arg(now.0).arg(keys::SOCKET_PREFIX).arg(keys::PRESENCE_PREFIX).arg(keys::GATEWAY_PREFIX);
-    for time_to_live in [keys::SOCKET_TTL, keys::PRESENCE_TTL, keys::GATEWAY_TTL] {
-        call.arg(time_to_live.as_millis() as u64);
-    }
-    call.arg(LOOK_AGAIN_AFTER.as_millis() as u64);
-    call
-}
-
 impl RedisEngine {
+    /// A script with the keys and arguments that all of them begin with.
+    pub(super) fn about_people<'a>(&self, script: &'a Script, now: Timestamp) -> ScriptInvocation<'a> {
+        let mut call = script.prepare_invoke();
+        call.key(keys::ONLINE).key(keys::DUE).key(keys::GATEWAYS).key(keys::JANITOR);
+        // Clocks of processes differ; a look planned by one of them is carried out by another.
+        call.arg(self.is_by_callers_clock().then_some(now.0).map_or(String::new(), |now_ms| now_ms.to_string()));
+        call.arg(keys::SOCKET_PREFIX).arg(keys::PRESENCE_PREFIX).arg(keys::GATEWAY_PREFIX);
+        for time_to_live in [keys::SOCKET_TTL, keys::PRESENCE_TTL, keys::GATEWAY_TTL] {
+            call.arg(time_to_live.as_millis() as u64);
+        }
+        call.arg(LOOK_AGAIN_AFTER.as_millis() as u64);
+        call
+    }
+
+    /// A script about one device.
+    fn moving<'a>(&self, script: &'a Script, lease: &DeviceLease, now: Timestamp) -> ScriptInvocation<'a> {
+        let mut call = self.about_people(script, now);
+        call.arg(lease.user.to_string()).arg(lease.device.as_str());
+        call.arg(lease.session.to_string()).arg(lease.gateway.to_string());
+        call
+    }
+
     pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
-        let (was_offline, replaced): (bool, Option<String>) = self.script(&moving(&ARRIVE, lease, now)).await?;
+        let (was_offline, replaced): (bool, Option<String>) = self.script(&self.moving(&ARRIVE, lease, now)).await?;
         let replaced = replaced.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
         Ok(Arrived { was_offline, replaced })
     }
@@ -61,7 +71,7 @@ impl RedisEngine {
         now: Timestamp,
         grace_ms: i64,
     ) -> Result<bool, RealtimeError> {
-        let mut script = moving(&DEPART, lease, now);
+        let mut script = self.moving(&DEPART, lease, now);
         script.arg(grace_ms);
         self.script(&script).await
     }
@@ -73,7 +83,7 @@ impl RedisEngine {
         now: Timestamp,
     ) -> Result<(), RealtimeError> {
         for slice in devices.chunks(SLICE) {
-            let mut script = about_people(&IDLE, now);
+            let mut script = self.about_people(&IDLE, now);
             for lease in slice {
                 script.arg(lease.user.to_string()).arg(lease.device.as_str());
                 script.arg(format!("{}@{}", lease.session, lease.gateway)).arg(u8::from(is_idle));
@@ -97,7 +107,7 @@ impl RedisEngine {
         now: Timestamp,
     ) -> Result<(), RealtimeError> {
         for slice in wishes.chunks(SLICE) {
-            let mut script = about_people(&WISH, now);
+            let mut script = self.about_people(&WISH, now);
             script.arg(u8::from(only_new));
             for wish in slice {
                 script.arg(wish.user.to_string()).arg(wish.status.as_str());
@@ -115,7 +125,10 @@ impl RedisEngine {
                 pipe.zscore(keys::ONLINE, user.to_string());
                 pipe.cmd("HMGET").arg(keys::presence(*user)).arg(&["status", "seen", "left", "gone", "idle"]);
             }
-            let answers: Vec<redis::Value> = self.pipeline(&pipe).await?;
+            pipe.cmd("TIME");
+            let mut answers: Vec<redis::Value> = self.pipeline(&pipe).await?;
+            let (seconds, micros): (i64, i64) = read(answers.pop().unwrap_or(redis::Value::Nil))?;
+            let now = if self.is_by_callers_clock() { now } else { Timestamp(seconds * 1000 + micros / 1000) };
             for (user, pair) in slice.iter().zip(answers.chunks_exact(2)) {
                 let mut kept = vec![pair[0].clone()];
                 kept.extend(pair[1].clone().into_sequence().unwrap_or_default());
@@ -134,7 +147,7 @@ impl RedisEngine {
         // Without users the lease is renewed all the same.
         let slices = users.chunks(SLICE).chain(users.is_empty().then_some(&[][..]));
         for slice in slices {
-            let mut script = about_people(&RENEW, now);
+            let mut script = self.about_people(&RENEW, now);
             script.arg(gateway.to_string()).arg(LIST_DOUBTED_FOR.as_millis() as u64);
             for user in slice {
                 script.arg(user.to_string());
@@ -143,14 +156,6 @@ impl RedisEngine {
         }
         Ok(())
     }
-}
-
-/// A script about one device.
-fn moving<'a>(script: &'a Script, lease: &DeviceLease, now: Timestamp) -> ScriptInvocation<'a> {
-    let mut call = about_people(script, now);
-    call.arg(lease.user.to_string()).arg(lease.device.as_str());
-    call.arg(lease.session.to_string()).arg(lease.gateway.to_string());
-    call
 }
 
 fn read_lease(user: UserId, device: &str, holder: &str) -> Option<DeviceLease> {

@@ -10,7 +10,7 @@ use protocol::Channel;
 use redis::Script;
 use uuid::Uuid;
 
-use super::presence::{Kept, SLICE, about_people, people_script, read, read_presence};
+use super::presence::{Kept, SLICE, people_script, read, read_presence};
 use super::{RedisEngine, keys};
 use crate::presence::Shown;
 use crate::{Due, LOOK_WITHIN, Look, RealtimeError};
@@ -33,10 +33,11 @@ type Taken = (
 
 impl RedisEngine {
     pub(crate) async fn due_presence(&self, limit: usize, now: Timestamp) -> Result<Due, RealtimeError> {
-        let mut script = about_people(&TAKE, now);
+        let mut script = self.about_people(&TAKE, now);
         script.arg(limit.min(SLICE)).arg(LOOK_WITHIN.as_millis() as u64);
         let (waiting, gateway_died, until_ms, found): (u64, bool, i64, Vec<redis::Value>) =
             self.script(&script).await?;
+        let now = Timestamp(until_ms - LOOK_WITHIN.as_millis() as i64);
         let mut looks = Vec::with_capacity(found.len());
         for taken in found {
             looks.extend(read_look(read(taken)?, Timestamp(until_ms), now));
@@ -46,7 +47,7 @@ impl RedisEngine {
 
     pub(crate) async fn looked(&self, looks: &[Look], now: Timestamp) -> Result<(), RealtimeError> {
         for slice in looks.chunks(SLICE) {
-            let mut script = about_people(&LOOKED, now);
+            let mut script = self.about_people(&LOOKED, now);
             for look in slice {
                 script.arg(look.presence.user.to_string()).arg(look.held_until.0);
                 script.arg(look.presence.shown().to_text()).arg(look.grace_ends.map_or(0, |at| at.0));

@@ -37,7 +37,7 @@ impl World {
             None => RealtimeSettings::Embedded,
         };
         let tasks = Tasks::new(Shutdown::new());
-        let realtime = Realtime::open(settings, &tasks).await.expect("the engine opens");
+        let realtime = Realtime::open(settings, &tasks).await.expect("the engine opens").by_callers_clock();
         Self { realtime, tasks, server }
     }
 

@@ -10,6 +10,7 @@ mod import;
 mod lease;
 mod message;
 mod outage;
+mod presence;
 mod refused;
 mod room;
 mod token;

@@ -13,7 +13,7 @@ local is_repeat = held_by == session
 if not is_repeat and held_by and held_at == gateway and held_by > session then return {0, false} end
 redis.call('HSET', socket, device, session .. '@' .. gateway)
 redis.call('PEXPIRE', socket, SOCKET_TTL)
-redis.call('ZADD', ONLINE, 'GT', ARGV[1], user)
+redis.call('ZADD', ONLINE, 'GT', NOW, user)
 redis.call('HDEL', presence, 'idle:' .. device, 'gone')
 -- Nobody was told that the user is there; whoever departs without this was there before a wipe.
 redis.call('HSETNX', presence, 'told', 'offline')

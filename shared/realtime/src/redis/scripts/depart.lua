@@ -13,6 +13,6 @@ if left > 0 then
   if settle(user, idle) then note(user, NOW) end
   return 0
 end
-redis.call('HSET', presence, 'left', ARGV[1])
-see_off(user, ARGV[1], NOW + tonumber(ARGV[13]))
+redis.call('HSET', presence, 'left', NOW)
+see_off(user, NOW, NOW + tonumber(ARGV[13]))
 return 1

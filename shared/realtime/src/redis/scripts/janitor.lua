@@ -1,10 +1,10 @@
 -- One slice of the janitor's work: trims online:users, then extends what living gateways hold and
 -- sees off those whose gateways have all died.
--- ARGV adds: the oldest time that still counts as online (ms), users in a slice, cursor of the
+-- ARGV adds: for how long a sign of life counts (ms), users in a slice, cursor of the
 -- extending part, the grace in ms. Answers how many are gone, extended, next cursor, too old ones found.
 local slice, grace = ARGV[10], tonumber(ARGV[12])
 local gone, extended = 0, 0
-local stale = redis.call('ZRANGEBYSCORE', ONLINE, '-inf', '(' .. ARGV[9], 'WITHSCORES', 'LIMIT', 0, slice)
+local stale = redis.call('ZRANGEBYSCORE', ONLINE, '-inf', '(' .. string.format('%.0f', NOW - tonumber(ARGV[9])), 'WITHSCORES', 'LIMIT', 0, slice)
 for i = 1, #stale, 2 do
   see_off(stale[i], stale[i + 1], NOW)
   gone = gone + 1

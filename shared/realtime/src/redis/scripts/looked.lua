@@ -5,7 +5,7 @@ for i = 9, #ARGV, 4 do
   local held, again = unpack(redis.call('HMGET', presence, 'held', 'again'))
   if held == ARGV[i + 1] then
     redis.call('HDEL', presence, 'held', 'again')
-    redis.call('HSET', presence, 'told', ARGV[i + 2], 'looked', ARGV[1])
+    redis.call('HSET', presence, 'told', ARGV[i + 2], 'looked', NOW)
     redis.call('PEXPIRE', presence, PRESENCE_TTL)
     local ends = tonumber(ARGV[i + 3])
     local next = tonumber(again)

@@ -1,9 +1,14 @@
 -- What all scripts about people begin with.
--- KEYS: online:users, presence:due, gateways, the janitor's stamp. ARGV: now in ms; prefixes of socket
--- hashes, presence hashes and gateway leases; times to live of the three in ms; least time between two
--- looks at a user in ms. What a script adds begins with ARGV[9].
+-- KEYS: online:users, presence:due, gateways, the janitor's stamp. ARGV: now in ms, or empty for
+-- the server's own clock, which is the same for all; prefixes of socket hashes, presence hashes and gateway
+-- leases; times to live of the three in ms; least time between two looks at a user in ms. What a script
+-- adds begins with ARGV[9].
 local ONLINE, DUE, GATEWAYS, JANITOR = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local NOW = tonumber(ARGV[1])
+if not NOW then
+  local time = redis.call('TIME')
+  NOW = time[1] * 1000 + math.floor(time[2] / 1000)
+end
 local SOCKET, PRESENCE, GATEWAY = ARGV[2], ARGV[3], ARGV[4]
 local SOCKET_TTL, PRESENCE_TTL, GATEWAY_TTL = ARGV[5], ARGV[6], ARGV[7]
 local APART = tonumber(ARGV[8])
@@ -15,7 +20,7 @@ local function lives(gateway)
 end
 
 local function renew(gateway)
-  redis.call('SET', GATEWAY .. gateway, ARGV[1], 'PX', GATEWAY_TTL)
+  redis.call('SET', GATEWAY .. gateway, NOW, 'PX', GATEWAY_TTL)
   redis.call('ZADD', GATEWAYS, NOW + tonumber(GATEWAY_TTL), gateway)
   leases[gateway] = true
 end

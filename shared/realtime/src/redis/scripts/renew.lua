@@ -4,11 +4,11 @@ renew(ARGV[9])
 for i = 11, #ARGV do
   local user = ARGV[i]
   if redis.call('ZSCORE', ONLINE, user) then
-    redis.call('ZADD', ONLINE, 'GT', ARGV[1], user)
+    redis.call('ZADD', ONLINE, 'GT', NOW, user)
   else
     local left = redis.call('HGET', PRESENCE .. user, 'left')
     if not left or tonumber(left) + tonumber(ARGV[10]) < NOW then
-      redis.call('ZADD', ONLINE, ARGV[1], user)
+      redis.call('ZADD', ONLINE, NOW, user)
       redis.call('HDEL', PRESENCE .. user, 'gone')
       note(user, NOW)
     end

@@ -18,7 +18,7 @@ for i = 10, #ARGV, 2 do
     end
     redis.call('HSET', presence, 'status', status)
     redis.call('PEXPIRE', presence, PRESENCE_TTL)
-    redis.call('ZADD', ONLINE, 'XX', 'GT', ARGV[1], user)
+    redis.call('ZADD', ONLINE, 'XX', 'GT', NOW, user)
     if before ~= status and not only_new then note(user, NOW) end
   end
 end

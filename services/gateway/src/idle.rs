@@ -92,7 +92,7 @@ impl Idle {
 pub(crate) async fn run(shared: Arc<Shared>, mut returned: mpsc::Receiver<Arc<Handle>>) {
     let shutdown: Shutdown = shared.tasks.shutdown().clone();
     let after = Duration::from_millis(shared.idle.after_ms);
-    let every = (after / 10).clamp(SWEEP_EVERY_LEAST, SWEEP_EVERY);
+    let every = if after.is_zero() { SWEEP_EVERY } else { (after / 10).clamp(SWEEP_EVERY_LEAST, SWEEP_EVERY) };
     let mut sweep_due = tokio::time::interval(every);
     sweep_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut back = Vec::new();

@@ -21,7 +21,8 @@ use crate::{Handlers, Unavailable};
 const SLICE: usize = 250;
 /// How many people at most are told of one change of presence.
 const AUDIENCE: usize = 1000;
-/// How long one slice may take: less than it is held, or somebody else would tell it at the same time.
+/// How long one slice may take, the taking included: less than it is held, or somebody else would tell
+/// it at the same time.
 const LIMIT: Duration = Duration::from_secs(4);
 
 /// What one call of [`Handlers::tell_presence`] did.
@@ -42,6 +43,13 @@ pub struct Told {
 impl Handlers {
     /// Looks at a slice of those who are due and tells what is new. Cheap when nobody is.
     pub async fn tell_presence(&self) -> Result<Told, Unavailable> {
+        match tokio::time::timeout(LIMIT, self.tell_slice()).await {
+            Ok(told) => told,
+            Err(_) => Err(Unavailable { dependency: "realtime", detail: "presence was not told in time".to_owned() }),
+        }
+    }
+
+    async fn tell_slice(&self) -> Result<Told, Unavailable> {
         let due = self.realtime().due_presence(SLICE, self.parts.clock.now()).await?;
         Gauge::PresenceDue.set(due.waiting as f64);
         let mut told = Told {
@@ -54,11 +62,7 @@ impl Handlers {
             return Ok(told);
         }
         let changes: u64 = due.looks.iter().map(|look| look.changes).sum();
-        let telling = self.tell(due.looks);
-        let Ok(outcome) = tokio::time::timeout(LIMIT, telling).await else {
-            return Err(Unavailable { dependency: "realtime", detail: "presence was not told in time".to_owned() });
-        };
-        (told.told, told.deliveries) = outcome?;
+        (told.told, told.deliveries) = self.tell(due.looks).await?;
         Counter::PresenceTold.add(told.told as u64);
         Counter::PresenceCoalesced.add(changes.saturating_sub(told.told as u64));
         Ok(told)

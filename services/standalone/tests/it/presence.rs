@@ -129,3 +129,20 @@ async fn whoever_is_on_several_gateways_is_there_until_the_last_device_left() {
     }
     system.assert_healthy();
 }
+
+#[tokio::test]
+async fn a_departure_that_redis_did_not_hear_of_is_told_when_it_listens_again() {
+    let system = SystemSpec::distributed(2, 1).env("PRESENCE_GRACE", "0s").start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    direct_room(&alice, &bob).await;
+    let one = alice.connect(system.gateway(0)).await;
+    let bobs = bob.connect(system.gateway(1)).await;
+    turns(&one, &bob, "online").await;
+    system.redis().pause();
+    drop(bobs);
+    // Until the gateway has given up telling.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    system.redis().resume();
+    let at_most = tokio::time::timeout(Duration::from_secs(25), turns(&one, &bob, "offline"));
+    at_most.await.expect("long before anybody is too old to be there");
+}

@@ -95,13 +95,13 @@ pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId
 /// Notes that a session is gone, when it is its turn; if that fails, later.
 pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
     let lease = lease(shared, identity);
-    let departing = async {
+    let departing = async || {
         if let Err(error) = note_departure(shared, &lease).await {
             tracing::debug!(%error, "a departure is not noted yet");
             shared.turns.keep(lease.clone());
         }
     };
-    if !shared.turns.wait_for(|| departing).await {
+    if !shared.turns.wait_for(departing).await {
         shared.turns.keep(lease.clone());
     }
 }

@@ -39,8 +39,8 @@ impl Handlers {
     pub(crate) async fn apply_wishes(&self, wishes: &[Wish]) {
         let kept: Vec<_> = wishes.iter().map(|wish| (wish.user, wish.status)).collect();
         let (kept, set) = futures_util::future::join(
-            self.store().set_wishes(&kept),
-            self.realtime().set_wishes(wishes, self.parts.clock.now()),
+            Box::pin(self.store().set_wishes(&kept)),
+            Box::pin(self.realtime().set_wishes(wishes, self.parts.clock.now())),
         )
         .await;
         if let Err(error) = kept {

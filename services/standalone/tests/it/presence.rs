@@ -118,7 +118,7 @@ async fn whoever_is_on_several_gateways_is_there_until_the_last_device_left() {
     let one = alice.connect(system.gateway(0)).await;
     for order in [[0, 1], [1, 0]] {
         let heard = changes_of(&one, &bob).len();
-        let mut devices = vec![Some(bob.connect(system.gateway(0)).await), Some(bob.connect(system.gateway(1)).await)];
+        let mut devices = [Some(bob.connect(system.gateway(0)).await), Some(bob.connect(system.gateway(1)).await)];
         until(Duration::from_secs(10), || async { changes_of(&one, &bob).len() == heard + 1 }).await;
         drop(devices[order[0]].take());
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -15,17 +15,26 @@ pub(super) struct DueSet {
 
 struct Entry {
     at: Timestamp,
-    /// A look is under way, until `at` at most; what came meanwhile is to be looked at then.
-    held: Option<Option<Timestamp>>,
+    state: State,
+}
+
+enum State {
+    Waits,
+    /// A look is under way, until the entry's time at most; what came meanwhile is to be looked at then.
+    Held {
+        again: Option<Timestamp>,
+    },
 }
 
 impl DueSet {
     /// Notes that a user changed and has to be looked at, not before `at`.
     pub(super) fn note(&mut self, user: UserId, at: Timestamp) {
         match self.users.get_mut(&user) {
-            Some(Entry { held: Some(again), .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
+            Some(Entry { state: State::Held { again }, .. }) => {
+                *again = Some(again.map_or(at, |before| before.min(at)));
+            }
             Some(entry) if entry.at <= at => {}
-            Some(_) | None => self.put(user, at, None),
+            Some(_) | None => self.put(user, at, State::Waits),
         }
     }
 
@@ -34,7 +43,7 @@ impl DueSet {
         let due = self.order.iter().take_while(|(at, _)| *at <= now).take(limit);
         let users: Vec<UserId> = due.map(|(_, user)| *user).collect();
         for user in &users {
-            self.put(*user, until, Some(None));
+            self.put(*user, until, State::Held { again: None });
         }
         users
     }
@@ -42,14 +51,14 @@ impl DueSet {
     /// A look is over that was held until `until`; the next one is not before `apart`, at `next` if
     /// nothing came meanwhile. False if somebody else holds the user by now.
     pub(super) fn looked(&mut self, user: UserId, until: Timestamp, next: Option<Timestamp>, apart: Timestamp) -> bool {
-        let Some(Entry { at, held: Some(again) }) = self.users.get(&user) else { return false };
+        let Some(Entry { at, state: State::Held { again } }) = self.users.get(&user) else { return false };
         if *at != until {
             return false;
         }
         let next = [*again, next].into_iter().flatten().min();
         self.remove(user);
         if let Some(next) = next {
-            self.put(user, next.max(apart), None);
+            self.put(user, next.max(apart), State::Waits);
         }
         true
     }
@@ -62,10 +71,10 @@ impl DueSet {
         self.users.contains_key(&user)
     }
 
-    fn put(&mut self, user: UserId, at: Timestamp, held: Option<Option<Timestamp>>) {
+    fn put(&mut self, user: UserId, at: Timestamp, state: State) {
         self.remove(user);
         self.order.insert((at, user));
-        self.users.insert(user, Entry { at, held });
+        self.users.insert(user, Entry { at, state });
     }
 
     fn remove(&mut self, user: UserId) {

@@ -27,7 +27,7 @@ const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
 /// Whoever needs both locks takes the person first.
 pub(super) struct People {
-    people: DashMap<UserId, Person>,
+    known: DashMap<UserId, Person>,
     due: Mutex<DueSet>,
     /// When the janitor last ran, milliseconds.
     swept_at: AtomicI64,
@@ -35,7 +35,7 @@ pub(super) struct People {
 
 impl Default for People {
     fn default() -> Self {
-        Self { people: DashMap::new(), due: Mutex::default(), swept_at: AtomicI64::new(i64::MIN) }
+        Self { known: DashMap::new(), due: Mutex::default(), swept_at: AtomicI64::new(i64::MIN) }
     }
 }
 
@@ -103,7 +103,7 @@ impl EmbeddedEngine {
 
     pub(crate) fn set_idle(&self, devices: &[DeviceLease], is_idle: bool, now: Timestamp) {
         for lease in devices {
-            let Some(mut person) = self.people.people.get_mut(&lease.user) else { continue };
+            let Some(mut person) = self.people.known.get_mut(&lease.user) else { continue };
             let Some(held) = person.devices.iter_mut().find(|held| held.lease == *lease) else { continue };
             held.is_idle = is_idle;
             if person.settle_idle() {
@@ -114,7 +114,7 @@ impl EmbeddedEngine {
 
     pub(crate) fn sessions_of(&self, user: UserId) -> Vec<DeviceLease> {
         let leases = |person: &Person| person.devices.iter().map(|held| held.lease.clone()).collect();
-        self.people.people.get(&user).map(|person| leases(&person)).unwrap_or_default()
+        self.people.known.get(&user).map(|person| leases(&person)).unwrap_or_default()
     }
 
     pub(crate) fn set_wishes(&self, wishes: &[Wish], only_new: bool, now: Timestamp) {
@@ -131,7 +131,7 @@ impl EmbeddedEngine {
     }
 
     pub(crate) fn presence(&self, users: &[UserId], now: Timestamp) -> Vec<Presence> {
-        let look = |user: &UserId| match self.people.people.get(user) {
+        let look = |user: &UserId| match self.people.known.get(user) {
             Some(person) => person.stands(*user, now),
             None => Person::default().stands(*user, now),
         };
@@ -189,8 +189,8 @@ impl EmbeddedEngine {
         }
         self.people.swept_at.store(now.0, Ordering::Relaxed);
         let mut trimmed = Trimmed::default();
-        let crowded = self.people.people.len() > PEOPLE;
-        self.people.people.retain(|user, person| {
+        let crowded = self.people.known.len() > PEOPLE;
+        self.people.known.retain(|user, person| {
             if let Some(at) = person.online_at.filter(|at| at.plus(ONLINE_FOR) < now) {
                 person.see_off(at, now);
                 self.people.note(person, *user, now);
@@ -205,7 +205,7 @@ impl EmbeddedEngine {
 
 impl People {
     fn of(&self, user: UserId) -> RefMut<'_, UserId, Person> {
-        self.people.entry(user).or_default()
+        self.known.entry(user).or_default()
     }
 
     /// Notes that a user changed and has to be looked at, not before `at` nor too soon after the last look.

@@ -41,8 +41,8 @@ impl World {
     }
 }
 
-fn gone(at: Timestamp) -> Option<Shown> {
-    Some(Shown { status: Status::Offline, last_seen: Some(at) })
+fn gone(at: Timestamp) -> Shown {
+    Shown { status: Status::Offline, last_seen: Some(at) }
 }
 
 #[rstest]
@@ -114,7 +114,7 @@ async fn what_changes_during_a_look_is_looked_at_after_it(#[values(Kind::Redis, 
     assert_eq!(world.take(at(1)).await.looks, [], "in one pair of hands");
     world.put_back(&looks, at(1)).await;
     assert_eq!(world.take(Timestamp(at(2).0 - 1)).await.looks, []);
-    assert_eq!(world.news(user, at(2)).await, gone(at(1)));
+    assert_eq!(world.news(user, at(2)).await, Some(gone(at(1))));
     assert_eq!(world.take(at(100)).await.waiting, 0);
 }
 
@@ -133,7 +133,7 @@ async fn whoever_is_back_within_the_grace_was_never_gone(#[values(Kind::Redis, K
     assert_eq!(world.news(user, at(60)).await, None);
     world.realtime.depart(&other, at(70)).await.expect("done");
     assert_eq!(world.news(user, at(84)).await, None);
-    assert_eq!(world.news(user, at(85)).await, gone(at(70)), "last seen when the device left");
+    assert_eq!(world.news(user, at(85)).await, Some(gone(at(70))), "last seen when the device left");
     assert_eq!(world.take(at(200)).await, Due::default());
 }
 
@@ -155,7 +155,7 @@ async fn devices_on_several_gateways_are_one_presence(
     assert_eq!(world.take(at(60)).await, Due::default(), "nobody is to be looked at");
     assert!(world.realtime.depart(&devices[leaving[1]], at(60)).await.expect("done"));
     assert_eq!(world.news(user, at(74)).await, None);
-    assert_eq!(world.news(user, at(75)).await, gone(at(60)));
+    assert_eq!(world.news(user, at(75)).await, Some(gone(at(60))));
 }
 
 #[rstest]
@@ -169,7 +169,7 @@ async fn of_the_hidden_nothing_is_told_but_that_they_went_when_they_hid(
     world.realtime.arrive(&phone, at(0)).await.expect("done");
     assert_eq!(world.news(user, at(0)).await, Some(ONLINE));
     world.wishes(user, Status::Invisible, at(10)).await;
-    assert_eq!(world.news(user, at(10)).await, gone(at(10)), "at once");
+    assert_eq!(world.news(user, at(10)).await, Some(gone(at(10))), "at once");
     for second in [20, 40] {
         world.realtime.depart(&phone, at(second)).await.expect("done");
         assert_eq!(world.news(user, at(second + 5)).await, None);
@@ -196,7 +196,7 @@ async fn who_wished_to_hide_is_hidden_when_that_is_learnt_anew(#[values(Kind::Re
     for look in looks {
         assert_eq!(look.presence.wish, None);
         assert_eq!(look.wishing(Status::Invisible).news(), None);
-        let expected = if look.presence.user == stays { Some(ONLINE) } else { gone(at(0)) };
+        let expected = if look.presence.user == stays { Some(ONLINE) } else { Some(gone(at(0))) };
         assert_eq!(look.wishing(Status::Online).news(), expected);
     }
 }
@@ -240,5 +240,5 @@ async fn users_of_a_gateway_whose_lease_ran_out_go_offline_after_the_grace() {
     let [look] = looks[..] else { panic!("{looks:?}") };
     assert_eq!((look.presence.user, look.news()), (twice, Some(Shown { status: Status::Away, last_seen: None })));
     assert_eq!(world.news(lost, at(74)).await, None);
-    assert_eq!(world.news(lost, at(75)).await, gone(at(0)));
+    assert_eq!(world.news(lost, at(75)).await, Some(gone(at(0))));
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::RoomId;
 use parking_lot::Mutex;
+use protocol::Channel;
 use realtime::{DeviceLease, RealtimeError};
 use tokio::sync::Semaphore;
 
@@ -28,6 +29,8 @@ const TURN_LIMIT: Duration = Duration::from_secs(30);
 const UNNOTED: usize = 20_000;
 /// Of these, noted in one sweep.
 const AGAIN: usize = 200;
+/// Users told anew in one go.
+const REFRESHED: usize = 100;
 
 /// Whose turn it is, and who left without a word.
 pub(crate) struct Turns {
@@ -103,6 +106,23 @@ pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
     };
     if !shared.turns.wait_for(departing).await {
         shared.turns.keep(lease.clone());
+    }
+}
+
+/// Tells the clients here how those stand of whom a change may have been lost with the connection to
+/// pub/sub.
+pub(crate) async fn refresh(shared: &Shared) {
+    for slice in shared.hub.users.ids().chunks(REFRESHED) {
+        match tokio::time::timeout(TELL_LIMIT, shared.handlers.presence_for(slice)).await {
+            Ok(Ok(found)) => {
+                for (user, delivery) in found {
+                    shared.hub.route(Channel::User(user), delivery);
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "presence was not told anew"),
+            Err(_) => tracing::warn!("presence was not told anew in time"),
+        }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -68,6 +68,21 @@ impl Handlers {
         Ok(told)
     }
 
+    /// How those stand who are to be seen by these users, as deliveries to each user: for who may have
+    /// missed a change. Of whom nothing is known, because it was wiped, nothing is said: they are told of
+    /// when it is known again. One statement and a few rounds, however many users; name each once.
+    pub async fn presence_for(&self, users: &[UserId]) -> Result<Vec<(UserId, OpenedDelivery)>, Unavailable> {
+        let pairs = self.audience(users).await?;
+        let people: HashSet<UserId> = pairs.iter().map(|(_, other)| *other).collect();
+        let people: Vec<UserId> = people.into_iter().collect();
+        let known = self.realtime().presence(&people, self.parts.clock.now()).await?;
+        let known = known.iter().filter(|presence| presence.wish.is_some());
+        let shown: HashMap<UserId, Shown> = known.map(|presence| (presence.user, presence.shown())).collect();
+        let tell =
+            |(user, other): (UserId, UserId)| Some((user, plan(user, changed(other, *shown.get(&other)?)).delivery));
+        Ok(pairs.into_iter().filter_map(tell).collect())
+    }
+
     /// How many users were told of, and in how many deliveries.
     async fn tell(&self, looks: Vec<Look>) -> Result<(usize, usize), Unavailable> {
         let looks = self.with_wishes(looks).await?;
@@ -106,7 +121,8 @@ impl Handlers {
 
     /// Whom the presence of these users concerns, as pairs of user and other: **the one place that
     /// decides who may see somebody come and go**. Members of direct rooms with the user; friends and
-    /// what people choose to show belong here, too.
+    /// what people choose to show belong here, too. (It goes both ways so far, and `presence_for` relies on
+    /// that.)
     async fn audience(&self, users: &[UserId]) -> Result<Vec<(UserId, UserId)>, Unavailable> {
         self.store().direct_partners(users, AUDIENCE).await.map_err(|error| unavailable(&error))
     }

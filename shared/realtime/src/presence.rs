@@ -83,6 +83,8 @@ pub struct Look {
     pub told: Option<Shown>,
     /// Changes since the last look.
     pub changes: u64,
+    /// Whoever looked last did not say that it was done: perhaps the others know more than `told`.
+    pub(crate) is_unsure: bool,
     /// Until when the look is held; says which one it is.
     pub(crate) held_until: Timestamp,
     /// When the grace ends, if it runs.
@@ -155,6 +157,11 @@ impl Look {
     pub fn news(&self) -> Option<Shown> {
         let shown = self.presence.shown();
         let is_new = match self.told {
+            // Told twice is better than not at all; but of who hides only what differs.
+            told if self.is_unsure => {
+                let nobody = Shown { status: Status::Offline, last_seen: None };
+                self.presence.wish != Some(Status::Invisible) || told.unwrap_or(nobody) != shown
+            }
             None | Some(Shown { status: Status::Offline, last_seen: None }) => shown.status != Status::Offline,
             Some(told) => told != shown,
         };

@@ -61,7 +61,7 @@ async fn a_restart_of_a_gateway_is_noticed_by_nobody_and_nobody_who_hides_shows(
     turns(&one, &bob, "online").await;
     carols.request("presence.set", json!({"status": "invisible"})).await;
     until(Duration::from_secs(10), || async { seen(&one, &carol).await == "offline" }).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let before = changes_of(&one, &carol);
     let status = system.gateway(1).terminate(Duration::from_secs(30)).await;
     assert!(status.success(), "{status}");
@@ -96,7 +96,7 @@ async fn after_a_wipe_of_redis_everybody_is_there_again_but_who_hides() {
     bobs.request("presence.set", json!({"status": "busy"})).await;
     turns(&one, &bob, "busy").await;
     until(Duration::from_secs(10), || async { seen(&one, &carol).await == "offline" }).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let before = changes_of(&one, &carol);
     system.redis().command("FLUSHALL").await.unwrap();
     until(Duration::from_secs(30), || async { seen(&one, &bob).await == "busy" }).await;

@@ -163,6 +163,29 @@ async fn who_hides_is_hidden_still_after_everything_was_forgotten() {
     assert_eq!(statuses(&told), ["busy"], "of who hides nobody was told");
 }
 
+#[tokio::test]
+async fn who_may_have_missed_a_change_is_told_how_the_others_stand_as_far_as_that_is_known() {
+    let world = World::new().await;
+    let people = world.people(4).await;
+    let [ann, ben, eve, forgotten] = people[..] else { panic!("four") };
+    world.direct_rooms([(ann, ben), (ann, eve), (ann, forgotten)].into_iter()).await;
+    for user in [ben, eve] {
+        world.arrive(user).await;
+    }
+    world.wish(eve, "invisible").await;
+    tell_all(&world.handlers).await;
+    let told = world.handlers.presence_for(&[ann, ben]).await.expect("an answer");
+    let told = told.into_iter().map(|(to, delivery)| match delivery.event {
+        EventData::PresenceChanged(changed) => (to, changed.user_id, changed.status),
+        other => panic!("{other:?}"),
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort();
+    let mut expected = [(ann, ben.to_string(), "online".to_owned()), (ann, eve.to_string(), "offline".to_owned())];
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
 /// What a crowd costs: calls of commands on the server, slices, deliveries.
 async fn crowd(count: usize) -> (BTreeMap<String, u64>, usize, usize) {
     let redis = RedisServer::start().await;

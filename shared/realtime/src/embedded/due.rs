@@ -38,14 +38,17 @@ impl DueSet {
         }
     }
 
-    /// Up to `limit` users who are due at `now`; each is held until `until`.
-    pub(super) fn take(&mut self, now: Timestamp, until: Timestamp, limit: usize) -> Vec<UserId> {
+    /// Up to `limit` users who are due at `now`; each is held until `until`. True of whom a look was under
+    /// way that never ended.
+    pub(super) fn take(&mut self, now: Timestamp, until: Timestamp, limit: usize) -> Vec<(UserId, bool)> {
         let due = self.order.iter().take_while(|(at, _)| *at <= now).take(limit);
         let users: Vec<UserId> = due.map(|(_, user)| *user).collect();
-        for user in &users {
-            self.put(*user, until, State::Held { again: None });
-        }
-        users
+        let hold = |user: UserId| {
+            let is_lost = matches!(self.users.get(&user), Some(Entry { state: State::Held { .. }, .. }));
+            self.put(user, until, State::Held { again: None });
+            (user, is_lost)
+        };
+        users.into_iter().map(hold).collect()
     }
 
     /// A look is over that was held until `until`; the next one is not before `apart`, at `next` if

@@ -144,12 +144,13 @@ impl EmbeddedEngine {
             let mut due = self.people.due.lock();
             (due.take(now, held_until, limit), due.len() as u64)
         };
-        let look = |user: UserId| {
+        let look = |(user, is_unsure): (UserId, bool)| {
             let mut person = self.people.of(user);
             Look {
                 presence: person.stands(user, now),
                 told: person.told,
                 changes: std::mem::take(&mut person.changes),
+                is_unsure,
                 held_until,
                 grace_ends: person.gone.filter(|gone| person.online_at.is_none() && *gone > now),
             }

@@ -18,7 +18,7 @@ use crate::{Due, LOOK_WITHIN, Look, RealtimeError};
 static TAKE: LazyLock<Script> = people_script!("scripts/take.lua");
 static LOOKED: LazyLock<Script> = people_script!("scripts/looked.lua");
 
-/// What the script answers of one user: id, what is kept, told and changes.
+/// What the script answers of one user: id, what is kept, told, changes and the end of a lost look.
 type Taken = (
     String,
     Option<f64>,
@@ -29,6 +29,7 @@ type Taken = (
     Option<String>,
     Option<String>,
     Option<u64>,
+    Option<String>,
 );
 
 impl RedisEngine {
@@ -76,7 +77,7 @@ impl RedisEngine {
 }
 
 fn read_look(taken: Taken, held_until: Timestamp, now: Timestamp) -> Option<Look> {
-    let (user, score, status, seen, left, gone, idle, told, changes) = taken;
+    let (user, score, status, seen, left, gone, idle, told, changes, lost) = taken;
     let user = UserId(Uuid::try_parse(&user).ok()?);
     let is_connected = score.is_some();
     let kept: Kept = (score, status, seen, left, gone, idle);
@@ -84,6 +85,7 @@ fn read_look(taken: Taken, held_until: Timestamp, now: Timestamp) -> Option<Look
         presence: read_presence(user, kept, now),
         told: told.as_deref().and_then(Shown::parse),
         changes: changes.unwrap_or_default(),
+        is_unsure: lost.is_some(),
         held_until,
         grace_ends: gone.filter(|gone_ms| !is_connected && *gone_ms > now.0).map(Timestamp),
     })

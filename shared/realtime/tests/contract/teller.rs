@@ -103,6 +103,24 @@ async fn each_is_taken_by_one_of_many_and_by_another_when_that_one_dies(
 
 #[rstest]
 #[tokio::test]
+async fn what_was_told_by_one_that_died_is_taken_back(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let (user, hidden) = (UserId::generate(), UserId::generate());
+    let phone = device(user, "phone", Uuid::now_v7());
+    world.wishes(user, Status::Online, at(0)).await;
+    world.wishes(hidden, Status::Invisible, at(0)).await;
+    world.realtime.arrive(&phone, at(0)).await.expect("done");
+    world.realtime.arrive(&device(hidden, "phone", Uuid::now_v7()), at(0)).await.expect("done");
+    // Perhaps this one told that the user came, before it died.
+    assert_eq!(world.take(at(0)).await.looks.len(), 2);
+    world.realtime.depart(&phone, at(1)).await.expect("done");
+    let looks = world.take(at(5)).await.looks;
+    let news = |user| looks.iter().find(|look| look.presence.user == user).expect("is due").news();
+    assert_eq!((news(user), news(hidden)), (Some(gone(at(1))), None));
+}
+
+#[rstest]
+#[tokio::test]
 async fn what_changes_during_a_look_is_looked_at_after_it(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let user = UserId::generate();

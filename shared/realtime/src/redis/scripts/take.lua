@@ -1,14 +1,15 @@
 -- Takes users who are due to be looked at; each is held for a while, so that whoever dies with it
 -- loses nobody. ARGV adds: users at most, for how long they are held (ms).
 -- Answers all who wait, whether a gateway died, until when they are held, and for each user: id,
--- score in online:users, status, seen, left, gone, idle, told, changes.
+-- score in online:users, status, seen, left, gone, idle, told, changes, and until when a look was held
+-- that never ended.
 local due = redis.call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, ARGV[9])
 local until_ms = NOW + tonumber(ARGV[10])
 local found = {}
 for _, user in ipairs(due) do
   local presence = PRESENCE .. user
   redis.call('ZADD', DUE, until_ms, user)
-  local it = redis.call('HMGET', presence, 'status', 'seen', 'left', 'gone', 'idle', 'told', 'changes')
+  local it = redis.call('HMGET', presence, 'status', 'seen', 'left', 'gone', 'idle', 'told', 'changes', 'held')
   redis.call('HDEL', presence, 'again', 'changes')
   redis.call('HSET', presence, 'held', until_ms)
   redis.call('PEXPIRE', presence, PRESENCE_TTL)

@@ -17,6 +17,7 @@ use crate::beacon::Quiet;
 use crate::codec::{Delivered, Dialect, Place};
 use crate::deadlines::{Deadlines, Due};
 use crate::followed::Followed;
+use crate::idle::Activity;
 use crate::outbox::{Kind, Outbox, Pushed};
 use crate::rights::Rights;
 
@@ -79,6 +80,7 @@ pub(crate) struct Handle {
     pub(crate) dialect: Dialect,
     pub(crate) rights: Rights,
     pub(crate) quiet: Quiet,
+    pub(crate) activity: Activity,
     identity: OnceLock<Identity>,
     state: Mutex<State>,
     /// The rooms that are on for this connection; `None` once it has left the hub for good.
@@ -108,6 +110,7 @@ impl Handle {
             dialect,
             rights: Rights::default(),
             quiet: Quiet::default(),
+            activity: Activity::default(),
             identity: OnceLock::new(),
             state: Mutex::new(state),
             rooms: Mutex::new(Some(Vec::new())),

@@ -17,6 +17,7 @@ mod followed;
 mod following;
 mod handle;
 mod hub;
+mod idle;
 mod offered;
 mod outbox;
 mod pages;
@@ -53,6 +54,7 @@ use crate::admission::Admission;
 use crate::changes::Doubts;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
+use crate::idle::Idle;
 use crate::presence::Turns;
 use crate::shared::Shared;
 use crate::wheel::Wheel;
@@ -80,8 +82,9 @@ impl Gateway {
         let GatewayParts { settings, engine, tasks } = parts;
         let inbox = engine.realtime.inbox();
         let (hub, requests) = Hub::new();
+        let (idle, returned) = Idle::new(settings.presence.idle);
         let keys = engine.keys.clone();
-        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id()));
+        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), idle));
         let lost = Arc::new(Notify::new());
         let Requests { fills, joins } = requests;
 
@@ -96,6 +99,7 @@ impl Gateway {
             tasks.own("beacons", beacon::run(Arc::clone(&shared), settings.beacon_every));
         }
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
+        tasks.own("idleness", idle::run(Arc::clone(&shared), returned));
         tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
@@ -120,7 +124,14 @@ impl Gateway {
     }
 }
 
-fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox: realtime::InboxId) -> Shared {
+fn share(
+    settings: &Settings,
+    engine: Engine,
+    tasks: Tasks,
+    hub: Arc<Hub>,
+    inbox: realtime::InboxId,
+    idle: Idle,
+) -> Shared {
     let Engine { store, broker, realtime, keys, clock, .. } = engine;
     let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
     let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
@@ -132,6 +143,7 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
         engine: Server::new(engineio(gateway)),
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
+        idle,
         meters: Arc::new(Meters::default()),
         doubts: Doubts::default(),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),

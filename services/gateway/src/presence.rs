@@ -1,41 +1,65 @@
 //! A session's own presence: there from `session.ready` to the end of the connection.
 //!
-//! Knows no status a user chose. The invariant: trouble with presence is no trouble for a session.
+//! Knows no status a user chose, and tells nobody: what changed is noted in the realtime port, and
+//! processors tell. The invariant: trouble with presence is no trouble for a session, and a departure
+//! that could not be noted is noted later.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use domain::RoomId;
-use realtime::DeviceLease;
+use parking_lot::Mutex;
+use protocol::Channel;
+use realtime::{DeviceLease, LogNumber, RealtimeError};
 use tokio::sync::Semaphore;
 
 use crate::handle::Identity;
+use crate::idle::Idle;
 use crate::shared::Shared;
 
 /// How long telling may take; presence is worth no more.
-const TELL_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const TELL_LIMIT: Duration = Duration::from_secs(5);
 /// Arrivals and departures at a time. When everybody comes or goes at once, the rest waits and costs
 /// next to nothing meanwhile.
 const AT_ONCE: usize = 64;
-/// Who waits longer than that is left to the gateway's lease.
+/// Who waits longer than that to arrive is left to the gateway's lease, and to depart, to the sweep.
 const TURN_LIMIT: Duration = Duration::from_secs(30);
+/// Departures kept that could not be noted; of more than these the users go after
+/// [`realtime::ONLINE_FOR`].
+const UNNOTED: usize = 20_000;
+/// Of these, noted in one sweep.
+const AGAIN: usize = 200;
+/// Users told anew in one go.
+const REFRESHED: usize = 100;
 
-/// Whose turn it is.
-pub(crate) struct Turns(Semaphore);
+/// Whose turn it is, and who left without a word.
+pub(crate) struct Turns {
+    turns: Semaphore,
+    unnoted: Mutex<VecDeque<DeviceLease>>,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(AT_ONCE))
+        Self { turns: Semaphore::new(AT_ONCE), unnoted: Mutex::default() }
     }
 }
 
 impl Turns {
-    /// Does `work` when it is its turn; it is made only then.
-    pub(crate) async fn wait_for<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F) {
-        let Ok(_turn) = tokio::time::timeout(TURN_LIMIT, self.0.acquire()).await else {
-            tracing::debug!("nobody was told of an arrival or a departure");
-            return;
+    /// Does `work` when it is its turn; it is made only then. False if its turn never came.
+    pub(crate) async fn wait_for<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F) -> bool {
+        let Ok(_turn) = tokio::time::timeout(TURN_LIMIT, self.turns.acquire()).await else {
+            tracing::debug!("an arrival or a departure waited too long");
+            return false;
         };
         Box::pin(work()).await;
+        true
+    }
+
+    fn keep(&self, lease: DeviceLease) {
+        let mut unnoted = self.unnoted.lock();
+        if unnoted.len() < UNNOTED {
+            unnoted.push_back(lease);
+        }
     }
 }
 
@@ -48,40 +72,73 @@ pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
     }
 }
 
-/// Notes that a session is there, and tells whom it may concern if its user was not before.
+/// Notes that a session is there; a connection elsewhere whose device it takes is told to go.
 pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId]) {
     let arriving = async {
         let lease = lease(shared, identity);
         let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
+        shared.hub.users.each_of(identity.user, |handle| {
+            if handle.identity().is_some_and(|other| other.session == identity.session) {
+                Idle::arrived(handle, shared.wheel.now_ms());
+            }
+        });
         // A connection on this gateway has learnt it from the hub already.
         if let Some(replaced) = arrived.replaced {
             shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
         }
-        shared.realtime.cache_rooms(identity.user, rooms).await?;
-        if arrived.was_offline {
-            shared.handlers.announce_presence(identity.user).await;
-        }
-        Ok::<(), realtime::RealtimeError>(())
+        shared.realtime.cache_rooms(identity.user, rooms).await
     };
-    note(tokio::time::timeout(TELL_LIMIT, arriving).await, "arrival");
-}
-
-/// Notes that a session is gone, and tells whom it may concern if it was its user's last.
-pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
-    let departing = async {
-        let lease = lease(shared, identity);
-        if shared.realtime.depart(&lease, shared.clock.now()).await? {
-            shared.handlers.announce_presence(identity.user).await;
-        }
-        Ok::<(), realtime::RealtimeError>(())
-    };
-    note(tokio::time::timeout(TELL_LIMIT, departing).await, "departure");
-}
-
-fn note<E>(told: Result<Result<(), realtime::RealtimeError>, E>, what: &'static str) {
-    match told {
+    match tokio::time::timeout(TELL_LIMIT, arriving).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, what, "presence was not noted"),
-        Err(_) => tracing::debug!(what, "presence was not noted in time"),
+        Ok(Err(error)) => tracing::debug!(%error, "an arrival was not noted"),
+        Err(_) => tracing::debug!("an arrival was not noted in time"),
     }
+}
+
+/// Notes that a session is gone, when it is its turn; if that fails, later.
+pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
+    let lease = lease(shared, identity);
+    let departing = async || {
+        if let Err(error) = note_departure(shared, &lease).await {
+            tracing::debug!(%error, "a departure is not noted yet");
+            shared.turns.keep(lease.clone());
+        }
+    };
+    if !shared.turns.wait_for(departing).await {
+        shared.turns.keep(lease.clone());
+    }
+}
+
+/// Tells the clients here how those stand of whom a change may have been lost with the connection to
+/// pub/sub.
+pub(crate) async fn refresh(shared: &Shared) {
+    for slice in shared.hub.users.ids().chunks(REFRESHED) {
+        match tokio::time::timeout(TELL_LIMIT, shared.handlers.presence_for(slice)).await {
+            Ok(Ok(found)) => {
+                for (user, delivery) in found {
+                    shared.hub.route(Channel::User(user), delivery, LogNumber::NONE);
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "presence was not told anew"),
+            Err(_) => tracing::warn!("presence was not told anew in time"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Notes some of the departures that could not be noted before.
+pub(crate) async fn depart_again(shared: &Shared) {
+    for _ in 0..AGAIN {
+        let Some(lease) = shared.turns.unnoted.lock().pop_front() else { return };
+        if note_departure(shared, &lease).await.is_err() {
+            shared.turns.keep(lease);
+            return;
+        }
+    }
+}
+
+async fn note_departure(shared: &Shared, lease: &DeviceLease) -> Result<(), RealtimeError> {
+    let late = || RealtimeError::Unavailable("no answer in time".to_owned());
+    let noted = tokio::time::timeout(TELL_LIMIT, shared.realtime.depart(lease, shared.clock.now())).await;
+    noted.map_err(|_| late())?.map(drop)
 }

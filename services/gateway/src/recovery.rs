@@ -162,6 +162,7 @@ async fn catch_up(shared: &Arc<Shared>) {
     shared.doubts.suspect(shared.hub.users.ids());
     let handles = futures_util::stream::iter(shared.hub.users.handles());
     handles.for_each_concurrent(AT_ONCE, async |handle| look_after(shared, &handle).await).await;
+    presence::refresh(shared).await;
 }
 
 /// What a connection may have missed of its user's own channel; its rooms are looked after elsewhere

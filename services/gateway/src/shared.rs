@@ -25,6 +25,7 @@ use crate::codec::Dialect;
 use crate::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
+use crate::idle::Idle;
 use crate::presence::Turns;
 use crate::wheel::Wheel;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Server,
     pub(crate) wheel: Wheel,
     pub(crate) turns: Turns,
+    pub(crate) idle: Idle,
     pub(crate) meters: Arc<Meters>,
     pub(crate) admission: Admission,
     pub(crate) doubts: Doubts,

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use domain::Timestamp;
-use futures_util::StreamExt as _;
 use runtime::Shutdown;
 use runtime::backoff::jittered;
 use store::StoreError;
@@ -15,8 +14,6 @@ use crate::Parts;
 const EVERY: Duration = Duration::from_secs(30);
 /// Rows removed by one statement, so that none holds the store for long.
 const SLICE: usize = 1000;
-/// Departures told at a time.
-const ANNOUNCED_AT_ONCE: usize = 8;
 /// How long a refusal is kept: longer than anybody repeats what was refused.
 const REFUSED_KEPT: Duration = Duration::from_hours(24 * 30);
 
@@ -27,13 +24,8 @@ pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
             () = tokio::time::sleep(jittered(EVERY)) => {}
         }
         let now = parts.clock.now();
-        match parts.realtime.janitor(now).await {
-            Ok(trimmed) => {
-                // Who held them cannot tell that they have gone.
-                let gone = futures_util::stream::iter(trimmed.gone);
-                gone.for_each_concurrent(ANNOUNCED_AT_ONCE, |user| parts.handlers.announce_presence(user)).await;
-            }
-            Err(error) => tracing::warn!(%error, "presence was not trimmed"),
+        if let Err(error) = parts.realtime.janitor(now).await {
+            tracing::warn!(%error, "presence was not trimmed");
         }
         let store = &parts.store;
         if let Err(error) = in_slices(&shutdown, || store.purge_expired(now, SLICE)).await {

@@ -7,6 +7,7 @@ mod batch;
 mod janitor;
 mod note;
 mod ownership;
+mod teller;
 mod worker;
 
 use std::time::Duration;
@@ -61,7 +62,8 @@ impl Processor {
         let shutdown = Shutdown::new();
         let own = Tasks::new(shutdown.clone());
         own.own("shard ownership", ownership::run(parts.clone(), own.clone()));
-        own.own("janitor", janitor::run(parts, shutdown.clone()));
+        own.own("janitor", janitor::run(parts.clone(), shutdown.clone()));
+        own.own("presence", teller::run(parts, shutdown.clone()));
         let (watched, service) = (own.clone(), tasks.shutdown().clone());
         tasks.own("processor", async move {
             tokio::select! {

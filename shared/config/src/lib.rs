@@ -20,6 +20,8 @@ pub use markdown::markdown;
 pub use problem::Problem;
 /// Text that is never shown.
 pub use secrecy::{ExposeSecret, SecretString};
-pub use settings::{Engine, Environment, HttpSettings, Limits, LogFormat, LogSettings, Role, Settings};
+pub use settings::{
+    Engine, Environment, HttpSettings, Limits, LogFormat, LogSettings, PresenceSettings, Role, Settings,
+};
 pub use source::Source;
 pub use variable::Variable;

@@ -84,6 +84,12 @@ pub(crate) fn duration(text: &str) -> Parsed<Duration> {
     if duration > LONGEST { Err("must be at most 3650d".to_owned()) } else { Ok(duration) }
 }
 
+/// A duration that may be zero, of an hour at most.
+pub(crate) fn grace(text: &str) -> Parsed<Duration> {
+    let duration = duration(text)?;
+    if duration > Duration::from_hours(1) { Err("must be at most 1h".to_owned()) } else { Ok(duration) }
+}
+
 /// A duration of at least a second.
 pub(crate) fn lifetime(text: &str) -> Parsed<Duration> {
     let duration = duration(text)?;

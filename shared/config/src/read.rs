@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::reader::{Reader, Refused};
-use crate::settings::{Engine, Environment, HttpSettings, Limits, LogSettings, Role, Settings};
+use crate::settings::{Engine, Environment, HttpSettings, Limits, LogSettings, PresenceSettings, Role, Settings};
 use crate::{Problem, Source, parse, variable};
 
 /// An access token's secret is at least this long in production, bytes.
@@ -52,6 +52,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
     let migrate = reader.value(&variable::MIGRATE, parse::on_or_off);
     let beacon_every = reader.value(&variable::BEACON_EVERY, parse::duration);
     let limits = read_limits(reader);
+    let presence = read_presence(reader);
     let logs = read_logs(reader);
     let mut settings = Settings {
         role,
@@ -68,6 +69,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
         migrate: migrate?,
         beacon_every: beacon_every?,
         limits: limits?,
+        presence: presence?,
         logs: logs?,
         warnings: Vec::new(),
     };
@@ -159,6 +161,12 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Refused> {
         ip_handshakes_per_sec: ip_handshakes_per_sec?,
         logins_per_min: logins_per_min?,
     })
+}
+
+fn read_presence(reader: &mut Reader<'_>) -> Result<PresenceSettings, Refused> {
+    let grace = reader.value(&variable::PRESENCE_GRACE, parse::grace);
+    let idle = reader.value(&variable::PRESENCE_IDLE, parse::duration);
+    Ok(PresenceSettings { grace: grace?, idle: idle? })
 }
 
 fn read_logs(reader: &mut Reader<'_>) -> Result<LogSettings, Refused> {

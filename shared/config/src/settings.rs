@@ -120,6 +120,15 @@ pub struct Limits {
     pub logins_per_min: u32,
 }
 
+/// What the others are shown of who comes, goes and rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceSettings {
+    /// For so long nobody notices that a user's last device left (`PRESENCE_GRACE`).
+    pub grace: Duration,
+    /// A user none of whose devices sent a command for so long is away (`PRESENCE_IDLE`); zero: never.
+    pub idle: Duration,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogFormat {
@@ -183,6 +192,8 @@ pub struct Settings {
     pub beacon_every: Duration,
     /// What one user or address may do.
     pub limits: Limits,
+    /// What the others are shown of who comes, goes and rests.
+    pub presence: PresenceSettings,
     /// What is logged and how.
     pub logs: LogSettings,
     /// Things that work but should not stay so, one line each; to be logged once logs are there.

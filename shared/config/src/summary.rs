@@ -18,7 +18,8 @@ fn uses(role: Role, distributed: bool, name: &str) -> bool {
         "JWT_ACCESS_TOKEN" | "TRUSTED_PROXIES" | "LIMIT_USER_EVENTS_PER_SEC" | "LIMIT_USER_BURST" => {
             role != Role::Processor
         }
-        "LIMIT_IP_CONNECTIONS" | "LIMIT_IP_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
+        "PRESENCE_GRACE" => role != Role::Api,
+        "PRESENCE_IDLE" | "LIMIT_IP_CONNECTIONS" | "LIMIT_IP_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
         "JWT_ACCESS_EXPIRED" | "JWT_REFRESH_EXPIRED" | "CORS_ORIGINS" | "LIMIT_LOGINS_PER_MIN" => {
             alone || role == Role::Api
         }
@@ -56,6 +57,8 @@ impl Settings {
             "BEACON_EVERY" => duration(self.beacon_every),
             "CORS_ORIGINS" => listed(&http.cors_origins, "(the own only)"),
             "TRUSTED_PROXIES" => listed(&http.trusted_proxies, "(none)"),
+            "PRESENCE_GRACE" => duration(self.presence.grace),
+            "PRESENCE_IDLE" => duration(self.presence.idle),
             "LIMIT_USER_EVENTS_PER_SEC" => limit(limits.user_events_per_sec),
             "LIMIT_USER_BURST" => limit(limits.user_burst),
             "LIMIT_IP_CONNECTIONS" => limit(limits.ip_connections),

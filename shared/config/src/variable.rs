@@ -97,6 +97,10 @@ variables! {
     LIMIT_IP_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "50" }
     /// Failed attempts to log in at one account from one address, per minute; ten times as many from one address, and at one account. Registering a taken e-mail counts as one.
     LIMIT_LOGINS_PER_MIN { default: Some("10"), zero: Some("no limit"), example: "10" }
+    /// For how long the others do not notice that somebody's last device left, a duration of at most `1h`. The same for gateways and processors of a system.
+    PRESENCE_GRACE { default: Some("15s"), zero: Some("everybody is told at once"), example: "15s" }
+    /// After how long without a command from any of their devices somebody is shown as away, a duration.
+    PRESENCE_IDLE { default: Some("5m"), zero: Some("never"), example: "10m" }
     /// How log lines look: `pretty` or `json`; without it `pretty` on a terminal, else `json`.
     LOG_FORMAT { example: "json" }
     /// Which log lines are written: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`) and exceptions by module, separated by commas.

@@ -86,6 +86,9 @@ fn three_urls_and_secrets_are_the_distributed_engine(#[case] role: Role) {
 #[case("LIMIT_IP_CONNECTIONS", "10")]
 #[case("LIMIT_IP_HANDSHAKES_PER_SEC", "10")]
 #[case("LIMIT_LOGINS_PER_MIN", "0")]
+#[case("PRESENCE_GRACE", "0s")]
+#[case("PRESENCE_GRACE", "1h")]
+#[case("PRESENCE_IDLE", "0s")]
 #[case("LOG_FORMAT", "json")]
 #[case("RUST_LOG", "info,gateway=debug,hyper::proto=off")]
 fn right_values_are_taken(#[case] name: &str, #[case] value: &str) {
@@ -140,6 +143,8 @@ fn right_values_are_taken(#[case] name: &str, #[case] value: &str) {
 #[case("LIMIT_IP_CONNECTIONS", "1.5")]
 #[case("LIMIT_IP_HANDSHAKES_PER_SEC", "x")]
 #[case("LIMIT_LOGINS_PER_MIN", "99999999999")]
+#[case("PRESENCE_GRACE", "61m")]
+#[case("PRESENCE_IDLE", "soon")]
 #[case("LOG_FORMAT", "xml")]
 #[case("RUST_LOG", "info,gateway=loud")]
 fn wrong_values_are_one_line_that_names_them_and_shows_no_secret(#[case] name: &str, #[case] value: &str) {

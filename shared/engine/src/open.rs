@@ -127,7 +127,7 @@ async fn connect_broker(settings: &Settings, tasks: &Tasks) -> Result<Broker, Pr
 }
 
 async fn connect_realtime(settings: &Settings, tasks: &Tasks) -> Result<Realtime, Problem> {
-    match &settings.engine {
+    let realtime = match &settings.engine {
         Choice::Embedded { data_dir, .. } => {
             Realtime::open(RealtimeSettings::Embedded, tasks).await.map_err(|error| unusable(data_dir, &error))
         }
@@ -137,7 +137,8 @@ async fn connect_realtime(settings: &Settings, tasks: &Tasks) -> Result<Realtime
                 || Realtime::open(RealtimeSettings::Redis { url: redis_url.expose_secret().to_owned() }, tasks);
             dependency.until_open(settings.startup_wait, connect).await
         }
-    }
+    };
+    Ok(realtime?.with_grace(settings.presence.grace))
 }
 
 async fn migrate(settings: &Settings, store: &Store) -> Result<(), Problem> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use domain::presence::Status;
 use domain::{RoomId, Timestamp, UserId};
-use futures_util::future::join_all;
 use protocol::{Change, VerifiedEnvelope};
+use realtime::Wish;
 
 use crate::apply::unavailable;
 use crate::fanout::Planned;
@@ -19,14 +19,12 @@ use crate::{Handlers, Unavailable, presence};
 const TYPING_FOR: Duration = Duration::from_secs(10);
 /// How long the ephemeral events of one batch may take together.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Wishes carried out at a time.
-const AT_ONCE: usize = 8;
 
 /// The last word of each, in a batch.
 #[derive(Default)]
 struct Newest {
     typing: BTreeMap<(RoomId, UserId), Planned>,
-    wishes: BTreeMap<UserId, Status>,
+    wishes: BTreeMap<UserId, Wish>,
 }
 
 impl Newest {
@@ -39,7 +37,8 @@ impl Newest {
                 }
                 Change::PresenceSet(wish) => {
                     if let Ok(status) = Status::parse_wish(&wish.status) {
-                        newest.wishes.insert(event.actor, status);
+                        let wish = Wish { user: event.actor, status };
+                        newest.wishes.insert(event.actor, wish);
                     }
                 }
                 _ => {}
@@ -74,15 +73,10 @@ impl Handlers {
         self.publish(&told).await
     }
 
-    async fn carry_out(&self, wishes: BTreeMap<UserId, Status>) {
-        let wishes: Vec<(UserId, Status)> = wishes.into_iter().collect();
-        for some in wishes.chunks(AT_ONCE) {
-            let carried_out = some.iter().map(|(user, status)| self.apply_presence(*user, *status));
-            for outcome in join_all(carried_out.collect::<Vec<_>>()).await {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "a wish of presence was dropped");
-                }
-            }
+    /// In one round, however many wish.
+    async fn carry_out(&self, wishes: BTreeMap<UserId, Wish>) {
+        if !wishes.is_empty() {
+            self.apply_wishes(&wishes.into_values().collect::<Vec<_>>()).await;
         }
     }
 }
@@ -136,6 +130,7 @@ mod tests {
             event(EventKind::PresenceSet, 0, Change::PresenceSet(set))
         };
         let events = [wish("away"), wish("nonsense"), wish("busy")];
-        assert_eq!(Newest::of(events.iter(), NOW).wishes, BTreeMap::from([(ANN, Status::Busy)]));
+        let wish = Wish { user: ANN, status: Status::Busy };
+        assert_eq!(Newest::of(events.iter(), NOW).wishes, BTreeMap::from([(ANN, wish)]));
     }
 }

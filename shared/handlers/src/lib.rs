@@ -18,6 +18,7 @@ mod read;
 mod replay;
 mod room;
 mod sync;
+mod teller;
 mod timeline;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use apply::{Job, Outcome};
 pub use missed::Missed;
 pub use poll::Polled;
 pub use room::CreatedRoom;
+pub use teller::Told;
 
 /// What the handlers work with.
 pub struct HandlerParts {

@@ -1,18 +1,19 @@
-//! Presence and typing: told to whom it may concern, kept only in the realtime port.
+//! Presence and typing: who may ask, what is wished, what is shown. Kept only in the realtime port, but
+//! for the wishes, which outlive it in the store.
+//!
+//! Tells nobody of a change: `teller` does. The invariant: what is shown to one who asks is what was
+//! told to the others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use domain::presence::Status;
 use domain::{DeviceId, Rev, SessionId, Timestamp, UserId, limits};
 use protocol::{Channel, EventData, OpenedDelivery, Refusal, VerifiedEnvelope, wire};
-use realtime::Presence;
+use realtime::{Shown, Wish};
 
 use crate::apply::unavailable;
 use crate::fanout::Planned;
 use crate::{Handlers, Unavailable};
-
-/// How many people at most are told of one change of presence.
-const AUDIENCE: usize = 1000;
 
 pub(crate) fn typing(event: &VerifiedEnvelope, typing: &wire::SetTyping) -> Planned {
     let told = wire::Typing {
@@ -25,19 +26,38 @@ pub(crate) fn typing(event: &VerifiedEnvelope, typing: &wire::SetTyping) -> Plan
     Planned { channel: Channel::Room(event.room_id), delivery }
 }
 
-fn shown(presence: &Presence) -> wire::PresenceChanged {
-    let status = presence.status.as_seen_by_others();
+pub(crate) fn changed(user: UserId, shown: Shown) -> wire::PresenceChanged {
     wire::PresenceChanged {
-        user_id: presence.user.to_string(),
-        status: status.as_str().to_owned(),
-        last_seen_at: presence.last_seen.filter(|_| status == Status::Offline).map(domain::Timestamp::to_rfc3339),
+        user_id: user.to_string(),
+        status: shown.status.as_str().to_owned(),
+        last_seen_at: shown.last_seen.map(Timestamp::to_rfc3339),
     }
 }
 
 impl Handlers {
-    pub(crate) async fn apply_presence(&self, user: UserId, status: Status) -> Result<(), Unavailable> {
-        self.realtime().set_status(user, status, self.parts.clock.now()).await?;
-        self.tell_presence(user, |_| true).await
+    /// Carries out wishes. Both places are tried: hiding is worth more than agreement.
+    pub(crate) async fn apply_wishes(&self, wishes: &[Wish]) {
+        let kept: Vec<_> = wishes.iter().map(|wish| (wish.user, wish.status)).collect();
+        let (kept, set) = futures_util::future::join(
+            Box::pin(self.store().set_wishes(&kept)),
+            Box::pin(self.realtime().set_wishes(wishes, self.parts.clock.now())),
+        )
+        .await;
+        if let Err(error) = kept {
+            tracing::warn!(%error, "wishes of presence were not stored");
+        }
+        if let Err(error) = set {
+            tracing::warn!(%error, "wishes of presence were dropped");
+        }
+    }
+
+    /// What these users wish, whose wish the realtime port does not know (any more).
+    pub(crate) async fn stored_wishes(&self, users: &[UserId]) -> Result<HashMap<UserId, Wish>, Unavailable> {
+        let stored = self.store().wishes(users).await.map_err(|error| unavailable(&error))?;
+        let stored = stored.into_iter().map(|(user, status)| (user, Wish { user, status }));
+        let mut wishes: HashMap<UserId, Wish> = users.iter().map(|user| (*user, unspoken(*user))).collect();
+        wishes.extend(stored);
+        Ok(wishes)
     }
 
     /// Tells the other gateways that another connection took the place of that session of a device.
@@ -61,39 +81,6 @@ impl Handlers {
         }
     }
 
-    /// Tells those who share a direct room with `user` that the user has come or gone; nothing of who
-    /// hides. Presence is ephemeral: a failure is logged and not repeated.
-    pub async fn announce_presence(&self, user: UserId) {
-        if let Err(error) = self.tell_presence(user, |presence| !presence.hides).await {
-            tracing::warn!(%error, "a change of presence was not announced");
-        }
-    }
-
-    async fn tell_presence(&self, user: UserId, may_tell: impl FnOnce(&Presence) -> bool) -> Result<(), Unavailable> {
-        let partners = self.store().direct_partners(user, AUDIENCE).await.map_err(|error| unavailable(&error))?;
-        if partners.is_empty() {
-            return Ok(());
-        }
-        let known = self.realtime().presence(&[user]).await?;
-        let told = match known.first() {
-            Some(presence) if may_tell(presence) => shown(presence),
-            Some(_) | None => return Ok(()),
-        };
-        let planned: Vec<Planned> = partners
-            .into_iter()
-            .map(|partner| Planned {
-                channel: Channel::User(partner),
-                delivery: OpenedDelivery {
-                    rev: None,
-                    epoch: Rev::ZERO,
-                    except: None,
-                    event: EventData::PresenceChanged(told.clone()),
-                },
-            })
-            .collect();
-        self.publish(&planned).await
-    }
-
     /// The presence of people with whom `viewer` shares a room; everybody else looks offline.
     pub async fn presence_query(
         &self,
@@ -110,18 +97,27 @@ impl Handlers {
         let mut visible: HashSet<UserId> = shared.into_iter().collect();
         visible.insert(viewer);
         let looked_up: Vec<UserId> = asked.iter().copied().filter(|user| visible.contains(user)).collect();
-        let known = self.realtime().presence(&looked_up).await.map_err(|_| Refusal::unavailable())?;
-        let users = asked
-            .iter()
-            .map(|user| match known.iter().find(|presence| presence.user == *user) {
-                Some(presence) => shown(presence),
-                None => wire::PresenceChanged {
-                    user_id: user.to_string(),
-                    status: Status::Offline.as_str().to_owned(),
-                    last_seen_at: None,
-                },
-            })
-            .collect();
-        Ok(wire::PresenceList { users })
+        let shown = self.shown(&looked_up).await.map_err(|_| Refusal::unavailable())?;
+        let nobody = Shown { status: Status::Offline, last_seen: None };
+        let show = |user: &UserId| changed(*user, shown.get(user).copied().unwrap_or(nobody));
+        Ok(wire::PresenceList { users: asked.iter().map(show).collect() })
     }
+
+    /// What others are shown of these users at the moment.
+    async fn shown(&self, users: &[UserId]) -> Result<HashMap<UserId, Shown>, Unavailable> {
+        let known = self.realtime().presence(users, self.parts.clock.now()).await?;
+        let unknown = known.iter().filter(|presence| presence.wish.is_none() && presence.is_there);
+        let unknown: Vec<UserId> = unknown.map(|presence| presence.user).collect();
+        let wishes = self.stored_wishes(&unknown).await?;
+        let show = |presence: realtime::Presence| match wishes.get(&presence.user) {
+            Some(wish) => presence.wishing(wish.status).shown(),
+            None => presence.shown(),
+        };
+        Ok(known.into_iter().map(|presence| (presence.user, show(presence))).collect())
+    }
+}
+
+/// Whoever never said anything wishes to be seen as online.
+fn unspoken(user: UserId) -> Wish {
+    Wish { user, status: Status::Online }
 }

@@ -15,14 +15,17 @@
 //!   room, and the order in which inboxes see them; a repeated one keeps its number or has none.
 //! - *Claim.* `false` is certain to have been asked before; `true` is only very likely new.
 //! - *Presence.* A session removes only what it put there itself. What a gateway that died left
-//!   behind counts as gone when its lease ends, and leaves the list of those online after 5 minutes.
+//!   behind counts as gone when its lease ends. Whoever changed is due to be looked at, at most once a
+//!   second, in one pair of hands at a time, and is not lost when these die. Whose wish is not known
+//!   (any more) is shown to nobody. Redis goes by its own clock, since those of processes differ.
 //!
 //! What the port asks of its callers
 //! - Take deliveries from the inbox quickly: it is bounded, and when it is full all of it is dropped
 //!   and becomes one [`Arrival::Reconnected`].
 //! - After [`Arrival::Reconnected`]: resync the rooms from the log or the store, and `arrive` again
-//!   with every session (and set statuses again), since presence may be gone too.
-//! - Call [`Realtime::renew_gateway`] every [`RENEW_EVERY`].
+//!   with every session, since presence may be gone too.
+//! - Call [`Realtime::renew_gateway`] every [`RENEW_EVERY`], and [`Realtime::due_presence`] several times
+//!   a second in at least one process.
 
 mod embedded;
 mod inbox;
@@ -39,7 +42,7 @@ use protocol::Channel;
 
 pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
-pub use presence::{Arrived, DeviceLease, Presence, Trimmed};
+pub use presence::{Arrived, DeviceLease, Due, Look, Presence, Shown, Trimmed, Wish};
 pub use recovery::{LogNumber, Logged, Remembered, Since};
 
 /// No round trip to the engine waits longer than this. Most calls are one; a call about very many
@@ -54,6 +57,8 @@ pub const GATEWAY_LEASE: Duration = Duration::from_mins(1);
 pub const JANITOR_EVERY: Duration = Duration::from_secs(30);
 /// How long a user counts as online after the last sign of life.
 pub const ONLINE_FOR: Duration = Duration::from_mins(5);
+/// How long a look at a user may take; after that another one may take it.
+pub const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// Entries that a room's log keeps at least while it is in use, if they fit into its memory.
 pub const ROOM_LOG_ENTRIES: usize = 256;
 /// How long a room's log is kept after its last entry.

@@ -4,9 +4,9 @@
 //! tell the engines apart except by what survives the process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use domain::presence::Status;
 use domain::{JobId, Rev, RoomId, Timestamp, UserId};
 use protocol::Channel;
 use runtime::Tasks;
@@ -16,8 +16,8 @@ use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
 use crate::{
-    Arrived, DeviceLease, Inbox, InboxId, LogAsked, LogNumber, Logged, Outbound, Presence, RealtimeError,
-    RealtimeSettings, Remembered, Since, Trimmed,
+    Arrived, DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Logged, Look, Outbound, Presence, RealtimeError,
+    RealtimeSettings, Remembered, Since, Trimmed, Wish,
 };
 
 /// The realtime engine of this process. Clones share it.
@@ -25,6 +25,7 @@ use crate::{
 pub struct Realtime {
     engine: Engine,
     tasks: Tasks,
+    grace_ms: i64,
 }
 
 #[derive(Clone)]
@@ -51,7 +52,25 @@ impl Realtime {
             RealtimeSettings::Redis { url } => Engine::Redis(Arc::new(RedisEngine::open(&url).await?)),
             RealtimeSettings::Embedded => Engine::Embedded(Arc::default()),
         };
-        Ok(Self { engine, tasks: tasks.clone() })
+        Ok(Self { engine, tasks: tasks.clone(), grace_ms: 0 })
+    }
+
+    /// For so long the others do not notice that a user's last device left; zero unless this is said.
+    /// The same in all processes.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 4);
+        self
+    }
+
+    /// Presence goes by the times that callers give. Without this Redis goes by its own clock, the one
+    /// that all processes share, and only a single process by that of its callers: tests shift clocks.
+    #[must_use]
+    pub fn by_callers_clock(self) -> Self {
+        if let Engine::Redis(engine) = &self.engine {
+            engine.go_by_callers_clock();
+        }
+        self
     }
 
     /// Asks the engine for a sign of life, at most [`crate::COMMAND_LIMIT`].
@@ -147,10 +166,16 @@ impl Realtime {
         ask!(self, engine => engine.arrive(lease, now))
     }
 
-    /// A device is gone, if this session still holds it. True if it was the user's last one, who is
-    /// offline now and was last seen at `now`.
+    /// A device is gone, if this session still holds it. True if it was the user's last one, who was
+    /// last seen at `now` and looks offline when the grace is over.
     pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
-        ask!(self, engine => engine.depart(lease, now))
+        ask!(self, engine => engine.depart(lease, now, self.grace_ms))
+    }
+
+    /// Nobody uses these devices, or somebody does again. Devices that other sessions hold by now are
+    /// left alone.
+    pub async fn set_idle(&self, devices: &[DeviceLease], is_idle: bool, now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.set_idle(devices, is_idle, now))
     }
 
     /// The user's connected devices, wherever they are connected.
@@ -158,14 +183,37 @@ impl Realtime {
         ask!(self, engine => engine.sessions_of(user))
     }
 
-    /// Sets what the user wishes to be seen as while online; kept for a week after the last arrival.
-    pub async fn set_status(&self, user: UserId, status: Status, now: Timestamp) -> Result<(), RealtimeError> {
-        ask!(self, engine => engine.set_status(user, status, now))
+    /// Sets what the users wish to be seen as while online; kept for a week after the last arrival.
+    pub async fn set_wishes(&self, wishes: &[Wish], now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.set_wishes(wishes, false, now))
+    }
+
+    /// Tells what users wished whose wish was not known here; a wish that is known stays.
+    pub async fn learn_wishes(&self, wishes: &[Wish], now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.set_wishes(wishes, true, now))
     }
 
     /// How the users stand, in the order asked.
-    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RealtimeError> {
-        ask!(self, engine => engine.presence(users))
+    pub async fn presence(&self, users: &[UserId], now: Timestamp) -> Result<Vec<Presence>, RealtimeError> {
+        ask!(self, engine => engine.presence(users, now))
+    }
+
+    /// Takes up to `limit` users (at most 500) who changed and have to be looked at. Nobody else gets
+    /// them until [`Realtime::looked`] says that it is done, or [`crate::LOOK_WITHIN`] is over.
+    pub async fn due_presence(&self, limit: usize, now: Timestamp) -> Result<Due, RealtimeError> {
+        ask!(self, engine => engine.due_presence(limit, now))
+    }
+
+    /// These were looked at, and the others know by now what they are shown of them. What took too
+    /// long and was given to somebody else meanwhile is left alone.
+    pub async fn looked(&self, looks: &[Look], now: Timestamp) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.looked(looks, now))
+    }
+
+    /// Whether anybody listens on the users' own channels, in the order asked: who has a connection
+    /// that is ready does.
+    pub async fn listening(&self, users: &[UserId]) -> Result<Vec<bool>, RealtimeError> {
+        ask!(self, engine => engine.listening(users))
     }
 
     /// The gateway lives, and `users` are all who are connected to it. Whoever departed in the last
@@ -204,10 +252,10 @@ impl Realtime {
         ask!(self, engine => engine.forget_members(rooms))
     }
 
-    /// Trims those online to the last 5 minutes and extends the sessions of gateways that live, in
-    /// slices. Every processor calls it every [`crate::JANITOR_EVERY`]; one of them does the work,
+    /// Trims those online to the last 5 minutes and to gateways that live, and extends the sessions of
+    /// these, in slices. Every processor calls it every [`crate::JANITOR_EVERY`]; one of them does the work,
     /// the others count nothing.
     pub async fn janitor(&self, now: Timestamp) -> Result<Trimmed, RealtimeError> {
-        ask!(self, engine => engine.janitor(now))
+        ask!(self, engine => engine.janitor(now, self.grace_ms))
     }
 }

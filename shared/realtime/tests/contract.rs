@@ -9,5 +9,6 @@ mod contract {
     mod presence;
     mod recovery;
     mod room_log;
+    mod teller;
     mod world;
 }

@@ -34,6 +34,7 @@ pub mod lease;
 pub mod member;
 pub mod message;
 mod migrate;
+mod presence;
 mod refused;
 pub mod room;
 pub mod tail;

@@ -27,10 +27,6 @@ const STANDING: &str = "SELECT c.kind, m.role, u.blocked_at FROM room_members m
     WHERE m.room_id = $1 AND m.user_id = $2";
 const MEMBERS: &str =
     "SELECT user_id, role FROM room_members WHERE room_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3";
-const DIRECT_PARTNERS: &str = "SELECT other.user_id FROM room_members m
-    JOIN room_counters c ON c.room_id = m.room_id AND c.kind = 'direct'
-    JOIN room_members other ON other.room_id = m.room_id AND other.user_id <> m.user_id
-    WHERE m.user_id = $1 LIMIT $2";
 const SHARING: RowsSql = rows_sql!([1 id uuid, 2 viewer uuid]
     "SELECT id FROM given WHERE EXISTS (SELECT 1 FROM room_members v
         JOIN room_members o ON o.room_id = v.room_id AND o.user_id = given.id WHERE v.user_id = given.viewer)");
@@ -83,14 +79,6 @@ impl Store {
         let found: Vec<(Uuid, String)> =
             on!(conn, c => sqlx::query_as(MEMBERS).bind(room.0).bind(after).bind(limit as i64).fetch_all(c))?;
         found.into_iter().map(|(user, role)| Ok((UserId(user), read_role(&role)?))).collect()
-    }
-
-    /// The others in the user's direct rooms, at most `limit`.
-    pub async fn direct_partners(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
-        let mut conn = self.db.read().await?;
-        let found: Vec<(Uuid,)> =
-            on!(conn, c => sqlx::query_as(DIRECT_PARTNERS).bind(user.0).bind(limit as i64).fetch_all(c))?;
-        Ok(found.into_iter().map(|(user,)| UserId(user)).collect())
     }
 
     /// Those of `users` who share at least one room with `viewer`, the viewer included who has any.

@@ -47,6 +47,11 @@ metrics_enum! {
         DeadLetters = "chat_dead_letters_total" ["cause"],
         /// Deliveries published to gateways, by channel (room, user).
         DeliveriesPublished = "chat_deliveries_published_total" ["channel"],
+        /// Changes of presence that were told to those they concern.
+        PresenceTold = "chat_presence_told_total",
+        /// Changes of presence of which nobody was told: others followed within the second, or they were
+        /// undone in time, or do not show.
+        PresenceCoalesced = "chat_presence_coalesced_total",
         /// Deliveries that gateways put into outboxes of sessions.
         DeliveriesQueued = "chat_deliveries_queued_total",
         /// Typing and presence that gateways dropped because a client read slowly.
@@ -92,6 +97,8 @@ metrics_enum! {
         SocketsPolling = "chat_sockets_polling",
         /// Long polls that are open.
         Polls = "chat_polls",
+        /// Users whose presence is to be looked at, those included who left within the grace.
+        PresenceDue = "chat_presence_due",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
         /// Users here whose rooms are being compared with the store.

@@ -79,6 +79,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
             ip_handshakes_per_sec: 0,
             logins_per_min: 0,
         },
+        presence: config::PresenceSettings { grace: Duration::ZERO, idle: Duration::ZERO },
         logs: LogSettings::default(),
         warnings: Vec::new(),
     }

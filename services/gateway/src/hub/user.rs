@@ -77,6 +77,13 @@ impl Users {
         self.shards[shard].lock().values().flat_map(|present| present.handles.iter().cloned()).collect()
     }
 
+    /// Does something with every connection of an identified user.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&Arc<Handle>)) {
+        for shard in &self.shards {
+            shard.lock().values().flat_map(|present| &present.handles).for_each(&mut visit);
+        }
+    }
+
     /// All connections of identified users at the moment.
     pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
         let of_shard = |shard: &Mutex<HashMap<UserId, Present>>| {

@@ -61,7 +61,7 @@ async fn depart(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
     if handle.is_ready()
         && let Some(identity) = handle.identity()
     {
-        shared.turns.wait_for(|| presence::depart(shared, identity)).await;
+        presence::depart(shared, identity).await;
     }
 }
 

@@ -232,6 +232,8 @@ impl Open {
         self.flood = self.flood.saturating_sub(1);
         match command {
             Ok(command) => {
+                let shared = &self.caller.shared;
+                shared.idle.used(&self.caller.handle, &command, shared.wheel.now_ms());
                 let outcome = commands::start(&self.caller, command);
                 self.settle(id, outcome);
             }

@@ -123,6 +123,15 @@ impl House {
         id
     }
 
+    /// A direct room that nobody is told of.
+    pub(crate) async fn direct_room(&self, one: UserId, other: UserId) {
+        let id = RoomId::direct(one, other);
+        let room = ImportRoom { id, kind: RoomKind::Direct, title: None, members: vec![one, other] };
+        let mut import = self.engine.store.begin_import(self.engine.clock.now()).await.expect("an import");
+        import.rooms(&[room]).await.expect("a room");
+        import.commit().await.expect("a commit");
+    }
+
     /// Removes somebody from a room, by its owner.
     pub(crate) async fn remove(&self, owner: UserId, room: RoomId, who: UserId) {
         let removed = self.intake().remove_member(&by(owner), room, who).await.expect("may be removed");

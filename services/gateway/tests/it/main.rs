@@ -8,6 +8,7 @@ mod house;
 mod life;
 mod member;
 mod native;
+mod presence;
 mod recovery;
 mod rights;
 mod silent;

@@ -15,6 +15,7 @@ mod order;
 mod outages;
 mod page;
 mod polling;
+mod presence;
 mod rights;
 mod scene;
 mod stock_clients;

@@ -1,5 +1,7 @@
 //! Handlers over a store of their own, and short words for what the tests say often.
 
+use std::time::Duration;
+
 use domain::room::RoomKind;
 use domain::{EventKind, JobId, MessageId, RoomId, Timestamp, UserId};
 use handlers::{HandlerParts, Handlers, Job, Outcome};
@@ -15,6 +17,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) realtime: Realtime,
     pub(crate) keys: Keyring,
+    pub(crate) clock: Clock,
     tasks: Tasks,
     _folder: tempfile::TempDir,
 }
@@ -22,6 +25,14 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         Self::over(RealtimeSettings::Embedded).await
+    }
+
+    /// A world in which nobody notices for so long that somebody left.
+    pub(crate) async fn with_grace(grace: Duration) -> Self {
+        let mut world = Self::new().await;
+        world.realtime = world.realtime.with_grace(grace);
+        world.handlers = handlers_over(&world.store, &world.realtime, &world.keys, &world.clock);
+        world
     }
 
     pub(crate) async fn over(realtime: RealtimeSettings) -> Self {
@@ -32,14 +43,20 @@ impl World {
         let tasks = Tasks::new(Shutdown::new());
         let realtime = Realtime::open(realtime, &tasks).await.expect("opens");
         let keys = Keyring::parse(&format!("k1:{}", "QUJD".repeat(11))).expect("keys");
-        let handlers = handlers_over(&store, &realtime, &keys);
-        Self { handlers, store, realtime, keys, tasks, _folder: folder }
+        let clock = Clock::system();
+        let handlers = handlers_over(&store, &realtime, &keys, &clock);
+        Self { handlers, store, realtime, keys, clock, tasks, _folder: folder }
     }
 
     /// The same store under a realtime engine that has forgotten everything.
     pub(crate) async fn after_a_wipe(&self) -> Handlers {
+        self.after_a_wipe_with_realtime().await.0
+    }
+
+    /// The same, with the engine itself.
+    pub(crate) async fn after_a_wipe_with_realtime(&self) -> (Handlers, Realtime) {
         let realtime = Realtime::open(RealtimeSettings::Embedded, &self.tasks).await.expect("opens");
-        handlers_over(&self.store, &realtime, &self.keys)
+        (handlers_over(&self.store, &realtime, &self.keys, &self.clock), realtime)
     }
 
     pub(crate) async fn user(&self) -> UserId {
@@ -70,8 +87,13 @@ impl World {
 
     /// What is in the inbox by now, up to a mark published after it.
     pub(crate) async fn arrived(&self, inbox: &mut Inbox, channel: Channel) -> Vec<EventData> {
+        self.arrived_of(&self.realtime, inbox, channel).await
+    }
+
+    /// The same on another engine.
+    pub(crate) async fn arrived_of(&self, realtime: &Realtime, inbox: &mut Inbox, channel: Channel) -> Vec<EventData> {
         let mark = realtime::Outbound { channel, rev: None, payload: "mark".into() };
-        self.realtime.publish(&[mark]).await.expect("published");
+        realtime.publish(&[mark]).await.expect("published");
         let mut events = Vec::new();
         loop {
             match inbox.recv().await.expect("open") {
@@ -89,12 +111,12 @@ impl World {
     }
 }
 
-fn handlers_over(store: &Store, realtime: &Realtime, keys: &Keyring) -> Handlers {
+fn handlers_over(store: &Store, realtime: &Realtime, keys: &Keyring, clock: &Clock) -> Handlers {
     Handlers::new(HandlerParts {
         store: store.clone(),
         realtime: realtime.clone(),
         keys: keys.clone(),
-        clock: Clock::system(),
+        clock: clock.clone(),
     })
 }
 

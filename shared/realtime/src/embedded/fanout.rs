@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::{Rev, RoomId};
+use domain::{Rev, RoomId, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::Channel;
 
@@ -168,6 +168,14 @@ impl EmbeddedEngine {
             fits.then_some(payloads)
         };
         asked.iter().map(&mut read).collect()
+    }
+
+    pub(crate) fn listening(&self, users: &[UserId]) -> Vec<bool> {
+        let listens = |user: &UserId| {
+            let channel = Channel::User(*user);
+            self.shards.of(channel).subscribers.contains_key(&channel)
+        };
+        users.iter().map(listens).collect()
     }
 
     pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &[Channel]) {

@@ -4,6 +4,7 @@
 //! invariant: no call waits, and a room's log and its subscribers see deliveries in one order.
 
 mod claim;
+mod due;
 mod expiring;
 mod fanout;
 mod presence;

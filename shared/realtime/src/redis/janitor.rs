@@ -1,15 +1,15 @@
 //! The scheduled script: trims those online, extends the sessions of gateways that live and ends those
-//! of gateways that died.
+//! of gateways that died. Who is gone is noted as due to be looked at.
 //!
 //! Reads no socket and no store. The invariant: bounded work per run of the script, and one janitor
 //! at a time.
 
 use std::sync::LazyLock;
 
-use domain::{Timestamp, UserId};
+use domain::Timestamp;
 use redis::Script;
-use uuid::Uuid;
 
+use super::presence::people_script;
 use super::{RedisEngine, keys};
 use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
 
@@ -18,19 +18,19 @@ const SLICE: u64 = 500;
 /// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
 const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
-static JANITOR: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/janitor.lua")));
+static JANITOR: LazyLock<Script> = people_script!("scripts/janitor.lua");
 static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/due.lua")));
 
 impl RedisEngine {
-    pub(crate) async fn janitor(&self, now: Timestamp) -> Result<Trimmed, RealtimeError> {
+    pub(crate) async fn janitor(&self, now: Timestamp, grace_ms: i64) -> Result<Trimmed, RealtimeError> {
         let mut total = Trimmed::default();
         if !self.is_due(now).await? {
             return Ok(total);
         }
         let mut cursor = 0;
         loop {
-            let (gone, extended, next, stale) = self.slice(now, cursor).await?;
-            total.gone.extend(gone.iter().filter_map(|user| Uuid::try_parse(user).ok()).map(UserId));
+            let (gone, extended, next, stale) = self.slice(now, cursor, grace_ms).await?;
+            total.gone += gone;
             total.extended += extended;
             cursor = next;
             if cursor == 0 && stale < SLICE {
@@ -45,18 +45,9 @@ impl RedisEngine {
         self.script(&script).await
     }
 
-    async fn slice(&self, now: Timestamp, cursor: u64) -> Result<(Vec<String>, u64, u64, u64), RealtimeError> {
-        let mut script = JANITOR.prepare_invoke();
-        script
-            .key(keys::ONLINE)
-            .arg(now.0 - ONLINE_FOR.as_millis() as i64)
-            .arg(SLICE)
-            .arg(cursor)
-            .arg(keys::SOCKET_PREFIX)
-            .arg(keys::PRESENCE_PREFIX)
-            .arg(keys::GATEWAY_PREFIX)
-            .arg(keys::SOCKET_TTL.as_millis() as u64)
-            .arg(keys::PRESENCE_TTL.as_millis() as u64);
+    async fn slice(&self, now: Timestamp, cursor: u64, grace_ms: i64) -> Result<(u64, u64, u64, u64), RealtimeError> {
+        let mut script = self.about_people(&JANITOR, now);
+        script.arg(ONLINE_FOR.as_millis() as u64).arg(SLICE).arg(cursor).arg(grace_ms);
         self.script(&script).await
     }
 }

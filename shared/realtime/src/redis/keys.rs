@@ -1,7 +1,7 @@
 //! Names of keys and channels, all under `chat:`, and how long each lives.
 //!
 //! Operators read these names, so they are part of the public contract. The invariant: every key
-//! but the list of those online and the mark has a time to live.
+//! but the mark and the three sorted sets, which are trimmed, has a time to live.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// A user's connected devices, sliding.
 pub(super) const SOCKET_TTL: Duration = DAY;
-/// The status a user wishes and when the user was last seen, sliding.
+/// How a user stands and what the others were told of it, sliding.
 pub(super) const PRESENCE_TTL: Duration = Duration::from_hours(7 * 24);
 /// A room's members.
 pub(super) const MEMBERS_TTL: Duration = Duration::from_mins(30);
@@ -33,6 +33,10 @@ pub(super) const JANITOR_TTL: Duration = Duration::from_secs(20 * JANITOR_EVERY.
 
 /// Sorted set of users by when they were last known to be there, milliseconds.
 pub(super) const ONLINE: &str = "chat:online:users";
+/// Sorted set of users by when they have to be looked at, milliseconds.
+pub(super) const DUE: &str = "chat:presence:due";
+/// Sorted set of gateways by when their leases end, milliseconds.
+pub(super) const GATEWAYS: &str = "chat:gateways";
 /// When the janitor last ran; also its lock.
 pub(super) const JANITOR: &str = "chat:janitor";
 /// A random value that is gone when the server's data were wiped.
@@ -52,7 +56,9 @@ pub(super) fn socket(user: UserId) -> String {
     format!("{SOCKET_PREFIX}{user}")
 }
 
-/// Hash: `status`, `seen` (by others) and `left` (milliseconds).
+/// Hash, times in milliseconds: the wish (`status`), `seen` by others, `left` with the last
+/// device, to be `gone` when the grace ends, `idle` and `idle:<device>` = session; what was `told` and
+/// when one `looked`, the look under way (`held` until, `again` after it), `changes` since the last.
 pub(super) fn presence(user: UserId) -> String {
     format!("{PRESENCE_PREFIX}{user}")
 }

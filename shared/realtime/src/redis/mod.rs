@@ -14,9 +14,11 @@ mod recovery;
 mod room_logs;
 mod session;
 mod subscription;
+mod teller;
 mod wishes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Pool, PoolConfig, Runtime, Timeouts};
@@ -42,6 +44,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct RedisEngine {
     client: Client,
     pool: Pool,
+    by_callers_clock: AtomicBool,
 }
 
 impl RedisEngine {
@@ -69,9 +72,18 @@ impl RedisEngine {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| unavailable("the pool", &error))?;
-        let engine = Self { client, pool };
+        let engine = Self { client, pool, by_callers_clock: AtomicBool::new(false) };
         engine.ping().await?;
         Ok(engine)
+    }
+
+    /// As [`crate::Realtime::by_callers_clock`].
+    pub(crate) fn go_by_callers_clock(&self) {
+        self.by_callers_clock.store(true, Ordering::Relaxed);
+    }
+
+    fn is_by_callers_clock(&self) -> bool {
+        self.by_callers_clock.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn ping(&self) -> Result<(), RealtimeError> {

@@ -1,62 +1,96 @@
 //! Who is connected where, and how they wish to be seen.
 //!
-//! Every change is one script, so that devices of one user on several gateways cannot cross. The
-//! invariant: a device whose gateway has no lease does not count.
+//! Every change is one script, so that devices of one user on several gateways cannot cross, and notes
+//! the user as due to be looked at. The invariant: a device whose gateway has no lease does not count.
 
 use std::sync::LazyLock;
 
 use domain::id::DeviceId;
 use domain::presence::Status;
 use domain::{SessionId, Timestamp, UserId};
-use redis::{FromRedisValue, Script};
+use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
 use super::{RedisEngine, keys};
-use crate::presence::{LIST_DOUBTED_FOR, standing};
-use crate::{Arrived, DeviceLease, Presence, RealtimeError};
+use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
+use crate::{Arrived, DeviceLease, Presence, RealtimeError, Wish};
 
 /// Users in one script or round.
-const SLICE: usize = 500;
+pub(super) const SLICE: usize = 500;
 
-static ARRIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/arrive.lua")));
-static DEPART: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/depart.lua")));
+/// A script over what all scripts about people have in common.
+macro_rules! people_script {
+    ($name:literal) => {
+        LazyLock::new(|| Script::new(concat!(include_str!("scripts/people.lua"), include_str!($name))))
+    };
+}
+pub(super) use people_script;
+
+static ARRIVE: LazyLock<Script> = people_script!("scripts/arrive.lua");
+static DEPART: LazyLock<Script> = people_script!("scripts/depart.lua");
+static IDLE: LazyLock<Script> = people_script!("scripts/idle.lua");
+static WISH: LazyLock<Script> = people_script!("scripts/wish.lua");
+static RENEW: LazyLock<Script> = people_script!("scripts/renew.lua");
 static SESSIONS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/sessions.lua")));
-static STATUS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/status.lua")));
-static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
 
-/// What a pipelined look at one user answers: score in the list of those online; status and last seen.
-type Seen = (Option<f64>, (Option<String>, Option<i64>));
+/// What is kept of a user: score among those online, wish, seen, left, gone and idle.
+pub(super) type Kept = (Option<f64>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<String>);
 
 impl RedisEngine {
+    /// A script with the keys and arguments that all of them begin with.
+    pub(super) fn about_people<'a>(&self, script: &'a Script, now: Timestamp) -> ScriptInvocation<'a> {
+        let mut call = script.prepare_invoke();
+        call.key(keys::ONLINE).key(keys::DUE).key(keys::GATEWAYS).key(keys::JANITOR);
+        // Clocks of processes differ; a look planned by one of them is carried out by another.
+        call.arg(self.is_by_callers_clock().then_some(now.0).map_or(String::new(), |now_ms| now_ms.to_string()));
+        call.arg(keys::SOCKET_PREFIX).arg(keys::PRESENCE_PREFIX).arg(keys::GATEWAY_PREFIX);
+        for time_to_live in [keys::SOCKET_TTL, keys::PRESENCE_TTL, keys::GATEWAY_TTL] {
+            call.arg(time_to_live.as_millis() as u64);
+        }
+        call.arg(LOOK_AGAIN_AFTER.as_millis() as u64);
+        call
+    }
+
+    /// A script about one device.
+    fn moving<'a>(&self, script: &'a Script, lease: &DeviceLease, now: Timestamp) -> ScriptInvocation<'a> {
+        let mut call = self.about_people(script, now);
+        call.arg(lease.user.to_string()).arg(lease.device.as_str());
+        call.arg(lease.session.to_string()).arg(lease.gateway.to_string());
+        call
+    }
+
     pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
-        let (was_offline, replaced): (bool, Option<String>) = self.move_device(&ARRIVE, lease, now).await?;
+        let (was_offline, replaced): (bool, Option<String>) = self.script(&self.moving(&ARRIVE, lease, now)).await?;
         let replaced = replaced.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
         Ok(Arrived { was_offline, replaced })
     }
 
-    pub(crate) async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
-        self.move_device(&DEPART, lease, now).await
-    }
-
-    async fn move_device<T: FromRedisValue>(
+    pub(crate) async fn depart(
         &self,
-        script: &Script,
         lease: &DeviceLease,
         now: Timestamp,
-    ) -> Result<T, RealtimeError> {
-        let mut script = script.prepare_invoke();
-        script.key(keys::socket(lease.user)).key(keys::ONLINE).key(keys::presence(lease.user));
-        script
-            .arg(lease.user.to_string())
-            .arg(lease.device.as_str())
-            .arg(lease.session.to_string())
-            .arg(lease.gateway.to_string())
-            .arg(now.0)
-            .arg(keys::GATEWAY_PREFIX)
-            .arg(keys::SOCKET_TTL.as_millis() as u64)
-            .arg(keys::PRESENCE_TTL.as_millis() as u64)
-            .arg(keys::GATEWAY_TTL.as_millis() as u64);
+        grace_ms: i64,
+    ) -> Result<bool, RealtimeError> {
+        let mut script = self.moving(&DEPART, lease, now);
+        script.arg(grace_ms);
         self.script(&script).await
+    }
+
+    pub(crate) async fn set_idle(
+        &self,
+        devices: &[DeviceLease],
+        is_idle: bool,
+        now: Timestamp,
+    ) -> Result<(), RealtimeError> {
+        for slice in devices.chunks(SLICE) {
+            let mut script = self.about_people(&IDLE, now);
+            for lease in slice {
+                script.arg(lease.user.to_string()).arg(lease.device.as_str());
+                script.arg(format!("{}@{}", lease.session, lease.gateway)).arg(u8::from(is_idle));
+            }
+            self.script::<()>(&script).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn sessions_of(&self, user: UserId) -> Result<Vec<DeviceLease>, RealtimeError> {
@@ -66,24 +100,39 @@ impl RedisEngine {
         Ok(held.iter().filter_map(|(device, holder)| read_lease(user, device, holder)).collect())
     }
 
-    pub(crate) async fn set_status(&self, user: UserId, status: Status, now: Timestamp) -> Result<(), RealtimeError> {
-        let mut script = STATUS.prepare_invoke();
-        script.key(keys::presence(user)).key(keys::ONLINE);
-        script.arg(user.to_string()).arg(status.as_str()).arg(now.0).arg(keys::PRESENCE_TTL.as_millis() as u64);
-        self.script::<()>(&script).await
+    pub(crate) async fn set_wishes(
+        &self,
+        wishes: &[Wish],
+        only_new: bool,
+        now: Timestamp,
+    ) -> Result<(), RealtimeError> {
+        for slice in wishes.chunks(SLICE) {
+            let mut script = self.about_people(&WISH, now);
+            script.arg(u8::from(only_new));
+            for wish in slice {
+                script.arg(wish.user.to_string()).arg(wish.status.as_str());
+            }
+            self.script::<()>(&script).await?;
+        }
+        Ok(())
     }
 
-    pub(crate) async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RealtimeError> {
+    pub(crate) async fn presence(&self, users: &[UserId], now: Timestamp) -> Result<Vec<Presence>, RealtimeError> {
         let mut found = Vec::with_capacity(users.len());
         for slice in users.chunks(SLICE) {
             let mut pipe = redis::pipe();
             for user in slice {
                 pipe.zscore(keys::ONLINE, user.to_string());
-                pipe.cmd("HMGET").arg(keys::presence(*user)).arg("status").arg("seen");
+                pipe.cmd("HMGET").arg(keys::presence(*user)).arg(&["status", "seen", "left", "gone", "idle"]);
             }
-            let answers: Vec<redis::Value> = self.pipeline(&pipe).await?;
+            pipe.cmd("TIME");
+            let mut answers: Vec<redis::Value> = self.pipeline(&pipe).await?;
+            let (seconds, micros): (i64, i64) = read(answers.pop().unwrap_or(redis::Value::Nil))?;
+            let now = if self.is_by_callers_clock() { now } else { Timestamp(seconds * 1000 + micros / 1000) };
             for (user, pair) in slice.iter().zip(answers.chunks_exact(2)) {
-                found.push(read_presence(*user, pair)?);
+                let mut kept = vec![pair[0].clone()];
+                kept.extend(pair[1].clone().into_sequence().unwrap_or_default());
+                found.push(read_presence(*user, read(redis::Value::Array(kept))?, now));
             }
         }
         Ok(found)
@@ -98,13 +147,8 @@ impl RedisEngine {
         // Without users the lease is renewed all the same.
         let slices = users.chunks(SLICE).chain(users.is_empty().then_some(&[][..]));
         for slice in slices {
-            let mut script = RENEW.prepare_invoke();
-            script.key(format!("{}{gateway}", keys::GATEWAY_PREFIX)).key(keys::ONLINE);
-            script
-                .arg(now.0)
-                .arg(keys::GATEWAY_TTL.as_millis() as u64)
-                .arg(keys::PRESENCE_PREFIX)
-                .arg(LIST_DOUBTED_FOR.as_millis() as u64);
+            let mut script = self.about_people(&RENEW, now);
+            script.arg(gateway.to_string()).arg(LIST_DOUBTED_FOR.as_millis() as u64);
             for user in slice {
                 script.arg(user.to_string());
             }
@@ -124,10 +168,18 @@ fn read_lease(user: UserId, device: &str, holder: &str) -> Option<DeviceLease> {
     })
 }
 
-fn read_presence(user: UserId, pair: &[redis::Value]) -> Result<Presence, RealtimeError> {
-    let (score, (status, seen)): Seen = redis::from_redis_value(redis::Value::Array(pair.to_vec()))
-        .map_err(|error| super::unavailable("presence", &error))?;
-    let online_at = score.map(|ms| Timestamp(ms as i64));
-    let wish = status.as_deref().and_then(Status::parse);
-    Ok(standing(user, online_at, wish, seen.map(Timestamp)))
+pub(super) fn read<T: FromRedisValue>(value: redis::Value) -> Result<T, RealtimeError> {
+    redis::from_redis_value(value).map_err(|error| super::unavailable("presence", &error))
+}
+
+pub(super) fn read_presence(user: UserId, kept: Kept, now: Timestamp) -> Presence {
+    let (score, status, seen, left, gone, idle) = kept;
+    Presence {
+        user,
+        is_there: score.is_some() || gone.is_some_and(|gone_ms| gone_ms > now.0),
+        is_idle: idle.is_some(),
+        wish: status.as_deref().and_then(Status::parse),
+        seen: seen.map(Timestamp),
+        left: left.map(Timestamp),
+    }
 }

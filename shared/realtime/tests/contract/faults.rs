@@ -101,7 +101,7 @@ async fn a_paused_redis_makes_every_call_unavailable_in_time() {
         world.realtime.ping(),
         world.realtime.publish(&deliveries),
         async { world.realtime.claim(&jobs).await.map(|_| ()) },
-        async { world.realtime.presence(&[user]).await.map(|_| ()) },
+        async { world.realtime.presence(&[user], at(0)).await.map(|_| ()) },
         async { world.realtime.room_log(room_of(rooms[0]), Rev(0), 10).await.map(|_| ()) },
         async { world.realtime.subscribe(&id, &[room()]).await },
     );

@@ -2,7 +2,7 @@
 
 use domain::UserId;
 use domain::presence::Status;
-use realtime::Trimmed;
+use realtime::{Trimmed, Wish};
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -14,19 +14,21 @@ async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(#[values(Kind:
     let world = World::new(kind).await;
     let gateway = Uuid::now_v7();
     let users: Vec<UserId> = (0..1300).map(|_| UserId::generate()).collect();
+    let online: Vec<Wish> = users.iter().map(|user| Wish { user: *user, status: Status::Online }).collect();
+    world.realtime.learn_wishes(&online, at(0)).await.expect("done");
     world.realtime.renew_gateway(Uuid::now_v7(), &users[..1200], at(0)).await.expect("done");
     for user in &users[1200..] {
         world.realtime.arrive(&device(*user, "phone", gateway), at(0)).await.expect("done");
     }
     world.realtime.renew_gateway(gateway, &users[1200..], at(100)).await.expect("done");
     let trimmed = world.realtime.janitor(at(301)).await.expect("done");
-    assert_eq!(trimmed.gone.len(), 1200);
+    assert_eq!(trimmed.gone, 1200);
     assert!(trimmed.extended >= 100, "{trimmed:?}");
-    let found = world.realtime.presence(&users).await.expect("an answer");
+    let found = world.realtime.presence(&users, at(301)).await.expect("an answer");
     for (number, presence) in found.iter().enumerate() {
-        let expected = if number < 1200 { Status::Offline } else { Status::Online };
-        assert_eq!(presence.status, expected);
-        assert_eq!(presence.last_seen, Some(if number < 1200 { at(0) } else { at(100) }));
+        let expected = if number < 1200 { (Status::Offline, Some(at(0))) } else { (Status::Online, None) };
+        let shown = presence.shown();
+        assert_eq!((shown.status, shown.last_seen), expected);
     }
 }
 
@@ -36,9 +38,9 @@ async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embed
     let world = World::new(kind).await;
     let user = UserId::generate();
     world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("done");
-    assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { gone: vec![], extended: 1 }));
+    assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { gone: 0, extended: 1 }));
     assert_eq!(world.realtime.janitor(at(301)).await, Ok(Trimmed::default()), "not due yet");
-    assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { gone: vec![user], extended: 0 }));
+    assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { gone: 1, extended: 0 }));
 }
 
 #[tokio::test]
@@ -48,13 +50,14 @@ async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_end() {
     let (lost, there) = (UserId::generate(), UserId::generate());
     for (user, gateway) in [(lost, dead), (there, living)] {
         world.realtime.arrive(&device(user, "phone", gateway), at(0)).await.expect("done");
+        world.realtime.learn_wishes(&[Wish { user, status: Status::Online }], at(0)).await.expect("done");
         world.ask(&format!("EXPIRE chat:socket:{user} 500")).await;
     }
     world.ask(&format!("DEL chat:gateway:{dead}")).await;
-    assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { gone: vec![lost], extended: 1 }));
+    assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { gone: 1, extended: 1 }));
     assert!(world.ask_number(&format!("TTL chat:socket:{there}")).await > 86_000);
     assert!(world.ask_number(&format!("EXISTS chat:socket:{lost}")).await == 0);
-    let found = world.realtime.presence(&[lost, there]).await.expect("an answer");
-    let stands: Vec<_> = found.iter().map(|presence| (presence.status, presence.last_seen)).collect();
-    assert_eq!(stands, [(Status::Offline, Some(at(0))), (Status::Online, Some(at(0)))]);
+    let found = world.realtime.presence(&[lost, there], at(1)).await.expect("an answer");
+    let stands: Vec<_> = found.iter().map(|presence| (presence.shown().status, presence.shown().last_seen)).collect();
+    assert_eq!(stands, [(Status::Offline, Some(at(0))), (Status::Online, None)]);
 }

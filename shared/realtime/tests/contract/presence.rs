@@ -1,8 +1,10 @@
 //! Who is there.
 
+use std::time::Duration;
+
 use domain::presence::Status;
 use domain::{Timestamp, UserId};
-use realtime::{DeviceLease, Presence};
+use realtime::{DeviceLease, Wish};
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -16,11 +18,17 @@ async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
     world.realtime.depart(lease, now).await.expect("an answer")
 }
 
-async fn presence(world: &World, user: UserId) -> (Status, Option<Timestamp>) {
-    let found = world.realtime.presence(&[user]).await.expect("an answer");
-    let [Presence { user: of, status, last_seen, .. }] = found[..] else { panic!("one answer for one user") };
-    assert_eq!(of, user);
-    (status, last_seen)
+/// What the others are shown of somebody at some time.
+async fn shown(world: &World, user: UserId, now: Timestamp) -> (Status, Option<Timestamp>) {
+    let found = world.realtime.presence(&[user], now).await.expect("an answer");
+    let [presence] = found[..] else { panic!("one answer for one user") };
+    assert_eq!(presence.user, user);
+    (presence.shown().status, presence.shown().last_seen)
+}
+
+/// Sets what somebody wishes.
+async fn wish(world: &World, user: UserId, status: Status, now: Timestamp) {
+    world.realtime.set_wishes(&[Wish { user, status }], now).await.expect("done");
 }
 
 async fn sessions(world: &World, user: UserId) -> Vec<DeviceLease> {
@@ -35,17 +43,18 @@ async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis
     let world = World::new(kind).await;
     let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
     let (phone, laptop) = (device(user, "a-phone", one), device(user, "b-laptop", other));
-    assert_eq!(presence(&world, user).await, (Status::Offline, None));
+    assert_eq!(shown(&world, user, at(0)).await, (Status::Offline, None));
     assert!(arrive(&world, &phone, at(0)).await);
+    wish(&world, user, Status::Online, at(0)).await;
     assert!(!arrive(&world, &laptop, at(1)).await);
     assert!(!arrive(&world, &laptop, at(1)).await, "a repeat is harmless");
     assert_eq!(sessions(&world, user).await, [phone.clone(), laptop.clone()]);
-    assert_eq!(presence(&world, user).await, (Status::Online, Some(at(1))));
+    assert_eq!(shown(&world, user, at(1)).await, (Status::Online, None));
     assert!(!depart(&world, &phone, at(2)).await);
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&laptop));
     assert!(depart(&world, &laptop, at(3)).await);
     assert_eq!(sessions(&world, user).await, []);
-    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(3))));
+    assert_eq!(shown(&world, user, at(3)).await, (Status::Offline, Some(at(3))));
     assert!(arrive(&world, &phone, at(4)).await);
 }
 
@@ -84,7 +93,8 @@ async fn of_one_gateways_sessions_the_newer_holds_the_device_whichever_arrives_f
     assert_eq!((late.was_offline, late.replaced), (false, None));
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&newer));
     assert!(!depart(&world, &older, at(2)).await);
-    assert_eq!(presence(&world, user).await.0, Status::Online);
+    wish(&world, user, Status::Online, at(2)).await;
+    assert_eq!(shown(&world, user, at(2)).await.0, Status::Online);
 }
 
 #[rstest]
@@ -97,7 +107,8 @@ async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, 
     assert!(!arrive(&world, &after, at(1)).await);
     assert!(!depart(&world, &before, at(2)).await);
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&after));
-    assert_eq!(presence(&world, user).await.0, Status::Online);
+    wish(&world, user, Status::Online, at(2)).await;
+    assert_eq!(shown(&world, user, at(2)).await.0, Status::Online);
     assert!(depart(&world, &after, at(3)).await);
 }
 
@@ -109,13 +120,13 @@ async fn a_status_shows_while_online_and_outlives_a_break(#[values(Kind::Redis, 
     let phone = device(user, "phone", Uuid::now_v7());
     arrive(&world, &phone, at(0)).await;
     for status in [Status::Away, Status::Busy, Status::Invisible, Status::Online, Status::Busy] {
-        world.realtime.set_status(user, status, at(1)).await.expect("done");
-        assert_eq!(presence(&world, user).await.0, status);
+        wish(&world, user, status, at(1)).await;
+        assert_eq!(shown(&world, user, at(1)).await.0, status.as_seen_by_others());
     }
     depart(&world, &phone, at(2)).await;
-    assert_eq!(presence(&world, user).await.0, Status::Offline);
+    assert_eq!(shown(&world, user, at(2)).await.0, Status::Offline);
     arrive(&world, &phone, at(3)).await;
-    assert_eq!(presence(&world, user).await.0, Status::Busy);
+    assert_eq!(shown(&world, user, at(3)).await.0, Status::Busy);
 }
 
 #[rstest]
@@ -125,16 +136,87 @@ async fn whoever_hides_was_last_seen_when_hiding(#[values(Kind::Redis, Kind::Emb
     let (user, gateway) = (UserId::generate(), Uuid::now_v7());
     let phone = device(user, "phone", gateway);
     arrive(&world, &phone, at(0)).await;
-    world.realtime.set_status(user, Status::Invisible, at(10)).await.expect("done");
-    world.realtime.set_status(user, Status::Invisible, at(20)).await.expect("done");
+    wish(&world, user, Status::Online, at(0)).await;
+    wish(&world, user, Status::Invisible, at(10)).await;
+    wish(&world, user, Status::Invisible, at(20)).await;
     world.realtime.renew_gateway(gateway, &[user], at(30)).await.expect("done");
-    assert_eq!(presence(&world, user).await, (Status::Invisible, Some(at(10))));
+    assert_eq!(shown(&world, user, at(30)).await, (Status::Offline, Some(at(10))));
     depart(&world, &phone, at(40)).await;
-    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(10))));
+    assert_eq!(shown(&world, user, at(40)).await, (Status::Offline, Some(at(10))));
     arrive(&world, &phone, at(50)).await;
-    assert_eq!(presence(&world, user).await, (Status::Invisible, Some(at(10))));
-    world.realtime.set_status(user, Status::Online, at(60)).await.expect("done");
-    assert_eq!(presence(&world, user).await, (Status::Online, Some(at(60))));
+    assert_eq!(shown(&world, user, at(50)).await, (Status::Offline, Some(at(10))));
+    wish(&world, user, Status::Online, at(60)).await;
+    assert_eq!(shown(&world, user, at(60)).await, (Status::Online, None));
+}
+
+#[rstest]
+#[tokio::test]
+async fn nobody_is_shown_before_the_wish_is_known_and_a_wish_that_is_known_is_not_learnt_again(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let user = UserId::generate();
+    let phone = device(user, "phone", Uuid::now_v7());
+    arrive(&world, &phone, at(0)).await;
+    assert_eq!(world.realtime.presence(&[user], at(0)).await.expect("an answer")[0].wish, None);
+    assert_eq!(shown(&world, user, at(0)).await, (Status::Offline, None));
+    for status in [Status::Busy, Status::Invisible] {
+        world.realtime.learn_wishes(&[Wish { user, status }], at(1)).await.expect("done");
+        assert_eq!(shown(&world, user, at(1)).await, (Status::Busy, None));
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn within_the_grace_the_others_do_not_notice_that_the_last_device_left(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::with_grace(kind, Duration::from_secs(15)).await;
+    let user = UserId::generate();
+    let phone = device(user, "phone", Uuid::now_v7());
+    arrive(&world, &phone, at(0)).await;
+    wish(&world, user, Status::Busy, at(0)).await;
+    assert!(depart(&world, &phone, at(10)).await);
+    assert_eq!(sessions(&world, user).await, []);
+    assert_eq!(shown(&world, user, at(24)).await, (Status::Busy, None));
+    assert_eq!(shown(&world, user, at(25)).await, (Status::Offline, Some(at(10))), "when the device left");
+    arrive(&world, &phone, at(30)).await;
+    assert!(depart(&world, &phone, at(31)).await);
+    wish(&world, user, Status::Invisible, at(32)).await;
+    assert_eq!(shown(&world, user, at(33)).await, (Status::Offline, Some(at(31))), "hiding knows no grace");
+    arrive(&world, &phone, at(40)).await;
+    assert!(depart(&world, &phone, at(41)).await);
+    wish(&world, user, Status::Online, at(42)).await;
+    assert_eq!(shown(&world, user, at(43)).await, (Status::Offline, Some(at(31))), "the hidden go unseen");
+}
+
+#[rstest]
+#[tokio::test]
+async fn somebody_is_idle_while_no_connected_device_is_in_use(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::with_grace(kind, Duration::from_secs(15)).await;
+    let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
+    let (phone, laptop) = (device(user, "phone", one), device(user, "laptop", other));
+    let rest = async |lease: &DeviceLease, is_idle| {
+        world.realtime.set_idle(std::slice::from_ref(lease), is_idle, at(1)).await.expect("done");
+        shown(&world, user, at(1)).await.0
+    };
+    wish(&world, user, Status::Online, at(0)).await;
+    arrive(&world, &phone, at(0)).await;
+    assert_eq!(rest(&phone, true).await, Status::Away);
+    arrive(&world, &laptop, at(1)).await;
+    assert_eq!(shown(&world, user, at(1)).await.0, Status::Online, "a new device is in use");
+    assert_eq!(rest(&laptop, true).await, Status::Away);
+    assert_eq!(rest(&phone, false).await, Status::Online);
+    depart(&world, &phone, at(2)).await;
+    assert_eq!(shown(&world, user, at(2)).await.0, Status::Away, "the one that is left is idle");
+    assert_eq!(rest(&phone, false).await, Status::Away, "it has left");
+    wish(&world, user, Status::Busy, at(2)).await;
+    assert_eq!(shown(&world, user, at(2)).await.0, Status::Busy);
+    wish(&world, user, Status::Online, at(2)).await;
+    depart(&world, &laptop, at(3)).await;
+    assert_eq!(shown(&world, user, at(4)).await.0, Status::Away, "within the grace nothing changes");
+    arrive(&world, &laptop, at(5)).await;
+    assert_eq!(shown(&world, user, at(5)).await.0, Status::Online);
 }
 
 #[rstest]
@@ -145,10 +227,9 @@ async fn many_are_looked_up_in_the_order_asked(#[values(Kind::Redis, Kind::Embed
     for user in users.iter().step_by(100) {
         arrive(&world, &device(*user, "phone", Uuid::now_v7()), at(0)).await;
     }
-    let found = world.realtime.presence(&users).await.expect("an answer");
+    let found = world.realtime.presence(&users, at(0)).await.expect("an answer");
     for (number, (user, presence)) in users.iter().zip(&found).enumerate() {
-        let expected = if number % 100 == 0 { Status::Online } else { Status::Offline };
-        assert_eq!((presence.user, presence.status), (*user, expected));
+        assert_eq!((presence.user, presence.is_there), (*user, number % 100 == 0));
     }
     assert_eq!(found.len(), users.len());
 }
@@ -166,9 +247,12 @@ async fn a_renewal_keeps_users_online_but_does_not_bring_back_who_just_left(
     arrive(&world, &devices[1], at(0)).await;
     depart(&world, &devices[1], at(19)).await;
     world.realtime.renew_gateway(gateway, &users, at(20)).await.expect("done");
-    assert_eq!(presence(&world, users[0]).await, (Status::Online, Some(at(20))));
-    assert_eq!(presence(&world, users[1]).await, (Status::Offline, Some(at(19))));
-    assert_eq!(presence(&world, users[2]).await.0, Status::Online, "known to the gateway, forgotten here");
+    for user in &users {
+        wish(&world, *user, Status::Online, at(20)).await;
+    }
+    assert_eq!(shown(&world, users[0], at(20)).await, (Status::Online, None));
+    assert_eq!(shown(&world, users[1], at(20)).await, (Status::Offline, Some(at(19))));
+    assert_eq!(shown(&world, users[2], at(20)).await.0, Status::Online, "known to the gateway, forgotten here");
     world.realtime.renew_gateway(gateway, &[], at(40)).await.expect("done");
 }
 
@@ -207,11 +291,12 @@ async fn after_a_wipe_leaving_and_arriving_still_come_out_right() {
     arrive(&world, &phone, at(0)).await;
     arrive(&world, &laptop, at(0)).await;
     world.ask("FLUSHALL").await;
-    assert_eq!(presence(&world, user).await, (Status::Offline, None));
+    assert_eq!(shown(&world, user, at(1)).await, (Status::Offline, None));
     assert!(arrive(&world, &phone, at(1)).await, "as far as is known");
     assert!(!depart(&world, &laptop, at(2)).await, "the phone is there");
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
     world.ask("FLUSHALL").await;
     assert!(depart(&world, &phone, at(3)).await);
-    assert_eq!(presence(&world, user).await, (Status::Offline, Some(at(3))));
+    world.realtime.learn_wishes(&[Wish { user, status: Status::Online }], at(4)).await.expect("done");
+    assert_eq!(shown(&world, user, at(4)).await, (Status::Offline, Some(at(3))));
 }

@@ -37,8 +37,15 @@ impl World {
             None => RealtimeSettings::Embedded,
         };
         let tasks = Tasks::new(Shutdown::new());
-        let realtime = Realtime::open(settings, &tasks).await.expect("the engine opens");
+        let realtime = Realtime::open(settings, &tasks).await.expect("the engine opens").by_callers_clock();
         Self { realtime, tasks, server }
+    }
+
+    /// An engine on which nobody notices for so long that somebody left.
+    pub(crate) async fn with_grace(kind: Kind, grace: Duration) -> Self {
+        let mut world = Self::new(kind).await;
+        world.realtime = world.realtime.with_grace(grace);
+        world
     }
 
     pub(crate) fn server(&self) -> &RedisServer {

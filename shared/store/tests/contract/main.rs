@@ -12,6 +12,7 @@ mod import;
 mod lease;
 mod message;
 mod outage;
+mod presence;
 mod refused;
 mod room;
 mod tail;

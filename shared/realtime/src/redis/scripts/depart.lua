@@ -1,17 +1,18 @@
--- A device is gone. Answers 1 if it was the user's last one.
--- KEYS and ARGV as in arrive.lua. A device that another session holds by now stays; one that is not
--- known any more (wiped) still counts as gone.
-redis.call('SET', ARGV[6] .. ARGV[4], ARGV[5], 'PX', ARGV[9])
-local holder = redis.call('HGET', KEYS[1], ARGV[2])
-if holder and holder ~= ARGV[3] .. '@' .. ARGV[4] then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[2])
-for _, other in ipairs(redis.call('HVALS', KEYS[1])) do
-  local gateway = string.match(other, '@(.*)$')
-  if gateway and redis.call('EXISTS', ARGV[6] .. gateway) == 1 then return 0 end
+-- A device is gone. Answers 1 if it was the user's last one. A device that another session holds by
+-- now stays; one that is not known any more (wiped) still counts as gone.
+-- ARGV adds: user, device, session, gateway, for how long the others do not notice (ms).
+local user, device, session, gateway = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local socket, presence = SOCKET .. user, PRESENCE .. user
+renew(gateway)
+local holder = redis.call('HGET', socket, device)
+if holder and holder ~= session .. '@' .. gateway then return 0 end
+redis.call('HDEL', socket, device)
+redis.call('HDEL', presence, 'idle:' .. device)
+local left, idle = purge(user)
+if left > 0 then
+  if settle(user, idle) then note(user, NOW) end
+  return 0
 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[3], 'left', ARGV[5])
-if redis.call('HGET', KEYS[3], 'status') ~= 'invisible' then redis.call('HSET', KEYS[3], 'seen', ARGV[5]) end
-redis.call('PEXPIRE', KEYS[3], ARGV[8])
+redis.call('HSET', presence, 'left', NOW)
+see_off(user, NOW, NOW + tonumber(ARGV[13]))
 return 1

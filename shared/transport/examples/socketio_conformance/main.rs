@@ -13,6 +13,7 @@ mod client;
 mod echo;
 mod namespaces;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
@@ -62,12 +63,14 @@ async fn main() -> anyhow::Result<()> {
     let app = Arc::new(App { server: Server::new(config), tasks: tasks.clone(), mode });
     let router = Router::new().route(path, any(answer)).with_state(app).layer(CorsLayer::permissive());
     // Both families: `localhost` is either.
-    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
-        match TcpListener::bind(&address).await {
-            Ok(listener) => telemetry::http::serve(listener, router.clone(), &tasks),
-            Err(error) => tracing::warn!(%error, address, "not listening there"),
-        }
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let bound = listener.local_addr()?;
+    telemetry::http::serve(listener, router.clone(), &tasks);
+    match TcpListener::bind(("::1", bound.port())).await {
+        Ok(listener) => telemetry::http::serve(listener, router, &tasks),
+        Err(error) => tracing::info!(%error, "not listening on ::1"),
     }
+    writeln!(std::io::stdout(), "http://{bound}")?;
     let signals = shutdown.clone();
     tasks.detach("signals", async move { drop(signals.on_signals().await) });
     shutdown.requested().await;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use domain::{Rev, RoomId, Timestamp};
 use prost::Message as _;
-use protocol::OpenedDelivery;
-use protocol::wire::ServerEvent;
+use protocol::wire::{self, ServerEvent};
+use protocol::{EventData, OpenedDelivery};
 use realtime::{LogNumber, Logged, ROOM_LOG_KEPT, Since};
 use store::RoomState;
+use store::member::{READS_SINCE_MOST, ReadMark};
 
 use crate::apply::unavailable;
 use crate::{Handlers, Unavailable};
@@ -25,10 +26,13 @@ const MARGIN: Duration = Duration::from_mins(1);
 const LOOKS: u32 = 5;
 const LOOK_EVERY: Duration = Duration::from_millis(60);
 
+/// Clocks of edges may differ by so much, and a read mark be committed so much after its moment.
+const MARKS_LAG: Duration = Duration::from_secs(10);
+
 /// One missed delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Missed {
-    /// Its number.
+    /// Its number; read marks have none.
     pub number: LogNumber,
     /// What it says.
     pub delivery: OpenedDelivery,
@@ -42,7 +46,7 @@ struct News<'a> {
 
 impl Handlers {
     /// What the rooms were told after `after`, in the order of the numbers, up to the revs that
-    /// `rooms` say. `None`: it cannot be proven to be all, or is too much.
+    /// `rooms` say; then the read marks that moved since, some of them perhaps once more. `None`: it cannot be proven to be all, or is too much.
     pub async fn missed(&self, rooms: &[RoomState], after: LogNumber) -> Result<Option<Vec<Missed>>, Unavailable> {
         let age = self.parts.clock.now().since(after.given_at());
         if age + MARGIN > ROOM_LOG_KEPT {
@@ -63,7 +67,29 @@ impl Handlers {
             missed.extend(found);
         }
         missed.sort_unstable_by_key(|missed| missed.number);
+        let Some(marks) = self.missed_marks(rooms, after.given_at()).await? else { return Ok(None) };
+        missed.extend(marks);
         Ok(Some(missed))
+    }
+
+    async fn missed_marks(&self, rooms: &[RoomState], since: Timestamp) -> Result<Option<Vec<Missed>>, Unavailable> {
+        let ids: Vec<RoomId> = rooms.iter().map(|state| state.room_id).collect();
+        let since = Timestamp(since.0 - MARKS_LAG.as_millis() as i64);
+        let marks = self.store().reads_since(&ids, since).await.map_err(|error| unavailable(&error))?;
+        if marks.len() >= READS_SINCE_MOST {
+            return Ok(None);
+        }
+        let missed = |mark: ReadMark| {
+            let event = EventData::MessageRead(wire::MessageReadBy {
+                room_id: mark.room.to_string(),
+                user_id: mark.user.to_string(),
+                seq: mark.seq.0,
+                read_at: mark.at.to_rfc3339(),
+            });
+            let delivery = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+            Missed { number: LogNumber::NONE, delivery }
+        };
+        Ok(Some(marks.into_iter().map(missed).collect()))
     }
 
     /// The rooms in which something came, and those without a log.

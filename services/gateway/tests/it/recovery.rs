@@ -122,12 +122,17 @@ async fn who_comes_back_gets_what_it_missed_before_it_is_connected_on_another_ga
 async fn who_missed_nothing_is_recovered_too_and_rooms_without_a_log_do_not_matter() {
     let mut scene = Scene::new().await;
     let _quiet = scene.house.room(&[scene.ann]).await;
+    let room = scene.room.to_string();
     let first = connect(&scene.house.base, &scene.auth(&json!({}))).await;
     let (pid, mut socket) = (first.pid, first.socket);
     scene.say(1).await;
     let (_, offset) = message(&mut socket).await;
+    drop(socket);
+    assert_eq!(scene.talker.request("message.read", json!({"roomId": room, "seq": 1})).await["status"], "OK");
     let back = scene.come_back(&scene.house.base, &pid, &offset).await;
     assert_eq!((back.pid, contents(&back.before)), (pid, vec![]));
+    let read = back.before.iter().find(|event| event[0] == "message.read").expect("a read mark");
+    assert_eq!((&read[1]["userId"], &read[1]["seq"]), (&json!(scene.bob.to_string()), &json!(1)));
 }
 
 #[tokio::test]
@@ -158,6 +163,38 @@ async fn who_was_removed_meanwhile_is_not_recovered_and_learns_nothing() {
     assert!(back.pid != pid && back.before.is_empty());
     let ready = back.socket.json_after("42/chat,").await;
     assert_eq!((&ready[0], &ready[1]["rooms"]), (&json!("session.ready"), &json!([])));
+}
+
+#[tokio::test]
+async fn who_was_added_to_a_room_is_recovered_once_it_got_something_after_that() {
+    let mut scene = Scene::new().await;
+    let mut first = connect(&scene.house.base, &scene.auth(&json!({}))).await;
+    scene.say(1).await;
+    let (_, before) = message(&mut first.socket).await;
+    let other = scene.house.room(&[scene.bob]).await;
+    scene.house.add(scene.bob, other, scene.ann).await;
+    while first.socket.json_after("42/chat,").await[0] != "room.memberJoined" {}
+    let recovered = async |offset: &str| scene.come_back(&scene.house.base, &first.pid, offset).await.pid == first.pid;
+    assert!(!recovered(&before).await, "who knows whether it was told of the room");
+
+    // The gateway finds by itself that the connection follows the right rooms again.
+    let mut now = connect(&scene.house.base, &scene.auth(&json!({}))).await;
+    scene.house.remove(scene.bob, other, scene.ann).await;
+    while now.socket.json_after("42/chat,").await[0] != "room.memberLeft" {}
+    let end = tokio::time::Instant::now() + testkit::PATIENCE;
+    loop {
+        scene.say(1).await;
+        let (_, offset) = message(&mut now.socket).await;
+        let mut again = connect(&scene.house.base, &scene.auth(&json!({"pid": now.pid, "offset": offset}))).await;
+        std::mem::swap(&mut now, &mut again);
+        if now.pid == again.pid {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < end, "is never recovered");
+        scene.house.add(scene.bob, other, scene.ann).await;
+        while now.socket.json_after("42/chat,").await[0] != "room.memberJoined" {}
+        tokio::time::sleep(crate::house::QUIET).await;
+    }
 }
 
 #[tokio::test]

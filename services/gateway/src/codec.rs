@@ -3,6 +3,7 @@
 //! Knows no session and no room. The invariant: a delivery is encoded at most once per dialect,
 //! however many sessions get it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use domain::{Rev, RoomId, UserId};
 use protocol::{Ack, ClientFrame, CloseCode, EventData, FrameId, OpenedDelivery, Refusal, binary, json, wire};
 use transport::{Frame, Received};
 
+use crate::outbox::Topic;
 use crate::socketio;
 
 /// How a connection wraps names and data.
@@ -105,6 +107,8 @@ pub(crate) struct Delivered {
     pub(crate) epoch: Rev,
     /// Whoever must not get it.
     pub(crate) except: Option<UserId>,
+    /// What it is about, if it is fleeting: what a slow client loses first.
+    pub(crate) topic: Option<Topic>,
     /// What is told.
     pub(crate) event: EventData,
     native: OnceLock<Bytes>,
@@ -116,7 +120,7 @@ impl Delivered {
     pub(crate) fn new(opened: OpenedDelivery) -> Self {
         let OpenedDelivery { rev, epoch, except, event } = opened;
         let (native, protobuf, socketio) = <(OnceLock<_>, OnceLock<_>, OnceLock<_>)>::default();
-        Self { rev, epoch, except, event, native, protobuf, socketio }
+        Self { rev, epoch, except, topic: topic(&event), event, native, protobuf, socketio }
     }
 
     /// The bytes for `dialect`; encoded by whoever asks first.
@@ -131,7 +135,18 @@ impl Delivered {
 
     /// True for what a slow client loses first.
     pub(crate) fn is_fleeting(&self) -> bool {
-        matches!(self.event, EventData::Typing(_) | EventData::PresenceChanged(_))
+        self.topic.is_some()
+    }
+
+    /// About how much memory it takes while it is held back.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.event {
+            EventData::MessageDelivered(message) => {
+                1024 + message.content.as_ref().map_or(0, String::len) + 1024 * message.attachments.len()
+            }
+            EventData::MessageEdited(edited) => 1024 + edited.content.len(),
+            _ => 1024,
+        }
     }
 
     /// Whoever stops being a member with this.
@@ -152,6 +167,17 @@ impl Delivered {
             _ => None,
         }
     }
+}
+
+/// What a fleeting event is about.
+fn topic(event: &EventData) -> Option<Topic> {
+    let mut hasher = DefaultHasher::new();
+    match event {
+        EventData::Typing(typing) => (&typing.room_id, &typing.user_id).hash(&mut hasher),
+        EventData::PresenceChanged(changed) => changed.user_id.hash(&mut hasher),
+        _ => return None,
+    }
+    Some(Topic(hasher.finish()))
 }
 
 #[cfg(test)]

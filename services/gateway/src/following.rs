@@ -141,6 +141,7 @@ async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refu
     let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
     handle.deliver(told);
     for delivered in &missed {
+        shared.breathe().await;
         handle.deliver(delivered);
         if delivered.leaver() == Some(user) {
             // Joined once more since: that has a word of its own, which comes after this one.

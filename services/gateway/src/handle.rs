@@ -12,10 +12,12 @@ use domain::{DeviceId, RoomId, SessionId, UserId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
+use telemetry::Counter;
 
 use crate::codec::{Delivered, Dialect};
 use crate::deadlines::{Deadlines, Due};
-use crate::outbox::{Kind, Outbox, Pushed};
+use crate::outbox::{Kind, Outbox, Popped, Pushed};
+use crate::pace::{Pace, Round};
 
 /// User events that may wait for a connection that is still being opened.
 const EARLY_EVENTS: usize = 256;
@@ -29,6 +31,8 @@ pub(crate) struct Meters {
     pub(crate) deliveries: AtomicU64,
     /// Deliveries dropped because the client was slow.
     pub(crate) dropped: AtomicU64,
+    /// Which of them have to be waited for.
+    pub(crate) pace: Pace,
 }
 
 /// Whose connection it is.
@@ -59,9 +63,45 @@ struct State {
     expiring: bool,
     /// User events that came before the session was ready; `None` once it is.
     early: Option<Vec<Arc<Delivered>>>,
+    crowding: Crowding,
+}
+
+/// Whether whoever delivers has to wait for a connection.
+#[derive(Debug, Default)]
+struct Crowding {
+    /// The network takes nothing at the moment.
+    is_blocked: bool,
+    /// The round since which it is waited for.
+    round: Option<Round>,
 }
 
 impl State {
+    /// Says whether this connection has to be waited for.
+    fn pace(&mut self, pace: &Pace) {
+        match self.crowding.round {
+            None if self.outbox.is_crowded() && !self.is_closed() => {
+                self.crowding.round = Some(pace.enter(self.crowding.is_blocked));
+            }
+            Some(round) if self.outbox.is_relieved() || self.is_closed() => {
+                // Whoever was waited for in vain is not waited for again before all has left.
+                if self.outbox.is_empty() || self.is_closed() || pace.is_waited_for(round) {
+                    pace.leave(round, self.crowding.is_blocked);
+                    self.crowding.round = None;
+                }
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    fn set_blocked(&mut self, is_blocked: bool, pace: &Pace) {
+        if self.crowding.is_blocked != is_blocked {
+            self.crowding.is_blocked = is_blocked;
+            if let Some(round) = self.crowding.round {
+                pace.block(round, is_blocked);
+            }
+        }
+    }
+
     /// True when nothing more goes to the client; one that is drained still gets its acks.
     fn is_closed(&self) -> bool {
         self.close.is_some_and(|code| code != CloseCode::Draining)
@@ -95,6 +135,7 @@ impl Handle {
             ping: false,
             expiring: false,
             early: Some(Vec::new()),
+            crowding: Crowding::default(),
         };
         Arc::new(Self {
             key,
@@ -127,8 +168,13 @@ impl Handle {
 
     /// Queues a delivery.
     pub(crate) fn deliver(&self, delivered: &Delivered) {
-        let kind = if delivered.is_fleeting() { Kind::Fleeting } else { Kind::Event };
+        let kind = delivered.topic.map_or(Kind::Event, Kind::Fleeting);
         self.push(delivered.bytes(self.dialect), kind);
+    }
+
+    /// Queues a delivery that was held back while the connection was not open in its room.
+    pub(crate) fn deliver_held(&self, delivered: &Delivered) {
+        self.push(delivered.bytes(self.dialect), Kind::Held);
     }
 
     /// Queues an answer.
@@ -149,15 +195,17 @@ impl Handle {
                 self.meters.deliveries.fetch_add(1, Ordering::Relaxed);
             }
             Pushed::Waits { .. } => {}
-            Pushed::Dropped => {
+            Pushed::Replaced => {
                 self.meters.dropped.fetch_add(1, Ordering::Relaxed);
             }
             Pushed::Overflow => {
+                Counter::Limited.inc_with("outbox");
                 state.outbox.clear();
                 state.close = Some(CloseCode::TooSlow);
                 state.close_seen = false;
             }
         }
+        state.pace(&self.meters.pace);
         self.count(before, state.outbox.bytes());
         drop(state);
         if matches!(pushed, Pushed::Waits { was_empty: true } | Pushed::Overflow) {
@@ -210,12 +258,22 @@ impl Handle {
     }
 
     /// The next thing to send.
-    pub(crate) fn pop(&self) -> Option<Bytes> {
+    pub(crate) fn pop(&self) -> Option<Popped> {
         let mut state = self.state.lock();
         let before = state.outbox.bytes();
         let next = state.outbox.pop();
+        state.set_blocked(false, &self.meters.pace);
+        state.pace(&self.meters.pace);
         self.count(before, state.outbox.bytes());
         next
+    }
+
+    /// Notes how many bytes the transport holds, and whether it takes more.
+    pub(crate) fn note_transport(&self, bytes: usize, is_blocked: bool) {
+        let mut state = self.state.lock();
+        state.outbox.note_transport(bytes);
+        state.set_blocked(is_blocked, &self.meters.pace);
+        state.pace(&self.meters.pace);
     }
 
     /// True when nothing waits to be sent.
@@ -223,9 +281,14 @@ impl Handle {
         self.state.lock().outbox.is_empty()
     }
 
-    /// True when answers pile up.
-    pub(crate) fn is_congested(&self) -> bool {
-        self.state.lock().outbox.is_congested()
+    /// Bytes of answers that wait.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.state.lock().outbox.answer_bytes()
+    }
+
+    /// True while so much waits that nothing more should be added that can wait elsewhere.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.state.lock().outbox.is_crowded()
     }
 
     /// True once the session is ready.
@@ -235,7 +298,9 @@ impl Handle {
 
     /// The session is ready: user events go straight through from now on. What came too early.
     pub(crate) fn take_early(&self) -> Vec<Arc<Delivered>> {
-        self.state.lock().early.take().unwrap_or_default()
+        let mut state = self.state.lock();
+        state.outbox.let_first();
+        state.early.take().unwrap_or_default()
     }
 
     fn count(&self, before: usize, after: usize) {
@@ -263,22 +328,20 @@ impl Handle {
         state.deadlines.expires_at(expires_at_ms);
     }
 
-    /// When the wheel has to come by.
-    pub(crate) fn next_deadline_ms(&self) -> u64 {
-        self.state.lock().deadlines.next_ms()
+    /// When the wheel has to come by, by the deadlines as they are now: `planned` says at which of
+    /// its ticks. One step, so that of two plans the later one is by the newer deadlines.
+    pub(crate) fn plan_visit(&self, planned: impl FnOnce(u64) -> u64) -> u64 {
+        let mut state = self.state.lock();
+        state.visit_ms = planned(state.deadlines.next_ms());
+        state.visit_ms
     }
 
-    /// Notes the wheel's next visit.
-    pub(crate) fn expect_visit(&self, at_ms: u64) {
-        self.state.lock().visit_ms = at_ms;
-    }
-
-    /// The wheel's visit planned for `planned_ms`. When to come again; `None`: that entry is stale,
-    /// or there is nothing left to watch.
-    pub(crate) fn visit(&self, planned_ms: u64, now_ms: u64) -> Option<u64> {
+    /// The wheel's visit planned for `planned_ms`. Whether to come again; if not, that entry is
+    /// stale, or there is nothing left to watch.
+    pub(crate) fn visit(&self, planned_ms: u64, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         if state.visit_ms != planned_ms || state.is_closed() {
-            return None;
+            return false;
         }
         let mut woken = false;
         while let Some(due) = state.deadlines.due(now_ms) {
@@ -297,12 +360,12 @@ impl Handle {
             };
             state.close.get_or_insert(code);
         }
-        let next_ms = (!state.is_closed()).then(|| state.deadlines.next_ms());
+        let is_open = !state.is_closed();
         drop(state);
         if woken {
             self.waker.wake();
         }
-        next_ms
+        is_open
     }
 
     // ---- the hub's index of this connection's rooms
@@ -352,7 +415,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let left = self.state.get_mut().outbox.bytes();
+        let state = self.state.get_mut();
+        let left = state.outbox.bytes();
+        if let Some(round) = state.crowding.round {
+            self.meters.pace.leave(round, state.crowding.is_blocked);
+        }
         self.count(left, 0);
     }
 }
@@ -376,7 +443,7 @@ pub(crate) mod tests {
     /// Everything that waits for a connection, as JSON.
     pub(crate) fn sent(handle: &Handle) -> Vec<serde_json::Value> {
         let texts = std::iter::from_fn(|| handle.pop());
-        texts.map(|text| serde_json::from_slice(&text).expect("JSON")).collect()
+        texts.map(|popped| serde_json::from_slice(&popped.bytes).expect("JSON")).collect()
     }
 
     #[test]
@@ -403,11 +470,11 @@ pub(crate) mod tests {
     fn the_wheel_turns_deadlines_into_signals() {
         let handle = handle(1, 1);
         handle.authenticated(u64::MAX);
-        handle.expect_visit(25_000);
-        assert_eq!(handle.visit(24_000, 24_000), None, "a stale entry");
-        assert_eq!(handle.visit(25_000, 25_000), Some(45_000));
+        assert_eq!(handle.plan_visit(|next_ms| next_ms), 25_000);
+        assert!(!handle.visit(24_000, 24_000), "a stale entry");
+        assert!(handle.visit(25_000, 25_000));
         assert_eq!(handle.take_signal(), Some(Signal::Ping));
-        handle.expect_visit(45_000);
+        assert_eq!(handle.plan_visit(|next_ms| next_ms), 45_000);
         handle.visit(45_000, 45_000);
         assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::PongTimeout)));
     }

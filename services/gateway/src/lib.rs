@@ -11,11 +11,14 @@ mod commands;
 mod deadlines;
 mod delivery;
 mod drain;
+mod failures;
 mod following;
 mod handle;
 mod hub;
 mod offered;
+mod openings;
 mod outbox;
+mod pace;
 mod pages;
 mod presence;
 mod recovery;
@@ -24,6 +27,7 @@ mod routes;
 mod session;
 mod shared;
 mod socketio;
+mod typing;
 mod upkeep;
 mod wheel;
 
@@ -47,8 +51,10 @@ use uuid::Uuid;
 use crate::admission::Admission;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
+use crate::openings::Openings;
 use crate::presence::Turns;
 use crate::shared::Shared;
+use crate::typing::Published;
 use crate::wheel::Wheel;
 
 /// What a gateway works with.
@@ -84,6 +90,7 @@ impl Gateway {
         tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
         tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
+        tasks.own("typing", typing::sweep(Arc::clone(&shared)));
         tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
@@ -115,12 +122,15 @@ fn share(settings: &Settings, engine: Engine, tasks: Tasks, hub: Arc<Hub>, inbox
     let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
     let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
     let gateway = Uuid::now_v7();
+    hub.users.limit_devices(settings.limits.user_devices);
     Shared {
         hub,
         engine: Server::new(engineio(gateway)),
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
+        published: Published::default(),
         meters: Arc::new(Meters::default()),
+        openings: Openings::new(&settings.limits),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
         store,
         realtime,

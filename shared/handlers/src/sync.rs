@@ -11,16 +11,21 @@ use protocol::{Code, Refusal};
 use store::message::{MessageRow, Page};
 use store::room::RoomState;
 use store::{RevEntry, StoreError};
+use telemetry::Counter;
 
 use crate::Handlers;
 
 /// Read marks told with one room, the latest; with the last of very many rooms only a few.
 const READ_MARKS: usize = 200;
-const READ_MARKS_FEW: usize = 5;
+const READ_MARKS_FEW: usize = 2;
 /// Read marks of all rooms together, about.
-const READ_MARKS_IN_ALL: usize = 5000;
+const READ_MARKS_IN_ALL: usize = 500;
 /// What the names of an item's fields add to its contents.
 const ITEM_BYTES: usize = 256;
+/// What a room takes in an answer without items and marks.
+const ROOM_BYTES: usize = 144;
+/// Left for items, however many rooms are asked for.
+const LEAST_BYTES: usize = 16 * 1024;
 
 /// Where a client stands in a room.
 #[derive(Clone, Copy)]
@@ -37,8 +42,9 @@ struct Budget {
 }
 
 impl Budget {
-    fn whole() -> Self {
-        Self { items: limits::SYNC_ITEMS, bytes: limits::ANSWER_BYTES, marks: READ_MARKS_IN_ALL }
+    fn of(rooms: usize) -> Self {
+        let bytes = limits::ANSWER_BYTES.saturating_sub(rooms * ROOM_BYTES).max(LEAST_BYTES);
+        Self { items: limits::SYNC_ITEMS, bytes, marks: READ_MARKS_IN_ALL }
     }
 
     fn is_spent(&self) -> bool {
@@ -56,6 +62,7 @@ impl Handlers {
     /// the answer is full, the rooms that are left are not `complete`.
     pub async fn sync(&self, user: UserId, sync: wire::Sync) -> Result<wire::SyncResult, Refusal> {
         if sync.rooms.len() > limits::SYNC_ROOMS {
+            Counter::Limited.inc_with("sync_rooms");
             return Err(Refusal::invalid("rooms", format!("must be at most {}", limits::SYNC_ROOMS)));
         }
         let asked = read_positions(&sync.rooms)?;
@@ -63,7 +70,7 @@ impl Handlers {
         let states = self.store().room_states(user, &ids).await.map_err(|error| error.refusal())?;
         let states: HashMap<RoomId, RoomState> = states.into_iter().map(|state| (state.room_id, state)).collect();
 
-        let mut budget = Budget::whole();
+        let mut budget = Budget::of(asked.len());
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {

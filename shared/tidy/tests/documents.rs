@@ -88,6 +88,7 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("MENTIONS", MENTIONS),
         ("EMOJI_BYTES", EMOJI_BYTES),
         ("ANSWER_BYTES", ANSWER_BYTES),
+        ("PAGE_BYTES", PAGE_BYTES),
         ("REACTIONS_PER_USER", REACTIONS_PER_USER),
         ("TITLE_CHARS", TITLE_CHARS),
         ("MEMBERS_PER_REQUEST", MEMBERS_PER_REQUEST),

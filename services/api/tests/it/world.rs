@@ -68,13 +68,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         queue_shards: 1,
         startup_wait: Duration::from_secs(1),
         migrate: true,
-        limits: Limits {
-            user_events_per_sec: 0,
-            user_burst: 0,
-            ip_connections: 0,
-            ip_handshakes_per_sec: 0,
-            logins_per_min: 0,
-        },
+        limits: Limits::default(),
         logs: LogSettings::default(),
         warnings: Vec::new(),
     }

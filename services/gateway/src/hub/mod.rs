@@ -6,6 +6,7 @@
 
 mod member;
 mod room;
+mod typing;
 mod user;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, UserId};
@@ -22,6 +24,7 @@ use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
+use typing::Typing;
 use user::Users;
 
 use crate::codec::Delivered;
@@ -74,6 +77,9 @@ pub(crate) struct Known {
 pub(crate) struct Hub {
     rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
     pub(crate) users: Users,
+    typing: Typing,
+    /// What the clock said at the last tick, milliseconds.
+    now_ms: AtomicU64,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
 }
@@ -93,7 +99,8 @@ impl Hub {
         let (fills, fill_requests) = mpsc::channel(FILLS);
         let (joins, join_requests) = (0..JOIN_LANES).map(|_| mpsc::channel(JOINS)).unzip();
         let rooms = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let hub = Self { rooms, users: Users::new(), fills, joins };
+        let (typing, now_ms) = (Typing::new(), AtomicU64::new(0));
+        let hub = Self { rooms, users: Users::new(), typing, now_ms, fills, joins };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
     }
 
@@ -195,8 +202,28 @@ impl Hub {
     }
 
     fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
-        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| room.accept(delivered));
+        let mut shard = self.shard(id);
+        let Some(room) = shard.get_mut(&id) else { return };
+        if !self.typing.is_news(id, &delivered.event, self.now_ms.load(Ordering::Relaxed)) {
+            return;
+        }
+        if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
+            // Without a rev it needs nothing.
+            let _ = room.accept(Arc::new(ended));
+        }
+        let need = room.accept(delivered);
+        drop(shard);
         self.see_to(id, need);
+    }
+
+    /// Time goes on: whoever has typed for too long is told to have stopped.
+    pub(crate) fn tick(&self, now_ms: u64) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        for (id, ended) in self.typing.expired(now_ms) {
+            if let Some(room) = self.shard(id).get_mut(&id) {
+                let _ = room.accept(Arc::new(ended));
+            }
+        }
     }
 
     /// Passes something of a user's own channel to one of the user's connections.

@@ -5,4 +5,7 @@ mod follow;
 mod house;
 mod life;
 mod native;
+mod slow;
 mod socketio;
+mod storm;
+mod typing;

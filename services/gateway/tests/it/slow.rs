@@ -178,10 +178,18 @@ async fn asking_for_pages_and_not_reading_them_costs_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_makes_no_client_look_slow_that_reads() {
-    const MEMBERS: usize = 100;
+    burst(&House::open().await, 100).await;
+}
+
+/// The network holds little of it, so that whoever delivers has to wait for the readers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_over_a_narrow_network_is_delivered_no_faster_than_it_is_read() {
+    burst(&House::narrow().await, 20).await;
+}
+
+async fn burst(house: &House, members: usize) {
     const MESSAGES: usize = 5_000;
-    let house = House::open().await;
-    let users = people(&house, MEMBERS).await;
+    let users = people(house, members).await;
     let id = house.room(&users).await;
     let room = id.to_string();
     let mut readers = Vec::new();

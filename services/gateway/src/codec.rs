@@ -3,6 +3,7 @@
 //! Knows no session and no room. The invariant: a delivery is encoded at most once per dialect,
 //! however many sessions get it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use protocol::{Ack, ClientFrame, CloseCode, EventData, FrameId, OpenedDelivery, 
 use realtime::LogNumber;
 use transport::{Frame, Received};
 
+use crate::outbox::Topic;
 use crate::socketio;
 
 /// How a connection wraps names and data.
@@ -106,6 +108,8 @@ pub(crate) struct Delivered {
     pub(crate) epoch: Rev,
     /// Whoever must not get it.
     pub(crate) except: Option<UserId>,
+    /// What it is about, if it is fleeting: what a slow client loses first.
+    pub(crate) topic: Option<Topic>,
     /// What is told.
     pub(crate) event: EventData,
     native: OnceLock<Bytes>,
@@ -132,6 +136,7 @@ impl Delivered {
             rev,
             epoch,
             except,
+            topic: topic(&event),
             event,
             native: OnceLock::new(),
             protobuf: OnceLock::new(),
@@ -170,7 +175,18 @@ impl Delivered {
 
     /// True for what a slow client loses first.
     pub(crate) fn is_fleeting(&self) -> bool {
-        matches!(self.event, EventData::Typing(_) | EventData::PresenceChanged(_))
+        self.topic.is_some()
+    }
+
+    /// About how much memory it takes while it is held back.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.event {
+            EventData::MessageDelivered(message) => {
+                1024 + message.content.as_ref().map_or(0, String::len) + 1024 * message.attachments.len()
+            }
+            EventData::MessageEdited(edited) => 1024 + edited.content.len(),
+            _ => 1024,
+        }
     }
 
     /// Whoever stops being a member with this.
@@ -191,6 +207,17 @@ impl Delivered {
             _ => None,
         }
     }
+}
+
+/// What a fleeting event is about.
+fn topic(event: &EventData) -> Option<Topic> {
+    let mut hasher = DefaultHasher::new();
+    match event {
+        EventData::Typing(typing) => (&typing.room_id, &typing.user_id).hash(&mut hasher),
+        EventData::PresenceChanged(changed) => changed.user_id.hash(&mut hasher),
+        _ => return None,
+    }
+    Some(Topic(hasher.finish()))
 }
 
 #[cfg(test)]

@@ -12,9 +12,8 @@ use tokio::sync::Notify;
 
 use crate::shared::Shared;
 
-/// What is taken in one go before the sessions get a chance to send it: much less than what one
-/// outbox may hold, so that a burst makes no client look slow.
-const BURST_BYTES: usize = 128 * 1024;
+/// What is taken in one go before the sessions get a chance to send it.
+const BURST_BYTES: usize = 32 * 1024;
 
 /// Takes deliveries until the service stops; `lost` is told when some may be missing.
 pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lost: Arc<Notify>) {
@@ -33,6 +32,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
                     burst_bytes = 0;
                     tokio::task::yield_now().await;
                 }
+                // Outboxes are small: a burst must make no client look slow that reads.
+                shared.breathe().await;
             }
             Some(Arrival::Reconnected) => {
                 tracing::warn!("deliveries may have been lost; comparing all rooms with the store");

@@ -142,6 +142,7 @@ async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refu
     let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
     handle.tell(told);
     for delivered in &missed {
+        shared.breathe().await;
         handle.deliver(delivered, Place::Void);
         if delivered.leaver() == Some(user) {
             // Joined once more since: that has a word of its own, which comes after this one.

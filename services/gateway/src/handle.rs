@@ -12,13 +12,15 @@ use domain::{DeviceId, RoomId, SessionId, UserId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
+use telemetry::Counter;
 
 use crate::beacon::Quiet;
 use crate::codec::{Delivered, Dialect, Place};
 use crate::deadlines::{Deadlines, Due};
 use crate::followed::Followed;
 use crate::idle::Activity;
-use crate::outbox::{Kind, Outbox, Pushed};
+use crate::outbox::{Kind, Outbox, Popped, Pushed};
+use crate::pace::{Pace, Round};
 use crate::rights::Rights;
 
 /// User events that may wait for a connection that is still being opened.
@@ -33,6 +35,8 @@ pub(crate) struct Meters {
     pub(crate) deliveries: AtomicU64,
     /// Deliveries dropped because the client was slow.
     pub(crate) dropped: AtomicU64,
+    /// Which of them have to be waited for.
+    pub(crate) pace: Pace,
 }
 
 /// Whose connection it is.
@@ -63,9 +67,45 @@ struct State {
     expiring: bool,
     /// User events that came before the session was ready; `None` once it is.
     early: Option<Vec<Arc<Delivered>>>,
+    crowding: Crowding,
+}
+
+/// Whether whoever delivers has to wait for a connection.
+#[derive(Debug, Default)]
+struct Crowding {
+    /// The network takes nothing at the moment.
+    is_blocked: bool,
+    /// The round since which it is waited for.
+    round: Option<Round>,
 }
 
 impl State {
+    /// Says whether this connection has to be waited for.
+    fn pace(&mut self, pace: &Pace) {
+        match self.crowding.round {
+            None if self.outbox.is_crowded() && !self.is_closed() => {
+                self.crowding.round = Some(pace.enter(self.crowding.is_blocked));
+            }
+            Some(round) if self.outbox.is_relieved() || self.is_closed() => {
+                // Whoever was waited for in vain is not waited for again before all has left.
+                if self.outbox.is_empty() || self.is_closed() || pace.is_waited_for(round) {
+                    pace.leave(round, self.crowding.is_blocked);
+                    self.crowding.round = None;
+                }
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    fn set_blocked(&mut self, is_blocked: bool, pace: &Pace) {
+        if self.crowding.is_blocked != is_blocked {
+            self.crowding.is_blocked = is_blocked;
+            if let Some(round) = self.crowding.round {
+                pace.block(round, is_blocked);
+            }
+        }
+    }
+
     /// True when nothing more goes to the client; one that is drained still gets its acks.
     fn is_closed(&self) -> bool {
         self.close.is_some_and(|code| code != CloseCode::Draining)
@@ -104,6 +144,7 @@ impl Handle {
             ping: false,
             expiring: false,
             early: Some(Vec::new()),
+            crowding: Crowding::default(),
         };
         Arc::new(Self {
             key,
@@ -140,18 +181,25 @@ impl Handle {
 
     /// Queues a delivery that has no place among those of rooms.
     pub(crate) fn tell(&self, delivered: &Delivered) {
-        self.queue(delivered, Place::Sound);
+        let kind = delivered.topic.map_or(Kind::Event, Kind::Fleeting);
+        self.push(delivered.bytes(self.dialect, Place::Sound), kind);
     }
 
     /// Queues a room's delivery, sound if everything before it was released.
     pub(crate) fn deliver(&self, delivered: &Delivered, place: Place) {
-        let is_placed = delivered.rev.is_some();
-        self.queue(delivered, if is_placed { self.followed.place(delivered.number, place) } else { Place::Sound });
+        let kind = delivered.topic.map_or(Kind::Event, Kind::Fleeting);
+        self.push(self.placed(delivered, place), kind);
     }
 
-    fn queue(&self, delivered: &Delivered, place: Place) {
-        let kind = if delivered.is_fleeting() { Kind::Fleeting } else { Kind::Event };
-        self.push(delivered.bytes(self.dialect, place), kind);
+    /// Queues a delivery that was held back while the connection was not open in its room.
+    pub(crate) fn deliver_held(&self, delivered: &Delivered) {
+        self.push(self.placed(delivered, Place::Void), Kind::Held);
+    }
+
+    fn placed(&self, delivered: &Delivered, place: Place) -> Bytes {
+        let is_placed = delivered.rev.is_some();
+        let place = if is_placed { self.followed.place(delivered.number, place) } else { Place::Sound };
+        delivered.bytes(self.dialect, place)
     }
 
     /// Queues an answer.
@@ -175,15 +223,17 @@ impl Handle {
                 self.meters.deliveries.fetch_add(1, Ordering::Relaxed);
             }
             Pushed::Waits { .. } => {}
-            Pushed::Dropped => {
+            Pushed::Replaced => {
                 self.meters.dropped.fetch_add(1, Ordering::Relaxed);
             }
             Pushed::Overflow => {
+                Counter::Limited.inc_with("outbox");
                 state.outbox.clear();
                 state.close = Some(CloseCode::TooSlow);
                 state.close_seen = false;
             }
         }
+        state.pace(&self.meters.pace);
         self.count(before, state.outbox.bytes());
         drop(state);
         if matches!(pushed, Pushed::Waits { was_empty: true } | Pushed::Overflow) {
@@ -242,12 +292,22 @@ impl Handle {
     }
 
     /// The next thing to send.
-    pub(crate) fn pop(&self) -> Option<Bytes> {
+    pub(crate) fn pop(&self) -> Option<Popped> {
         let mut state = self.state.lock();
         let before = state.outbox.bytes();
         let next = state.outbox.pop();
+        state.set_blocked(false, &self.meters.pace);
+        state.pace(&self.meters.pace);
         self.count(before, state.outbox.bytes());
         next
+    }
+
+    /// Notes how many bytes the transport holds, and whether it takes more.
+    pub(crate) fn note_transport(&self, bytes: usize, is_blocked: bool) {
+        let mut state = self.state.lock();
+        state.outbox.note_transport(bytes);
+        state.set_blocked(is_blocked, &self.meters.pace);
+        state.pace(&self.meters.pace);
     }
 
     /// True when nothing waits to be sent.
@@ -255,9 +315,14 @@ impl Handle {
         self.state.lock().outbox.is_empty()
     }
 
-    /// True when answers pile up.
-    pub(crate) fn is_congested(&self) -> bool {
-        self.state.lock().outbox.is_congested()
+    /// Bytes of answers that wait.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.state.lock().outbox.answer_bytes()
+    }
+
+    /// True while so much waits that nothing more should be added that can wait elsewhere.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.state.lock().outbox.is_crowded()
     }
 
     /// True once the session is ready.
@@ -267,7 +332,9 @@ impl Handle {
 
     /// The session is ready: user events go straight through from now on. What came too early.
     pub(crate) fn take_early(&self) -> Vec<Arc<Delivered>> {
-        self.state.lock().early.take().unwrap_or_default()
+        let mut state = self.state.lock();
+        state.outbox.let_first();
+        state.early.take().unwrap_or_default()
     }
 
     fn count(&self, before: usize, after: usize) {
@@ -295,22 +362,20 @@ impl Handle {
         state.deadlines.expires_at(expires_at_ms);
     }
 
-    /// When the wheel has to come by.
-    pub(crate) fn next_deadline_ms(&self) -> u64 {
-        self.state.lock().deadlines.next_ms()
+    /// When the wheel has to come by, by the deadlines as they are now: `planned` says at which of
+    /// its ticks. One step, so that of two plans the later one is by the newer deadlines.
+    pub(crate) fn plan_visit(&self, planned: impl FnOnce(u64) -> u64) -> u64 {
+        let mut state = self.state.lock();
+        state.visit_ms = planned(state.deadlines.next_ms());
+        state.visit_ms
     }
 
-    /// Notes the wheel's next visit.
-    pub(crate) fn expect_visit(&self, at_ms: u64) {
-        self.state.lock().visit_ms = at_ms;
-    }
-
-    /// The wheel's visit planned for `planned_ms`. When to come again; `None`: that entry is stale,
-    /// or there is nothing left to watch.
-    pub(crate) fn visit(&self, planned_ms: u64, now_ms: u64) -> Option<u64> {
+    /// The wheel's visit planned for `planned_ms`. Whether to come again; if not, that entry is
+    /// stale, or there is nothing left to watch.
+    pub(crate) fn visit(&self, planned_ms: u64, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         if state.visit_ms != planned_ms || state.is_closed() {
-            return None;
+            return false;
         }
         let mut woken = false;
         while let Some(due) = state.deadlines.due(now_ms) {
@@ -329,12 +394,12 @@ impl Handle {
             };
             state.close.get_or_insert(code);
         }
-        let next_ms = (!state.is_closed()).then(|| state.deadlines.next_ms());
+        let is_open = !state.is_closed();
         drop(state);
         if woken {
             self.waker.wake();
         }
-        next_ms
+        is_open
     }
 
     // ---- the hub's index of this connection's rooms
@@ -389,76 +454,14 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let left = self.state.get_mut().outbox.bytes();
+        let state = self.state.get_mut();
+        let left = state.outbox.bytes();
+        if let Some(round) = state.crowding.round {
+            self.meters.pace.leave(round, state.crowding.is_blocked);
+        }
         self.count(left, 0);
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    /// A connection of `user` that nobody reads from but the test.
-    pub(crate) fn handle(key: u64, user: u128) -> Arc<Handle> {
-        handle_of(Dialect::Native, key, user)
-    }
-
-    pub(crate) fn handle_of(dialect: Dialect, key: u64, user: u128) -> Arc<Handle> {
-        let handle = Handle::new(key, dialect, Deadlines::new(0, 5_000), Arc::default());
-        handle.identify(Identity {
-            user: UserId(Uuid::from_u128(user)),
-            session: SessionId(Uuid::from_u128(u128::from(key))),
-            device: DeviceId::parse("d").expect("well-formed"),
-        });
-        handle
-    }
-
-    /// Everything that waits for a connection, as JSON.
-    pub(crate) fn sent(handle: &Handle) -> Vec<serde_json::Value> {
-        let texts = std::iter::from_fn(|| handle.pop());
-        texts.map(|text| serde_json::from_slice(&text).expect("JSON")).collect()
-    }
-
-    #[test]
-    fn the_first_reason_to_close_counts_and_is_seen_once() {
-        let handle = handle(1, 1);
-        handle.close(CloseCode::Replaced);
-        handle.close(CloseCode::Draining);
-        assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Replaced)));
-        assert_eq!(handle.take_signal(), None);
-    }
-
-    #[test]
-    fn who_reads_too_slowly_is_closed_as_such_and_its_queue_is_freed() {
-        let handle = handle(1, 1);
-        for _ in 0..5_000 {
-            handle.push("x".repeat(1000).into(), Kind::Event);
-        }
-        assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::TooSlow)));
-        assert!(handle.is_idle());
-        assert_eq!(handle.meters.outbox_bytes.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn the_wheel_turns_deadlines_into_signals() {
-        let handle = handle(1, 1);
-        handle.authenticated(u64::MAX);
-        handle.expect_visit(25_000);
-        assert_eq!(handle.visit(24_000, 24_000), None, "a stale entry");
-        assert_eq!(handle.visit(25_000, 25_000), Some(45_000));
-        assert_eq!(handle.take_signal(), Some(Signal::Ping));
-        handle.expect_visit(45_000);
-        handle.visit(45_000, 45_000);
-        assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::PongTimeout)));
-    }
-
-    #[test]
-    fn a_connection_that_has_left_takes_no_more_rooms() {
-        let handle = handle(1, 1);
-        let room = RoomId(Uuid::from_u128(9));
-        assert!(handle.note_room(room));
-        assert_eq!(handle.leave_all(), [room]);
-        assert!(!handle.note_room(room));
-    }
-}
+pub(crate) mod tests;

@@ -13,13 +13,16 @@ mod commands;
 mod deadlines;
 mod delivery;
 mod drain;
+mod failures;
 mod followed;
 mod following;
 mod handle;
 mod hub;
 mod idle;
 mod offered;
+mod openings;
 mod outbox;
+mod pace;
 mod pages;
 mod presence;
 mod recovery;
@@ -30,6 +33,7 @@ mod session;
 mod shared;
 mod socketio;
 mod tail;
+mod typing;
 mod upkeep;
 mod wheel;
 
@@ -55,8 +59,10 @@ use crate::changes::Doubts;
 use crate::handle::Meters;
 use crate::hub::{Hub, Requests};
 use crate::idle::Idle;
+use crate::openings::Openings;
 use crate::presence::Turns;
 use crate::shared::Shared;
+use crate::typing::Published;
 use crate::wheel::Wheel;
 
 /// What a gateway works with.
@@ -100,6 +106,7 @@ impl Gateway {
         }
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
         tasks.own("idleness", idle::run(Arc::clone(&shared), returned));
+        tasks.own("typing", typing::sweep(Arc::clone(&shared)));
         tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
@@ -138,6 +145,7 @@ fn share(
     let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
     let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
     let gateway = Uuid::now_v7();
+    hub.users.limit_devices(settings.limits.user_devices);
     Shared {
         hub,
         engine: Server::new(engineio(gateway)),
@@ -146,6 +154,8 @@ fn share(
         idle,
         meters: Arc::new(Meters::default()),
         doubts: Doubts::default(),
+        published: Published::default(),
+        openings: Openings::new(&settings.limits),
         admission: Admission::new(&settings.limits, settings.http.trusted_proxies.clone()),
         store,
         realtime,

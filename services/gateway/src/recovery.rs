@@ -32,7 +32,7 @@ const SLICE: usize = 500;
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// Deliveries found that are released in one go before the sessions get a chance to send them: at
 /// most a small part of what one outbox may hold.
-const BURST: usize = 16;
+const BURST: usize = 4;
 
 /// Fills rooms until the service stops.
 pub(crate) async fn fill_gaps(shared: Arc<Shared>, mut rooms: mpsc::Receiver<RoomId>) {
@@ -86,6 +86,7 @@ async fn release(shared: &Shared, room: RoomId, found: Vec<OpenedDelivery>) -> F
             return if filled == Filled::Done { filled } else { Filled::More { progress } };
         }
         tokio::task::yield_now().await;
+        shared.breathe().await;
     }
 }
 

@@ -21,6 +21,11 @@ const PAGE: usize = 200;
 /// Of more only the oldest are told.
 const PAGES: usize = 25;
 
+/// How often it is looked whether the client has read what it was told so far, and how many times;
+/// then it is told more and shows itself to be slow.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOKS: usize = 500;
+
 /// Tells a connection what its user was refused of late.
 pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
     let Some(identity) = handle.identity() else { return };
@@ -36,6 +41,12 @@ pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
         for (place, refusal) in refusals {
             after = place;
             handle.push(handle.dialect.event(&EventData::MessageFailed(refusal)), Kind::Event);
+            for _ in 0..LOOKS {
+                if !handle.is_crowded() {
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
         if is_last {
             return;

@@ -63,7 +63,7 @@ async fn native(State(shared): State<Arc<Shared>>, mut request: Request) -> Resp
         });
     let (begun, Upgrade { response, socket }, subprotocol) = match begun {
         Ok(begun) => begun,
-        Err(declined) => return declined.into_response(),
+        Err(declined) => return declined_by(&shared, &request, declined).into_response(),
     };
     let dialect = Dialect::of_subprotocol(subprotocol);
     let tasks = shared.tasks.clone();
@@ -78,7 +78,13 @@ async fn native(State(shared): State<Arc<Shared>>, mut request: Request) -> Resp
 async fn socketio(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
     let route = match shared.engine.route(&request) {
         Ok(route) => route,
-        Err(rejection) => return rejection.into_response(),
+        Err(rejection) => {
+            // A session that is no more is nobody's fault.
+            if rejection != Rejection::UnknownSession {
+                shared.admission.failed(peer(&request), request.headers(), shared.clock.monotonic_us());
+            }
+            return rejection.into_response();
+        }
     };
     match route {
         Route::OpenPolling => match begin(&shared, &request) {
@@ -87,11 +93,11 @@ async fn socketio(State(shared): State<Arc<Shared>>, mut request: Request) -> Re
                 shared.tasks.clone().detach_light(run(shared, link, Dialect::SocketIo, begun));
                 polling.poll().await
             }
-            Err(declined) => engine_declined(declined),
+            Err(declined) => engine_declined(declined_by(&shared, &request, declined)),
         },
-        Route::OpenSocket => match open_socket(shared, &mut request) {
+        Route::OpenSocket => match open_socket(Arc::clone(&shared), &mut request) {
             Ok(response) => response,
-            Err(declined) => engine_declined(declined),
+            Err(declined) => engine_declined(declined_by(&shared, &request, declined)),
         },
         Route::Poll(polling) => polling.poll().await,
         Route::Post(polling) => polling.post(request.into_body(), FRAME_BYTES).await,
@@ -146,10 +152,23 @@ fn begin(shared: &Shared, request: &Request) -> Result<Begun, Declined> {
         return Err(Declined::Draining);
     }
     let offered = Offered::read(request.headers(), &Params::read(request.uri())?)?.boxed();
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(unknown, |ConnectInfo(peer)| *peer);
-    let admitted = shared.admission.admit(peer, request.headers(), shared.clock.monotonic_us())?;
+    let now_us = shared.clock.monotonic_us();
+    let admitted = shared.admission.admit(peer(request), request.headers(), now_us)?;
+    shared.openings.handshake(now_us).map_err(Declined::Busy)?;
     Ok(Begun { offered, admitted })
+}
+
+/// What was no handshake counts against its address.
+fn declined_by(shared: &Shared, request: &Request, declined: Declined) -> Declined {
+    if matches!(declined, Declined::Handshake(_) | Declined::BadQuery) {
+        shared.admission.failed(peer(request), request.headers(), shared.clock.monotonic_us());
+    }
+    declined
+}
+
+fn peer(request: &Request) -> SocketAddr {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(unknown, |ConnectInfo(peer)| *peer)
 }
 
 /// One connection.

@@ -26,7 +26,9 @@ use crate::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
 use crate::idle::Idle;
+use crate::openings::Openings;
 use crate::presence::Turns;
+use crate::typing::Published;
 use crate::wheel::Wheel;
 
 /// How long one look-up in a dependency may take before the client is told to try again.
@@ -40,7 +42,10 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     pub(crate) turns: Turns,
     pub(crate) idle: Idle,
+    /// Typing that was published of late.
+    pub(crate) published: Published,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) openings: Openings,
     pub(crate) admission: Admission,
     pub(crate) doubts: Doubts,
     pub(crate) store: Store,
@@ -85,6 +90,13 @@ impl Shared {
     pub(crate) fn monotonic_ms(&self, at: Timestamp) -> u64 {
         let ahead = at.since(self.clock.now());
         self.wheel.now_ms().saturating_add(u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Waits until the connections that have much waiting were sent some of it.
+    pub(crate) async fn breathe(&self) {
+        if !self.meters.pace.is_free() {
+            self.meters.pace.breathe(|| self.clock.monotonic_us()).await;
+        }
     }
 
     /// Subscribes, confirmed; rooms among the channels are noted as such.

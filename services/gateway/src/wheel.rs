@@ -3,6 +3,7 @@
 //! Knows deadlines only as milliseconds. The invariant: a connection is in the wheel once; entries
 //! that were planned for another time are thrown away when their turn comes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ struct Entry {
 /// The wheel.
 pub(crate) struct Wheel {
     slots: Box<[Mutex<Vec<Entry>>]>,
+    /// The tick that was come to last; changed before its slot is emptied.
+    passed: AtomicU64,
     clock: Clock,
 }
 
 impl Wheel {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { slots: (0..SLOTS).map(|_| Mutex::default()).collect(), clock }
+        Self { slots: (0..SLOTS).map(|_| Mutex::default()).collect(), passed: AtomicU64::new(0), clock }
     }
 
     /// Milliseconds on the clock that never goes back.
@@ -39,17 +42,25 @@ impl Wheel {
 
     /// Watches a connection from now on, or again because its deadlines have changed.
     pub(crate) fn watch(&self, handle: &Arc<Handle>) {
-        let now_ms = self.now_ms();
-        self.plan(Arc::downgrade(handle), handle, handle.next_deadline_ms(), now_ms);
+        self.plan(Arc::downgrade(handle), handle);
     }
 
-    fn plan(&self, entry: Weak<Handle>, handle: &Handle, due_ms: u64, now_ms: u64) {
-        let horizon_ms = now_ms + TICK_MS * (SLOTS as u64 - 2);
-        // At the end of its tick, so that what is due is due when the wheel comes.
-        let tick = due_ms.clamp(now_ms, horizon_ms).div_ceil(TICK_MS).max(now_ms / TICK_MS + 1);
-        let planned_ms = tick * TICK_MS;
-        handle.expect_visit(planned_ms);
-        self.slots[tick as usize % SLOTS].lock().push(Entry { planned_ms, handle: entry });
+    fn plan(&self, entry: Weak<Handle>, handle: &Handle) {
+        loop {
+            let now_ms = self.now_ms();
+            let horizon_ms = now_ms + TICK_MS * (SLOTS as u64 - 2);
+            let soonest = (now_ms / TICK_MS).max(self.passed.load(Ordering::SeqCst)) + 1;
+            // At the end of its tick, so that what is due is due when the wheel comes.
+            let tick_of = |due_ms: u64| due_ms.clamp(now_ms, horizon_ms).div_ceil(TICK_MS).max(soonest);
+            let planned_ms = handle.plan_visit(|due_ms| tick_of(due_ms) * TICK_MS);
+            let tick = planned_ms / TICK_MS;
+            let mut slot = self.slots[tick as usize % SLOTS].lock();
+            // The wheel may have come by meanwhile, and the next time is a whole turn away.
+            if self.passed.load(Ordering::SeqCst) < tick {
+                slot.push(Entry { planned_ms, handle: entry });
+                return;
+            }
+        }
     }
 
     /// All connections at the moment, whether they said who they are or not.
@@ -80,6 +91,7 @@ impl Wheel {
         let tick = now_ms / TICK_MS;
         let first = (last_tick + 1).max(tick.saturating_sub(SLOTS as u64 - 1));
         for passed in first..=tick {
+            self.passed.fetch_max(passed, Ordering::SeqCst);
             let entries = std::mem::take(&mut *self.slots[passed as usize % SLOTS].lock());
             for entry in entries {
                 self.visit(entry, now_ms);
@@ -90,8 +102,8 @@ impl Wheel {
 
     fn visit(&self, entry: Entry, now_ms: u64) {
         let Some(handle) = entry.handle.upgrade() else { return };
-        if let Some(next_ms) = handle.visit(entry.planned_ms, now_ms) {
-            self.plan(entry.handle, &handle, next_ms, now_ms);
+        if handle.visit(entry.planned_ms, now_ms) {
+            self.plan(entry.handle, &handle);
         }
     }
 }
@@ -139,6 +151,37 @@ mod tests {
         assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Unauthenticated)));
         let planned: usize = wheel.slots.iter().map(|slot| slot.lock().len()).sum();
         assert!(planned <= 1, "only the stale entry may be left, not {planned}");
+    }
+
+    /// Between the wheel's visit and its next plan, or between the two steps of a plan, the deadlines
+    /// may move: the entry that counts is by the newer ones, whoever planned first.
+    #[test]
+    fn a_deadline_that_moves_while_the_wheel_visits_is_kept() {
+        let (wheel, clock) = wheel();
+        for turn in 0..50 {
+            let handle = handle(turn, 1);
+            handle.authenticated(u64::MAX);
+            let soon_ms = wheel.now_ms() + 2_000;
+            std::thread::scope(|scope| {
+                let planner = scope.spawn(|| (0..20).for_each(|_| wheel.watch(&handle)));
+                handle.authenticated(soon_ms);
+                wheel.watch(&handle);
+                planner.join().expect("planned");
+            });
+            turn_after(&wheel, &clock, 2_500);
+            assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Unauthenticated)), "{turn}");
+        }
+    }
+
+    #[test]
+    fn a_plan_for_a_tick_that_has_passed_is_made_anew() {
+        let (wheel, clock) = wheel();
+        let handle = handle(1, 1);
+        handle.authenticated(wheel.now_ms() + 1);
+        wheel.passed.store(wheel.now_ms() / TICK_MS + 4, Ordering::SeqCst);
+        wheel.watch(&handle);
+        turn_after(&wheel, &clock, 1_500);
+        assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Unauthenticated)));
     }
 
     #[test]

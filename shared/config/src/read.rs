@@ -153,12 +153,20 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Refused> {
     let user_burst = reader.value(&variable::LIMIT_USER_BURST, parse::limit);
     let ip_connections = reader.value(&variable::LIMIT_IP_CONNECTIONS, parse::limit);
     let ip_handshakes_per_sec = reader.value(&variable::LIMIT_IP_HANDSHAKES_PER_SEC, parse::limit);
+    let ip_failures_per_min = reader.value(&variable::LIMIT_IP_FAILURES_PER_MIN, parse::limit);
+    let user_devices = reader.value(&variable::LIMIT_USER_DEVICES, parse::limit);
+    let openings = reader.value(&variable::LIMIT_OPENINGS, parse::limit);
+    let handshakes_per_sec = reader.value(&variable::LIMIT_HANDSHAKES_PER_SEC, parse::limit);
     let logins_per_min = reader.value(&variable::LIMIT_LOGINS_PER_MIN, parse::limit);
     Ok(Limits {
         user_events_per_sec: user_events_per_sec?,
         user_burst: if user_burst? == 0 { user_events_per_sec? } else { user_burst? },
         ip_connections: ip_connections?,
         ip_handshakes_per_sec: ip_handshakes_per_sec?,
+        ip_failures_per_min: ip_failures_per_min?,
+        user_devices: user_devices?,
+        openings: openings?,
+        handshakes_per_sec: handshakes_per_sec?,
         logins_per_min: logins_per_min?,
     })
 }

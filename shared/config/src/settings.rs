@@ -105,8 +105,8 @@ pub enum Engine {
     },
 }
 
-/// What one user or address may do; zero switches a limit off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What one user or address may do; zero switches a limit off, and by default all are off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Events a user may send per second in the long run.
     pub user_events_per_sec: u32,
@@ -116,6 +116,14 @@ pub struct Limits {
     pub ip_connections: u32,
     /// New sockets of one address per second on one gateway.
     pub ip_handshakes_per_sec: u32,
+    /// Failed handshakes and authentications of one address per minute on one gateway.
+    pub ip_failures_per_min: u32,
+    /// Devices of one user on one gateway.
+    pub user_devices: u32,
+    /// Sessions opened at a time on one gateway.
+    pub openings: u32,
+    /// New sockets per second on one gateway.
+    pub handshakes_per_sec: u32,
     /// Attempts to log in per minute, by address and by account.
     pub logins_per_min: u32,
 }

@@ -19,7 +19,13 @@ fn uses(role: Role, distributed: bool, name: &str) -> bool {
             role != Role::Processor
         }
         "PRESENCE_GRACE" => role != Role::Api,
-        "PRESENCE_IDLE" | "LIMIT_IP_CONNECTIONS" | "LIMIT_IP_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
+        "PRESENCE_IDLE"
+        | "LIMIT_IP_CONNECTIONS"
+        | "LIMIT_IP_HANDSHAKES_PER_SEC"
+        | "LIMIT_IP_FAILURES_PER_MIN"
+        | "LIMIT_USER_DEVICES"
+        | "LIMIT_OPENINGS"
+        | "LIMIT_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
         "JWT_ACCESS_EXPIRED" | "JWT_REFRESH_EXPIRED" | "CORS_ORIGINS" | "LIMIT_LOGINS_PER_MIN" => {
             alone || role == Role::Api
         }
@@ -63,6 +69,10 @@ impl Settings {
             "LIMIT_USER_BURST" => limit(limits.user_burst),
             "LIMIT_IP_CONNECTIONS" => limit(limits.ip_connections),
             "LIMIT_IP_HANDSHAKES_PER_SEC" => limit(limits.ip_handshakes_per_sec),
+            "LIMIT_IP_FAILURES_PER_MIN" => limit(limits.ip_failures_per_min),
+            "LIMIT_USER_DEVICES" => limit(limits.user_devices),
+            "LIMIT_OPENINGS" => limit(limits.openings),
+            "LIMIT_HANDSHAKES_PER_SEC" => limit(limits.handshakes_per_sec),
             "LIMIT_LOGINS_PER_MIN" => limit(limits.logins_per_min),
             "LOG_FORMAT" => {
                 let format = self.logs.format.map(LogFormat::as_str);

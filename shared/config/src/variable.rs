@@ -95,6 +95,14 @@ variables! {
     LIMIT_IP_CONNECTIONS { default: Some("0"), zero: Some("no limit"), example: "500" }
     /// New sockets of one address (IPv6: a /64) on one gateway, per second.
     LIMIT_IP_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "50" }
+    /// Failed handshakes and authentications of sockets of one address (IPv6: a /64) on one gateway, per minute; over it the address is refused for 15 s, and twice as long each time it happens again, up to 8 min. Only failures count: people behind one address who come in do not harm one another.
+    LIMIT_IP_FAILURES_PER_MIN { default: Some("600"), zero: Some("no limit"), example: "600" }
+    /// Devices of one user on one gateway; a further one takes the place of the one that connected first (4409).
+    LIMIT_USER_DEVICES { default: Some("1000"), zero: Some("no limit"), example: "20" }
+    /// Sessions that one gateway opens at a time; twice as many wait, the others are told when to come back.
+    LIMIT_OPENINGS { default: Some("256"), zero: Some("no limit"), example: "256" }
+    /// New sockets of all addresses together on one gateway, per second, with a burst of as many; the others are told when to come back.
+    LIMIT_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "500" }
     /// Failed attempts to log in at one account from one address, per minute; ten times as many from one address, and at one account. Registering a taken e-mail counts as one.
     LIMIT_LOGINS_PER_MIN { default: Some("10"), zero: Some("no limit"), example: "10" }
     /// For how long the others do not notice that somebody's last device left, a duration of at most `1h`. The same for gateways and processors of a system.

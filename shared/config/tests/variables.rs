@@ -37,7 +37,8 @@ fn nothing_set_is_the_embedded_engine_with_the_documented_defaults() {
     assert_eq!((settings.queue_shards, settings.startup_wait, settings.migrate), (4, Duration::from_secs(10), true));
     let limits = settings.limits;
     assert_eq!((limits.user_events_per_sec, limits.user_burst, limits.logins_per_min), (100, 200, 10));
-    assert_eq!((limits.ip_connections, limits.ip_handshakes_per_sec), (0, 0));
+    assert_eq!((limits.ip_connections, limits.ip_handshakes_per_sec, limits.ip_failures_per_min), (0, 0, 600));
+    assert_eq!((limits.user_devices, limits.openings, limits.handshakes_per_sec), (20, 256, 0));
     assert_eq!((settings.logs.format, settings.logs.filter), (None, None));
     assert!(settings.jwt_secret.is_none() && settings.hmac_keys.is_none());
 }
@@ -85,6 +86,10 @@ fn three_urls_and_secrets_are_the_distributed_engine(#[case] role: Role) {
 #[case("LIMIT_USER_BURST", "5")]
 #[case("LIMIT_IP_CONNECTIONS", "10")]
 #[case("LIMIT_IP_HANDSHAKES_PER_SEC", "10")]
+#[case("LIMIT_IP_FAILURES_PER_MIN", "10")]
+#[case("LIMIT_USER_DEVICES", "10")]
+#[case("LIMIT_OPENINGS", "10")]
+#[case("LIMIT_HANDSHAKES_PER_SEC", "10")]
 #[case("LIMIT_LOGINS_PER_MIN", "0")]
 #[case("PRESENCE_GRACE", "0s")]
 #[case("PRESENCE_GRACE", "1h")]
@@ -142,6 +147,10 @@ fn right_values_are_taken(#[case] name: &str, #[case] value: &str) {
 #[case("LIMIT_USER_BURST", "many")]
 #[case("LIMIT_IP_CONNECTIONS", "1.5")]
 #[case("LIMIT_IP_HANDSHAKES_PER_SEC", "x")]
+#[case("LIMIT_IP_FAILURES_PER_MIN", "x")]
+#[case("LIMIT_USER_DEVICES", "x")]
+#[case("LIMIT_OPENINGS", "x")]
+#[case("LIMIT_HANDSHAKES_PER_SEC", "x")]
 #[case("LIMIT_LOGINS_PER_MIN", "99999999999")]
 #[case("PRESENCE_GRACE", "61m")]
 #[case("PRESENCE_IDLE", "soon")]

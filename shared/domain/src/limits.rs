@@ -28,8 +28,11 @@ pub const EMOJI_BYTES: usize = 64;
 pub const TITLE_CHARS: usize = 200;
 /// People named in one request that makes a group or adds to it.
 pub const MEMBERS_PER_REQUEST: usize = 1000;
-/// Bytes of one answer that reads back what was said (`sync`, a REST page), about; then it ends early.
-pub const ANSWER_BYTES: usize = 1024 * 1024;
+/// Bytes of one `sync` answer, about; then it ends early. Small, because a client that does not read
+/// its answers must not cost much.
+pub const ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of one REST page of history, about; then it ends early.
+pub const PAGE_BYTES: usize = 1024 * 1024;
 /// Different emoji of one person on one message.
 pub const REACTIONS_PER_USER: usize = 20;
 /// Rooms asked for in one `sync`.

@@ -11,15 +11,20 @@ use protocol::{Code, Refusal};
 use store::StoreError;
 use store::message::{MessageRow, Page};
 use store::room::RoomState;
+use telemetry::Counter;
 
 use crate::Handlers;
 use crate::timeline::{Behind, Budget, ITEM_BYTES, Logged};
 
 /// Read marks told with one room, the latest; with the last of very many rooms only a few.
 const READ_MARKS: usize = 200;
-const READ_MARKS_FEW: usize = 5;
+const READ_MARKS_FEW: usize = 2;
 /// Read marks of all rooms together, about.
-const READ_MARKS_IN_ALL: usize = 5000;
+const READ_MARKS_IN_ALL: usize = 500;
+/// What a room takes in an answer without items and marks.
+const ROOM_BYTES: usize = 144;
+/// Left for items, however many rooms are asked for.
+const LEAST_BYTES: usize = 16 * 1024;
 
 /// Where a client stands in a room.
 #[derive(Clone, Copy)]
@@ -39,6 +44,7 @@ impl Handlers {
     /// the answer is full, the rooms that are left are not `complete`.
     pub async fn sync(&self, user: UserId, sync: wire::Sync) -> Result<wire::SyncResult, Refusal> {
         if sync.rooms.len() > limits::SYNC_ROOMS {
+            Counter::Limited.inc_with("sync_rooms");
             return Err(Refusal::invalid("rooms", format!("must be at most {}", limits::SYNC_ROOMS)));
         }
         let asked = read_positions(&sync.rooms)?;
@@ -47,7 +53,9 @@ impl Handlers {
         let states: HashMap<RoomId, RoomState> = states.into_iter().map(|state| (state.room_id, state)).collect();
 
         let mut logged = self.logged(&behind(&asked, &states)).await;
-        let mut answer = Answer { budget: Budget::whole(), marks: READ_MARKS_IN_ALL };
+        let bytes = limits::ANSWER_BYTES.saturating_sub(asked.len() * ROOM_BYTES).max(LEAST_BYTES);
+        let budget = Budget { bytes, ..Budget::whole() };
+        let mut answer = Answer { budget, marks: READ_MARKS_IN_ALL };
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {

@@ -21,6 +21,7 @@ use protocol::envelope::NewEvent;
 use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
 use runtime::{Clock, Tasks};
 use store::Store;
+use telemetry::Counter;
 
 pub use accepted::Accepted;
 
@@ -74,7 +75,10 @@ impl Intake {
 
     /// Counts one event of `user` against the rate; over it: `RATE_LIMITED` with a time to wait.
     pub fn allow(&self, user: UserId) -> Result<(), Refusal> {
-        self.inner.limiter.take(user, self.inner.parts.clock.monotonic_us()).map_err(Refusal::rate_limited)
+        self.inner.limiter.take(user, self.inner.parts.clock.monotonic_us()).map_err(|wait_ms| {
+            Counter::Limited.inc_with("user_events");
+            Refusal::rate_limited(wait_ms)
+        })
     }
 
     fn store(&self) -> &Store {

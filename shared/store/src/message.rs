@@ -202,7 +202,7 @@ impl Store {
     /// A page of a room's messages, ascending by `seq`, at most `limit`; fewer when they are heavy,
     /// but not none while there are any.
     pub async fn history(&self, room: RoomId, page: Page, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
-        self.history_within(room, page, limit, limits::ANSWER_BYTES).await
+        self.history_within(room, page, limit, limits::PAGE_BYTES).await
     }
 
     /// The same, within about so many bytes.

@@ -59,7 +59,7 @@ impl Store {
     /// The changes that follow `rev`, ascending and without a gap, at most `limit`; fewer when they
     /// are heavy, but not none while there are any.
     pub async fn after_rev(&self, room: RoomId, rev: Rev, limit: usize) -> Result<Vec<RevEntry>, StoreError> {
-        self.after_rev_within(room, rev, limit, limits::ANSWER_BYTES).await
+        self.after_rev_within(room, rev, limit, limits::PAGE_BYTES).await
     }
 
     /// The same, within about so many bytes.

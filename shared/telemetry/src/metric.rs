@@ -39,8 +39,12 @@ metrics_enum! {
         EventsAccepted = "chat_events_accepted_total" ["kind"],
         /// Presence and typing events dropped at the edge because the queues are long.
         EventsShed = "chat_events_shed_total",
+        /// Typing that was not passed on because the same was said just before.
+        TypingCoalesced = "chat_typing_coalesced_total",
         /// Requests refused at the edge, by code.
         RequestsRefused = "chat_requests_refused_total" ["code"],
+        /// What limits at the edge turned away or ended, by limit (`docs/PROTOCOL.md` has the table).
+        Limited = "chat_limited_total" ["limit"],
         /// Events processed, by outcome (stored, duplicate, refused, retried, `dead_letter`, ephemeral).
         EventsProcessed = "chat_events_processed_total" ["outcome"],
         /// Dead letters written, by cause.
@@ -99,6 +103,10 @@ metrics_enum! {
         Polls = "chat_polls",
         /// Users whose presence is to be looked at, those included who left within the grace.
         PresenceDue = "chat_presence_due",
+        /// Sessions that are being opened at the moment.
+        Openings = "chat_openings",
+        /// Clients that wait for their session to be opened.
+        OpeningsWaiting = "chat_openings_waiting",
         /// Rooms with at least one member on this gateway.
         LocalRooms = "chat_local_rooms",
         /// Users here whose rooms are being compared with the store.

@@ -94,6 +94,11 @@ impl Frames {
         self.waiting.len() >= WAITING || self.bytes >= WAITING_BYTES
     }
 
+    /// Memory of what waits, about: a frame stays whole until all of it has left.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes + 2 * self.waiting.len() * size_of::<Frame>()
+    }
+
     /// True when a frame has left in part: nothing else may be written.
     pub(crate) fn is_midway(&self) -> bool {
         self.left > 0

@@ -45,6 +45,21 @@ pub enum Frame {
     Ping,
 }
 
+impl Frame {
+    /// Bytes of the payload.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(payload) | Self::Binary(payload) => payload.len(),
+            Self::Ping => 0,
+        }
+    }
+
+    /// True without a payload.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The client cannot be reached any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
@@ -67,6 +82,11 @@ pub trait Link: Send + Unpin {
 
     /// Ready when everything sent has left this process.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Bytes that were sent and have not left this process, as far as they are known.
+    fn backlog(&self) -> usize {
+        0
+    }
 
     /// Says goodbye with a code, if the transport has codes, and ends; bounded in time.
     fn close(self, code: CloseCode) -> impl Future<Output = ()> + Send;

@@ -45,6 +45,10 @@ impl Link for Socket {
         either!(self, socket => socket.poll_flush(cx))
     }
 
+    fn backlog(&self) -> usize {
+        either!(self, socket => socket.backlog())
+    }
+
     async fn close(self, code: CloseCode) {
         match self {
             Self::Plain(socket) => socket.close(code).await,

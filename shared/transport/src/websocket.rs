@@ -142,6 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for WebSocket<S> {
         self.inner.poll_write(cx)
     }
 
+    fn backlog(&self) -> usize {
+        self.inner.frames.held_bytes()
+    }
+
     async fn close(self, code: CloseCode) {
         // Over the time it is cut off.
         let _ = tokio::time::timeout(GOODBYE_LIMIT, self.say_goodbye(code)).await;

@@ -16,6 +16,7 @@ use protocol::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 use store::token::{NewRefresh, NextRefresh, Rotation};
 use store::user::{NewUser, User};
+use telemetry::Counter;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -103,7 +104,7 @@ pub(crate) async fn register(
     check_name("lastName", &wanted.last_name)?;
     wanted.phone.as_deref().map_or(Ok(()), check_phone)?;
     let now_us = app.clock.monotonic_us();
-    app.logins.check(address, &email, now_us).map_err(Refusal::rate_limited)?;
+    app.logins.check(address, &email, now_us).map_err(too_often)?;
     // Saves the hash; two who ask at once are told apart by the store.
     if app.store.credentials(&email).await?.is_some() {
         app.logins.failed(address, &email, now_us);
@@ -138,7 +139,7 @@ pub(crate) async fn login(
         return Err(Refusal::invalid("password", "is required").into());
     }
     let now_us = app.clock.monotonic_us();
-    app.logins.check(address, &email, now_us).map_err(Refusal::rate_limited)?;
+    app.logins.check(address, &email, now_us).map_err(too_often)?;
     let known = app.store.credentials(&email).await?;
     let stored = known.as_ref().and_then(|known| known.password_hash.clone());
     let place = app.logins.place(address).ok_or_else(|| Refusal::overloaded(500))?;
@@ -221,4 +222,9 @@ async fn begin(app: &App, user: User) -> Answer<Session> {
 fn session(app: &App, user: User, refresh_token: String, now: Timestamp) -> Session {
     let (access_token, expires_at) = app.tokens.issue(user.id, now);
     Session { access_token, refresh_token, expires_at: expires_at.to_rfc3339(), user: user.into() }
+}
+
+fn too_often(wait_ms: u64) -> Refusal {
+    Counter::Limited.inc_with("logins");
+    Refusal::rate_limited(wait_ms)
 }

@@ -12,6 +12,8 @@ pub(super) fn send(caller: &Caller, send: wire::MessageSend) -> Outcome {
         Ok(room) => room,
         Err(refusal) => return Outcome::Refused(refusal),
     };
+    // What is typed from now on is another message.
+    caller.shared.published.forget(room, caller.user);
     if let Some(standing) = caller.known_standing(room) {
         return accepted_or_refused(caller.shared.intake.send_message(&caller.actor(), send, Some(standing)));
     }

@@ -12,9 +12,8 @@ use protocol::CloseCode;
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 
-/// Deliveries held for a connection until it is open in the room; seconds of a busy room, eight
-/// bytes each.
-const HELD: usize = 8192;
+/// Memory of what is held for a connection until it is open in the room, if nobody else held it too.
+const HELD_BYTES: usize = 1024 * 1024;
 
 /// A connection in a room.
 #[derive(Debug)]
@@ -30,6 +29,7 @@ pub(crate) struct Member {
 #[derive(Debug, Default)]
 struct Held {
     deliveries: Vec<Arc<Delivered>>,
+    bytes: usize,
     armed: bool,
 }
 
@@ -76,7 +76,7 @@ impl Member {
     pub(crate) fn open(&mut self) -> bool {
         let Some(held) = self.held.take() else { return false };
         held.deliveries.iter().any(|delivered| {
-            self.offer(delivered, Place::Void);
+            self.pass(delivered, Handle::deliver_held);
             self.leaves_with(delivered)
         })
     }
@@ -84,17 +84,22 @@ impl Member {
     /// Takes a delivery that the room has released.
     pub(crate) fn offer(&mut self, delivered: &Arc<Delivered>, place: Place) {
         if let Some(held) = &mut self.held {
-            if held.deliveries.len() >= HELD {
+            if held.bytes >= HELD_BYTES {
                 self.handle.close(CloseCode::TooSlow);
             } else if !delivered.is_fleeting() {
+                held.bytes += delivered.weight();
                 held.deliveries.push(Arc::clone(delivered));
             }
             return;
         }
+        self.pass(delivered, |handle, delivered| handle.deliver(delivered, place));
+    }
+
+    fn pass(&self, delivered: &Arc<Delivered>, deliver: impl FnOnce(&Handle, &Delivered)) {
         let seen = delivered.rev.is_some_and(|rev| rev <= self.after);
         let excepted = delivered.except.is_some_and(|user| self.handle.is_of(user));
         if !seen && !excepted {
-            self.handle.deliver(delivered, place);
+            deliver(&self.handle, delivered);
         }
     }
 

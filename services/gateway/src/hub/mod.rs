@@ -7,6 +7,7 @@
 mod member;
 mod moved;
 mod room;
+mod typing;
 mod user;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
+use typing::Typing;
 pub(crate) use user::SHARDS as USER_SHARDS;
 use user::Users;
 
@@ -80,6 +82,9 @@ pub(crate) struct Known {
 pub(crate) struct Hub {
     rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
     pub(crate) users: Users,
+    typing: Typing,
+    /// What the clock said at the last tick, milliseconds.
+    now_ms: AtomicU64,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
     /// Rooms in which something is missing.
@@ -118,6 +123,8 @@ impl Hub {
         let hub = Self {
             rooms,
             users: Users::new(),
+            typing: Typing::new(),
+            now_ms: AtomicU64::new(0),
             fills,
             joins,
             gaps: AtomicUsize::new(0),
@@ -248,12 +255,29 @@ impl Hub {
     fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
         self.last_number.fetch_max(delivered.number.0, Ordering::SeqCst);
         let place = if self.is_sound() { Place::Sound } else { Place::Void };
-        let need = self.shard(id).get_mut(&id).map_or(Need::Nothing, |room| {
-            let need = room.accept(delivered, place);
-            self.count_gap(room);
-            need
-        });
+        let mut shard = self.shard(id);
+        let Some(room) = shard.get_mut(&id) else { return };
+        if !self.typing.is_news(id, &delivered.event, self.now_ms.load(Ordering::Relaxed)) {
+            return;
+        }
+        if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
+            // Without a rev it needs nothing.
+            let _ = room.accept(Arc::new(ended), Place::Void);
+        }
+        let need = room.accept(delivered, place);
+        self.count_gap(room);
+        drop(shard);
         self.see_to(id, need);
+    }
+
+    /// Time goes on: whoever has typed for too long is told to have stopped.
+    pub(crate) fn tick(&self, now_ms: u64) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        for (id, ended) in self.typing.expired(now_ms) {
+            if let Some(room) = self.shard(id).get_mut(&id) {
+                let _ = room.accept(Arc::new(ended), Place::Void);
+            }
+        }
     }
 
     /// True while nothing is missing in any room, as far as can be known.

@@ -17,6 +17,8 @@ use crate::hub::member::Member;
 /// Deliveries that may wait for an earlier one; what does not fit is read again later. Few, because
 /// all of them are released in one go.
 const AHEAD: usize = 128;
+/// The same in bytes, about; one always fits.
+const AHEAD_BYTES: usize = 64 * 1024;
 /// Deliveries without a rev that may wait for a change of members.
 const WAITING: usize = 64;
 
@@ -242,7 +244,8 @@ impl Room {
 
     fn set_ahead(&mut self, rev: Rev, delivered: Arc<Delivered>) {
         self.ahead.entry(rev).or_insert(delivered);
-        if self.ahead.len() > AHEAD {
+        let bytes: usize = self.ahead.values().map(|delivered| delivered.weight()).sum();
+        if self.ahead.len() > AHEAD || (bytes > AHEAD_BYTES && self.ahead.len() > 1) {
             self.ahead.pop_last();
         }
     }

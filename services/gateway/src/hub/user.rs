@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::UserId;
 use parking_lot::Mutex;
+use telemetry::Counter;
 
 use crate::handle::Handle;
 
@@ -20,14 +22,34 @@ pub(crate) struct Present {
     empty_since: Option<u64>,
 }
 
+impl Present {
+    /// The connection that has to make room for a new device: the oldest. A client that makes up a
+    /// new name each time it connects is thus let in, and what it left behind goes.
+    fn one_too_many(&self, devices: usize) -> Option<usize> {
+        if devices == 0 || self.handles.len() < devices {
+            return None;
+        }
+        Counter::Limited.inc_with("user_devices");
+        let session = |at: &usize| self.handles[*at].identity().map(|identity| identity.session);
+        (0..self.handles.len()).min_by_key(session)
+    }
+}
+
 /// All users with connections.
 pub(crate) struct Users {
     shards: Box<[Mutex<HashMap<UserId, Present>>]>,
+    /// Devices of one user; zero: any number.
+    devices: AtomicUsize,
 }
 
 impl Users {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), devices: AtomicUsize::new(0) }
+    }
+
+    /// A user may have so many devices here; zero: any number.
+    pub(crate) fn limit_devices(&self, devices: u32) {
+        self.devices.store(devices as usize, Ordering::Relaxed);
     }
 
     fn shard(&self, user: UserId) -> &Mutex<HashMap<UserId, Present>> {
@@ -47,6 +69,7 @@ impl Users {
         if at.and_then(|at| present.handles[at].identity()).is_some_and(|other| other.session > identity.session) {
             return Some(Arc::clone(handle));
         }
+        let at = at.or_else(|| present.one_too_many(self.devices.load(Ordering::Relaxed)));
         let replaced = at.map(|at| present.handles.swap_remove(at));
         present.handles.push(Arc::clone(handle));
         replaced

@@ -13,6 +13,11 @@ use transport::{Frame, Gone, Link, Received};
 
 use crate::codec::Dialect;
 use crate::handle::{Handle, Signal};
+use crate::outbox::CONGESTED_BYTES;
+
+/// After a frame of so many bytes no other is handed to the link before it has left: a link that
+/// takes nothing holds one of them at most.
+const LARGE: usize = 16 * 1024;
 
 /// A client's connection.
 pub(crate) struct Connection<L> {
@@ -20,6 +25,10 @@ pub(crate) struct Connection<L> {
     pub(crate) handle: Arc<Handle>,
     ping_due: bool,
     unflushed: bool,
+    /// Bytes of answers handed to the link since it was empty.
+    answers: usize,
+    /// Bytes in the link when it was last looked at.
+    backlog: usize,
     /// Nothing was polled since the task was woken.
     is_woken: bool,
 }
@@ -35,6 +44,14 @@ pub(crate) enum End {
     Close(CloseCode),
 }
 
+impl End {
+    /// True when a client that never came in is to blame for it.
+    pub(crate) fn is_failure(self) -> bool {
+        use CloseCode::{BadFrame, Forbidden, FrameTooLarge, InvalidUtf8, Unauthenticated};
+        matches!(self, Self::Close(BadFrame | Forbidden | FrameTooLarge | InvalidUtf8 | Unauthenticated))
+    }
+}
+
 /// What a connection's task is to see to next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -44,7 +61,7 @@ pub(crate) enum Step {
 
 impl<L: Link> Connection<L> {
     pub(crate) fn new(link: L, handle: Arc<Handle>) -> Self {
-        Self { link, handle, ping_due: false, unflushed: false, is_woken: true }
+        Self { link, handle, ping_due: false, unflushed: false, answers: 0, backlog: 0, is_woken: true }
     }
 
     /// The same link for another session.
@@ -86,6 +103,19 @@ impl<L: Link> Connection<L> {
 
     /// Sends what waits. Ready when nothing waits any more.
     fn poll_send(&mut self, cx: &mut Context<'_>, counts_as_life: bool) -> Poll<Result<(), Gone>> {
+        let sent = self.poll_send_all(cx, counts_as_life);
+        if sent.is_ready() {
+            self.answers = 0;
+        }
+        let backlog = if sent.is_ready() { 0 } else { self.link.backlog() };
+        if sent.is_pending() || backlog != self.backlog {
+            self.backlog = backlog;
+            self.handle.note_transport(backlog, sent.is_pending());
+        }
+        sent
+    }
+
+    fn poll_send_all(&mut self, cx: &mut Context<'_>, counts_as_life: bool) -> Poll<Result<(), Gone>> {
         loop {
             if !self.ping_due && self.handle.is_idle() {
                 break;
@@ -94,13 +124,21 @@ impl<L: Link> Connection<L> {
                 return Poll::Pending;
             }
             let Some(frame) = self.next_frame() else { break };
+            let is_large = frame.len() >= LARGE;
             self.link.send(frame);
             self.unflushed = true;
             if counts_as_life {
                 // A client that is not read on cannot say otherwise that it is there.
                 self.handle.heard();
             }
+            if is_large && self.poll_flush(cx)?.is_pending() {
+                return Poll::Pending;
+            }
         }
+        self.poll_flush(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         if self.unflushed {
             if self.link.poll_flush(cx)?.is_pending() {
                 return Poll::Pending;
@@ -114,7 +152,16 @@ impl<L: Link> Connection<L> {
         if std::mem::take(&mut self.ping_due) {
             return Some(self.ping());
         }
-        self.handle.pop().map(|bytes| self.handle.dialect.frame(bytes))
+        let popped = self.handle.pop()?;
+        if popped.is_answer {
+            self.answers += popped.bytes.len();
+        }
+        Some(self.handle.dialect.frame(popped.bytes))
+    }
+
+    /// True while answers wait that the client does not read: it should not be given more to ask for.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.handle.answer_bytes() + self.answers.min(self.backlog) > CONGESTED_BYTES
     }
 
     /// The question whether the client is there, in the way of its dialect. It goes before all that

@@ -37,6 +37,11 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
         End::Gone | End::Left => CloseCode::Normal,
         End::Close(code) => {
             Counter::SocketsClosed.inc_with(code.reason());
+            match code {
+                CloseCode::FrameTooLarge => Counter::Limited.inc_with("frame_bytes"),
+                CloseCode::Flooding => Counter::Limited.inc_with("flood"),
+                _ => {}
+            }
             code
         }
     };

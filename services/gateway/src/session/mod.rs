@@ -16,18 +16,21 @@ mod tests;
 
 use std::sync::Arc;
 
-use protocol::{Ack, CloseCode};
+use protocol::{Ack, CloseCode, Code, EventData, FrameId, Refusal, wire};
 use transport::Link;
 
 pub(crate) use connection::{Connection, End};
 use open::Open;
 pub(crate) use opening::authenticate;
 pub(crate) use recovery::{forget, renew};
-use unauthenticated::Unauthenticated;
+use unauthenticated::{Candidate, Failure, Unauthenticated};
 
 use crate::admission::Admitted;
 use crate::codec::Dialect;
+use crate::drain;
+use crate::handle::Handle;
 use crate::offered::Offered;
+use crate::openings::ComeBack;
 use crate::outbox::Kind;
 use crate::shared::{Counted, Shared};
 
@@ -57,9 +60,14 @@ pub(crate) async fn serve<L: Link>(
         // Only who may come in a second time needs again what the request brought.
         let brought = if dialect == Dialect::SocketIo { offered.clone() } else { offered.take() };
         // The early and the late phases are boxed: an idle connection does not carry their size.
-        let (end, arrival) = match Box::pin(establish(&shared, &mut connection, brought)).await {
+        let (end, arrival) = match Box::pin(establish(&shared, &mut connection, brought, &admitted)).await {
             Ok(open) => open.run(&mut connection).await,
-            Err(end) => (end, None),
+            Err(end) => {
+                if end.is_failure() {
+                    admitted.failed(shared.clock.monotonic_us());
+                }
+                (end, None)
+            }
         };
         if end == End::Left {
             Box::pin(goodbye::leave(&shared, &connection.handle, arrival)).await;
@@ -85,6 +93,7 @@ async fn establish<L: Link>(
     shared: &Arc<Shared>,
     connection: &mut Connection<L>,
     offered: Option<Box<Offered>>,
+    admitted: &Admitted,
 ) -> Result<Open, End> {
     if shared.is_draining() {
         return Err(End::Close(CloseCode::Draining));
@@ -94,14 +103,56 @@ async fn establish<L: Link>(
     loop {
         let candidate = unauthenticated.candidate(connection).await?;
         let id = candidate.id.clone();
-        match opening::open(shared, &connection.handle, candidate).await {
+        match in_turn(shared, &connection.handle, candidate).await {
             Ok(open) => {
                 if let Some(id) = id {
                     connection.handle.answer(&id, &Ack::Refreshed(open.refreshed()));
                 }
                 return Ok(open);
             }
-            Err(failure) => unauthenticated.refused(shared, connection, id, failure)?,
+            Err(failure) => {
+                tell_when_to_come_back(&connection.handle, id.as_ref(), &failure);
+                let may_go_on = unauthenticated.refused(shared, connection, id, failure);
+                if may_go_on.is_ok() {
+                    admitted.failed(shared.clock.monotonic_us());
+                }
+                may_go_on?;
+            }
         }
     }
+}
+
+/// Opens a session when it is its turn; a client that would have to wait too long is told when to
+/// come back.
+async fn in_turn(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
+    let now_us = || shared.clock.monotonic_us();
+    handle.await_authentication(u64::MAX);
+    match shared.openings.turn(now_us).await {
+        Ok(turn) => {
+            let opened = opening::open(shared, handle, candidate).await;
+            turn.done(now_us());
+            opened
+        }
+        Err(ComeBack { after_ms }) => Err(Refusal::overloaded(after_ms).into()),
+    }
+}
+
+/// Tells a client that is no fault of its own when to come back, unless an ack will. On Socket.IO an
+/// event, too: after `connect_error` the stock client stays away for good.
+fn tell_when_to_come_back(handle: &Handle, id: Option<&FrameId>, failure: &Failure) {
+    if failure.close != CloseCode::Draining || id.is_some() {
+        return;
+    }
+    let spread_ms = drain::retry_after_ms(handle.key) as u64;
+    let refusal = match failure.refusal.code {
+        Code::Overloaded => failure.refusal.clone(),
+        // Whatever is out of order, not all are to come at once when it is mended.
+        _ => failure.refusal.clone().after(failure.refusal.retry_after_ms.unwrap_or_default() + spread_ms),
+    };
+    handle.push(handle.dialect.event(&EventData::Error(away(&refusal))), Kind::Answer);
+}
+
+/// A refusal that says that the connection is closed with it.
+fn away(refusal: &Refusal) -> wire::Refusal {
+    wire::Refusal { close_code: Some(i32::from(CloseCode::Draining.number())), ..refusal.clone().into() }
 }

@@ -126,10 +126,10 @@ impl Open {
             let id = self.preparing.take().and_then(|(id, _)| id);
             return Poll::Ready(Next::Prepared(id, outcome));
         }
-        let may_read = self.may_read();
+        let may_read = self.may_read(connection);
         match connection.poll_step(cx, may_read) {
             // What was sent just now made room: what came meanwhile would wait for the next ping.
-            Poll::Pending if !may_read && self.may_read() => connection.poll_step(cx, true).map(Next::Step),
+            Poll::Pending if !may_read && self.may_read(connection) => connection.poll_step(cx, true).map(Next::Step),
             step => step.map(Next::Step),
         }
     }
@@ -147,12 +147,12 @@ impl Open {
     }
 
     /// A client is read on only while there is room for what it may ask.
-    fn may_read(&self) -> bool {
+    fn may_read<L: Link>(&self, connection: &Connection<L>) -> bool {
         let in_flight = self.confirms.as_ref().map_or(0, |confirms| confirms.len());
         self.preparing.is_none()
             && self.leaving.is_none()
             && in_flight < COMMANDS_IN_FLIGHT
-            && !self.caller.handle.is_congested()
+            && !connection.is_congested()
     }
 
     fn waits_for_nothing(&self) -> bool {

@@ -123,12 +123,12 @@ fn a_ping_is_answered_by_any_sign_of_life() {
     let (mut connection, wire) = connection();
     let handle = Arc::clone(&connection.handle);
     handle.authenticated(u64::MAX);
-    handle.expect_visit(25_000);
-    assert_eq!(handle.visit(25_000, 25_000), Some(45_000));
+    assert_eq!(handle.plan_visit(|next_ms| next_ms), 25_000);
+    assert!(handle.visit(25_000, 25_000));
     handle.push("a".into(), Kind::Event);
     wire.lock().incoming.push_back(Received::Alive);
     assert_eq!(step(&mut connection, true), Poll::Ready(Step::Received(Received::Alive)));
     assert!(step(&mut connection, true).is_pending());
     assert_eq!(texts(&wire), ["a", "ping"]);
-    assert_eq!(handle.next_deadline_ms(), 50_000, "no pong is waited for any more");
+    assert_eq!(handle.plan_visit(|next_ms| next_ms), 50_000, "no pong is waited for any more");
 }

@@ -20,7 +20,7 @@ use store::{ImportRoom, ImportUser};
 use telemetry::http;
 use testkit::client::Socket;
 use testkit::token::mint;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -57,10 +57,17 @@ impl House {
 
     /// A house with these settings besides the usual ones.
     pub(crate) fn with<'a>(more: &'a [(&'a str, &'a str)]) -> BoxFuture<'a, Self> {
-        Box::pin(Self::build(more))
+        Box::pin(Self::build(more, None))
     }
 
-    async fn build(more: &[(&str, &str)]) -> Self {
+    /// A house whose network holds little: what it holds for a client that does not read is no memory
+    /// of ours, and there is not enough of it for a thousand of them.
+    pub(crate) async fn narrow() -> Self {
+        Box::pin(Self::build(&[], Some(32 * 1024))).await
+    }
+
+    async fn build(more: &[(&str, &str)], send_buffer: Option<u32>) -> Self {
+        telemetry::recorder::install();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("UTF-8").to_owned();
         let mut pairs = vec![
@@ -77,13 +84,25 @@ impl House {
         let tasks = Tasks::new(Shutdown::new());
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("an engine");
         let processor = Processor::start(&engine, &tasks);
-        let (gateway, base) = start_gateway(&settings, &engine, &tasks).await;
+        let (gateway, base) = start_gateway(&settings, &engine, &tasks, send_buffer);
         Self { engine, gateway, base, settings, tasks, _processor: processor, _folder: folder }
     }
 
     /// One more gateway over the same engine.
-    pub(crate) async fn another_gateway(&self) -> (Gateway, String) {
-        start_gateway(&self.settings, &self.engine, &self.tasks).await
+    pub(crate) fn another_gateway(&self) -> (Gateway, String) {
+        start_gateway(&self.settings, &self.engine, &self.tasks, None)
+    }
+
+    /// How often that limit turned something away or ended it, in this process.
+    pub(crate) fn limited(limit: &str) -> usize {
+        Self::gauge(&format!("chat_limited_total{{limit=\"{limit}\"}}"))
+    }
+
+    /// What a metric of this process says, a whole number.
+    pub(crate) fn gauge(name: &str) -> usize {
+        let text = telemetry::recorder::install().render();
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or(0)
     }
 
     pub(crate) fn handlers(&self) -> Handlers {
@@ -167,10 +186,20 @@ pub(crate) async fn connect_to(base: &str, user: UserId) -> Socket {
     socket
 }
 
-async fn start_gateway(settings: &Arc<Settings>, engine: &Engine, tasks: &Tasks) -> (Gateway, String) {
+fn start_gateway(
+    settings: &Arc<Settings>,
+    engine: &Engine,
+    tasks: &Tasks,
+    send_buffer: Option<u32>,
+) -> (Gateway, String) {
     let parts = GatewayParts { settings: Arc::clone(settings), engine: engine.clone(), tasks: tasks.clone() };
     let gateway = Gateway::start(parts);
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    if let Some(bytes) = send_buffer {
+        socket.set_send_buffer_size(bytes).expect("a small buffer");
+    }
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let listener = socket.listen(4096).expect("listens");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     http::serve(listener, gateway.router(), tasks);
     (gateway, base)
@@ -241,6 +270,12 @@ impl Raw {
             }
         }
     }
+}
+
+/// Shows what was measured to whoever changes it.
+#[allow(clippy::print_stdout, reason = "that is what it is for")]
+pub(crate) fn figure(text: &str) {
+    println!("{text}");
 }
 
 /// Waits until `condition` holds.

@@ -12,4 +12,7 @@ mod presence;
 mod recovery;
 mod rights;
 mod silent;
+mod slow;
 mod socketio;
+mod storm;
+mod typing;

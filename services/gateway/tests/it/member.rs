@@ -26,7 +26,7 @@ fn left_at(socket: &Socket, room: &str) -> Option<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_kick_without_a_word_works_within_a_second_while_messages_flow() {
     let house = House::open().await;
-    let (_second, second_base) = house.another_gateway().await;
+    let (_second, second_base) = house.another_gateway();
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();

@@ -216,7 +216,7 @@ async fn only_known_subprotocols_are_spoken() {
 #[tokio::test]
 async fn two_gateways_serve_one_room(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
     let house = House::speaking(codec).await;
-    let (_other, base) = house.another_gateway().await;
+    let (_other, base) = house.another_gateway();
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (one, other) = (house.connect(ann).await, crate::house::connect_to(&base, bob).await);

@@ -42,7 +42,7 @@ async fn a_reconnect_within_the_grace_is_not_noticed() {
     let house = House::with(&[("PRESENCE_GRACE", "60s")]).await;
     let (ann, ben) = (house.user().await, house.user().await);
     house.direct_room(ann, ben).await;
-    let (_second, elsewhere) = house.another_gateway().await;
+    let (_second, elsewhere) = house.another_gateway();
     let bens = house.connect(ben).await;
     let first = house.connect(ann).await;
     turns(&bens, "online").await;

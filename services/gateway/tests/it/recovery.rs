@@ -105,7 +105,7 @@ async fn who_comes_back_gets_what_it_missed_before_it_is_connected_on_another_ga
     let mut scene = Scene::new().await;
     let (sid, pid, offset) = scene.break_off().await;
     scene.say(2).await;
-    let (_other, base) = scene.house.another_gateway().await;
+    let (_other, base) = scene.house.another_gateway();
     let mut back = scene.come_back(&base, &pid, &offset).await;
     assert_eq!((&back.sid, &back.pid), (&sid, &pid), "the same connection");
     assert_eq!(back.before[0][0], "session.ready");

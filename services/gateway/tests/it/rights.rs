@@ -53,7 +53,7 @@ async fn the_word_ends_sessions_of_older_tokens_at_once_and_no_others() {
 async fn what_only_the_store_knows_ends_sessions_on_every_gateway() {
     let house = House::open().await;
     let (ann, bob) = (house.user().await, house.user().await);
-    let (_second, second_base) = house.another_gateway().await;
+    let (_second, second_base) = house.another_gateway();
     let (anns, bobs) = (issued(ann, 60), issued(bob, 60));
     let (one, two) = (connect_with(&house.base, &anns).await, connect_with(&second_base, &anns).await);
     let other = connect_with(&second_base, &bobs).await;
@@ -105,7 +105,7 @@ async fn a_session_lives_by_the_token_it_was_refreshed_with() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_comes_or_refreshes_while_blocked_does_not_slip_through() {
     let house = House::open().await;
-    let (_second, second_base) = house.another_gateway().await;
+    let (_second, second_base) = house.another_gateway();
     for round in 0..6_u64 {
         let ann = house.user().await;
         let token = issued(ann, 60);

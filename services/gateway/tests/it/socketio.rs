@@ -87,6 +87,12 @@ async fn while_the_store_is_away_the_transport_closes_so_that_the_stock_client_c
     house.engine.store.close().await;
     socket.say(format!(r#"40/chat,{{"token":"{}"}}"#, House::token(ann))).await;
     // After `connect_error` it would stay away for good.
+    let error = socket.json_after("42/chat,").await;
+    assert_eq!(
+        (&error[0], &error[1]["code"], &error[1]["closeCode"]),
+        (&json!("error"), &json!("UNAVAILABLE"), &json!(4503))
+    );
+    assert!(error[1]["retryAfterMs"].as_i64().is_some_and(|wait_ms| wait_ms > 0));
     match socket.next().await {
         Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 4503),
         other => panic!("{other:?}"),

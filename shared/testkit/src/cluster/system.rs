@@ -102,6 +102,8 @@ impl System {
             text("JWT_ACCESS_TOKEN", SECRET.into()),
             text("HMAC_KEYS", hmac_key("k1")),
             text("LIMIT_LOGINS_PER_MIN", "0".into()),
+            // A client that comes back again and again counts as many devices here.
+            text("LIMIT_USER_DEVICES", "0".into()),
             text("STARTUP_WAIT", "30s".into()),
         ]);
         let (mut management, mut redis) = (None, None);

@@ -159,6 +159,14 @@ impl Link for EngineLink {
         }
     }
 
+    fn backlog(&self) -> usize {
+        match &self.wire {
+            Wire::Socket(socket) => socket.backlog(),
+            // What one poll is answered with is on its way.
+            Wire::Polling(_) => 0,
+        }
+    }
+
     async fn close(self, code: CloseCode) {
         match self.wire {
             Wire::Socket(socket) => socket.close(code).await,

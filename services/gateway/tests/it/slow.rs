@@ -1,0 +1,309 @@
+//! Clients that do not read cost little and harm nobody; clients that do read are never called slow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Rev, UserId};
+use futures_util::future::join_all;
+use protocol::{Channel, EventData, Keyring, OpenedDelivery, delivery, wire};
+use realtime::Outbound;
+use serde_json::{Value, json};
+use testkit::client::Socket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::house::{House, Raw, figure};
+
+/// Memory of this process, bytes; clients and server together.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
+}
+
+/// A client's socket with small buffers; nothing is read from it but its handshake.
+struct Sleeper {
+    stream: TcpStream,
+}
+
+impl Sleeper {
+    async fn open(base: &str, user: UserId, is_native: bool) -> Self {
+        let address = base.trim_start_matches("http://").parse().expect("an address");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut stream = socket.connect(address).await.expect("connected");
+        let token = House::token(user);
+        let path =
+            if is_native { format!("/ws?token={token}") } else { "/socket.io/?EIO=4&transport=websocket".to_owned() };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        if !is_native {
+            read_until(&mut stream, "pingInterval").await;
+            stream.write_all(&masked(&format!("40/chat,{}", json!({"token": token})))).await.expect("sent");
+        }
+        read_until(&mut stream, "session.ready").await;
+        Self { stream }
+    }
+
+    /// Sends a command and reads nothing.
+    async fn tell(&mut self, text: &str) -> bool {
+        let sent = tokio::time::timeout(Duration::from_millis(20), self.stream.write_all(&masked(text))).await;
+        matches!(sent, Ok(Ok(())))
+    }
+}
+
+/// A client's text frame (RFC 6455 section 5.2) whose mask is zero.
+fn masked(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        len @ ..=125 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0xfe);
+            frame.extend((len as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(text.as_bytes());
+    frame
+}
+
+async fn read_until(stream: &mut TcpStream, what: &str) {
+    let (mut seen, mut part) = (Vec::new(), [0; 512]);
+    while !seen.windows(what.len()).any(|window| window == what.as_bytes()) {
+        let count = tokio::time::timeout(testkit::PATIENCE, stream.read(&mut part)).await.expect("in time");
+        let count = count.expect("read");
+        assert!(count > 0, "closed after {}", String::from_utf8_lossy(&seen));
+        seen.extend(&part[..count]);
+    }
+}
+
+/// Something of 4 KiB that nobody else is told.
+fn told(house: &House, user: UserId, number: usize) -> Outbound {
+    let keys = Keyring::clone(&house.engine.keys);
+    let content = format!("{number:08}").repeat(512);
+    let message = wire::MessageDelivered { content: Some(content), sender_id: user.to_string(), ..Default::default() };
+    let event = EventData::MessageDelivered(message);
+    let delivered = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+    let channel = Channel::User(user);
+    Outbound { channel, rev: None, payload: delivery::seal(channel, &delivered, &keys) }
+}
+
+async fn sleepers(house: &House, users: &[UserId]) -> Vec<Sleeper> {
+    let mut sleepers = Vec::new();
+    for some in users.chunks(50) {
+        let open = some.iter().enumerate().map(|(at, user)| Sleeper::open(&house.base, *user, at % 2 == 0));
+        sleepers.extend(join_all(open).await);
+    }
+    sleepers
+}
+
+async fn people(house: &House, count: usize) -> Vec<UserId> {
+    let mut users = Vec::with_capacity(count);
+    for _ in 0..count {
+        users.push(house.user().await);
+    }
+    users
+}
+
+/// The worst there is: what each of them is told nobody else holds, and all are nearly over the
+/// bound at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_clients_that_stop_reading_cost_a_quarter_of_a_mib_each_and_harm_nobody() {
+    const SLEEPERS: usize = 1000;
+    let house = House::narrow().await;
+    let users = people(&house, SLEEPERS).await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let (talker, listener) = (house.connect(ann).await, house.connect(bob).await);
+    let sleepers = sleepers(&house, &users).await;
+    let before = resident_bytes();
+    let (mut peak, mut said) = (before, 0);
+    for number in 0.. {
+        for some in users.chunks(100) {
+            let outbound: Vec<Outbound> = some.iter().map(|user| told(&house, *user, number)).collect();
+            house.engine.realtime.publish(&outbound).await.expect("published");
+            peak = peak.max(resident_bytes());
+        }
+        // Behind all of that in the same inbox.
+        assert_eq!(talker.say(&room, &format!("m{number}"), "meanwhile").await["status"], "QUEUED");
+        said += 1;
+        listener.delivered(&room, said).await;
+        peak = peak.max(resident_bytes());
+        let closed = House::limited("outbox");
+        if closed == SLEEPERS {
+            break;
+        }
+        assert!(number < 2_000, "{closed} were closed");
+    }
+    let each = (peak - before) / SLEEPERS;
+    figure(&format!("resident memory for each client that does not read: {} KiB at most", each / 1024));
+    assert!(each <= 256 * 1024, "{each} bytes each");
+    assert!(each > 64 * 1024, "{each} bytes each: they were closed before they cost anything");
+    drop(sleepers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asking_for_pages_and_not_reading_them_costs_no_more() {
+    const SLEEPERS: usize = 200;
+    let house = House::narrow().await;
+    let users = people(&house, SLEEPERS).await;
+    let room = house.room(&users).await.to_string();
+    let talker = house.connect(users[0]).await;
+    let content = "x".repeat(4_000);
+    for number in 0..100 {
+        assert_eq!(talker.say(&room, &format!("m{number}"), &content).await["status"], "QUEUED");
+    }
+    talker.delivered(&room, 100).await;
+    drop(talker);
+    let mut sleepers = sleepers(&house, &users).await;
+    let before = resident_bytes();
+    let ask = json!({"rooms": [{"roomId": room, "afterSeq": 0}]});
+    for number in 0..60 {
+        let native = json!({"id": number, "event": "sync", "data": ask}).to_string();
+        let socketio = format!(r#"42/chat,{number}["sync",{ask}]"#);
+        for (at, sleeper) in sleepers.iter_mut().enumerate() {
+            sleeper.tell(if at % 50 % 2 == 0 { &native } else { &socketio }).await;
+        }
+    }
+    let mut peak = 0;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        peak = peak.max(resident_bytes());
+    }
+    let each = peak.saturating_sub(before) / SLEEPERS;
+    figure(&format!("resident memory for each client that asks and does not read: {} KiB at most", each / 1024));
+    assert!(each <= 256 * 1024, "{each} bytes each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_makes_no_client_look_slow_that_reads() {
+    burst(&House::open().await, 100).await;
+}
+
+/// The network holds little of it, so that whoever delivers has to wait for the readers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_over_a_narrow_network_is_delivered_no_faster_than_it_is_read() {
+    burst(&House::narrow().await, 20).await;
+}
+
+async fn burst(house: &House, members: usize) {
+    const MESSAGES: usize = 5_000;
+    let users = people(house, members).await;
+    let id = house.room(&users).await;
+    let room = id.to_string();
+    let mut readers = Vec::new();
+    for user in &users {
+        let path = format!("/ws?token={}", House::token(*user));
+        readers.push(Raw::open(&house.base, &path).await);
+    }
+    for reader in &mut readers {
+        assert!(reader.text().await.contains("session.ready"));
+    }
+    let counting = join_all(readers.iter_mut().map(async |reader| {
+        for expected in 1..=MESSAGES {
+            match reader.next().await {
+                Some(tokio_tungstenite::tungstenite::Message::Text(text)) => {
+                    assert!(text.contains(&format!(r#""seq":{expected},"#)), "{text}");
+                }
+                other => panic!("after {expected} messages: {other:?}"),
+            }
+        }
+    }));
+    let keys = Keyring::clone(&house.engine.keys);
+    let message = |number: usize| {
+        let message = wire::MessageDelivered {
+            room_id: room.clone(),
+            message_id: users[0].to_string(),
+            sender_id: users[0].to_string(),
+            client_msg_id: Some(number.to_string()),
+            content: Some("x".repeat(300)),
+            seq: number as i64,
+            rev: Some(1 + number as i64),
+            ..Default::default()
+        };
+        let rev = Some(Rev(1 + number as i64));
+        let event = EventData::MessageDelivered(message);
+        let delivered = OpenedDelivery { rev, epoch: Rev::ZERO, except: None, event };
+        let channel = Channel::Room(id);
+        Outbound { channel, rev, payload: delivery::seal(channel, &delivered, &keys) }
+    };
+    let outbound: Vec<Outbound> = (1..=MESSAGES).map(message).collect();
+    house.engine.realtime.publish(&outbound).await.expect("published");
+    tokio::time::timeout(Duration::from_mins(3), counting).await.expect("all of it");
+    assert_eq!(House::limited("outbox"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_socketio_client_is_told_why_frees_its_memory_at_once_and_catches_up() {
+    const PATH: &str = "/socket.io/?EIO=4&transport=websocket";
+    let house = House::narrow().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let talker = house.connect(ann).await;
+    let token = json!({"token": House::token(bob)});
+    let mut slow = Raw::open(&house.base, PATH).await;
+    slow.say(format!("40/chat,{token}")).await;
+    slow.json_after("42/chat,").await;
+    let content = "x".repeat(16_000);
+    let mut said: i64 = 0;
+    while House::limited("outbox") == 0 {
+        assert!(said < 2_000, "never too slow");
+        let ids = [0, 1, 2, 3].map(|number| format!("m{}", said + number));
+        for id in &ids {
+            assert_eq!(talker.say(&room, id, &content).await["status"], "QUEUED");
+        }
+        said += 4;
+        talker.delivered(&room, usize::try_from(said).expect("positive")).await;
+    }
+    testkit::until(testkit::PATIENCE, async || House::gauge("chat_outbox_bytes") == 0).await;
+    // Only now it reads on.
+    let (mut last, mut error) = (0, Value::Null);
+    while let Some(message) = slow.next().await {
+        let text = message.into_text().unwrap_or_default();
+        let Some(event) = text.strip_prefix("42/chat,").and_then(|json| serde_json::from_str::<Value>(json).ok())
+        else {
+            continue;
+        };
+        if event[0] == "message.delivered" {
+            let seq = event[1]["seq"].as_i64().expect("a seq");
+            assert_eq!(seq, last + 1, "in order until the end");
+            last = seq;
+        } else if event[0] == "error" {
+            error = event[1].clone();
+        }
+    }
+    assert_eq!((&error["code"], &error["closeCode"]), (&json!("TOO_SLOW"), &json!(4508)));
+    assert!(last < said);
+    // The next attempt makes up for the rest, page by page.
+    let mut again = Raw::open(&house.base, PATH).await;
+    again.say(format!("40/chat,{token}")).await;
+    again.json_after("42/chat,").await;
+    for number in 0.. {
+        let ask = json!({"rooms": [{"roomId": room, "afterSeq": last}]});
+        again.say(format!(r#"42/chat,{number}["sync",{ask}]"#)).await;
+        let synced = again.json_after(&format!("43/chat,{number}")).await[0]["rooms"][0].clone();
+        for item in synced["items"].as_array().expect("items") {
+            last += 1;
+            assert_eq!(item["seq"], last);
+        }
+        if synced["complete"] == true {
+            break;
+        }
+    }
+    assert_eq!(last, said);
+}
+
+#[tokio::test]
+async fn what_is_fleeting_does_not_wait_behind_messages() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let talker = house.connect(ann).await;
+    let lagging = Arc::new(Socket::open(&house.base, &format!("/ws?token={}", House::token(bob))).await);
+    lagging.event("session.ready", |_| true).await;
+    talker.say(&room, "m1", "hello").await;
+    talker.request("typing", json!({"roomId": room, "isTyping": true})).await;
+    lagging.event("typing", |typing: &Value| typing["isTyping"] == true).await;
+    lagging.delivered(&room, 1).await;
+}

@@ -38,7 +38,7 @@ fn nothing_set_is_the_embedded_engine_with_the_documented_defaults() {
     let limits = settings.limits;
     assert_eq!((limits.user_events_per_sec, limits.user_burst, limits.logins_per_min), (100, 200, 10));
     assert_eq!((limits.ip_connections, limits.ip_handshakes_per_sec, limits.ip_failures_per_min), (0, 0, 600));
-    assert_eq!((limits.user_devices, limits.openings, limits.handshakes_per_sec), (20, 256, 0));
+    assert_eq!((limits.user_devices, limits.openings, limits.handshakes_per_sec), (1000, 256, 0));
     assert_eq!((settings.logs.format, settings.logs.filter), (None, None));
     assert!(settings.jwt_secret.is_none() && settings.hmac_keys.is_none());
 }

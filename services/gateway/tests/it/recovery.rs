@@ -181,20 +181,17 @@ async fn who_was_added_to_a_room_is_recovered_once_it_got_something_after_that()
     let mut now = connect(&scene.house.base, &scene.auth(&json!({}))).await;
     scene.house.remove(scene.bob, other, scene.ann).await;
     while now.socket.json_after("42/chat,").await[0] != "room.memberLeft" {}
-    let end = tokio::time::Instant::now() + testkit::PATIENCE;
-    loop {
-        scene.say(1).await;
-        let (_, offset) = message(&mut now.socket).await;
-        let mut again = connect(&scene.house.base, &scene.auth(&json!({"pid": now.pid, "offset": offset}))).await;
-        std::mem::swap(&mut now, &mut again);
-        if now.pid == again.pid {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < end, "is never recovered");
-        scene.house.add(scene.bob, other, scene.ann).await;
-        while now.socket.json_after("42/chat,").await[0] != "room.memberJoined" {}
-        tokio::time::sleep(crate::house::QUIET).await;
-    }
+    let engine = &scene.house.engine;
+    let pid = uuid::Uuid::try_parse(&now.pid).expect("a secret");
+    testkit::until(testkit::PATIENCE, async || {
+        let account = engine.store.account(scene.ann).await.expect("reads").expect("is there");
+        let remembered = engine.realtime.recall(pid).await.expect("reads").expect("is there");
+        remembered.membership == account.membership
+    })
+    .await;
+    scene.say(1).await;
+    let (_, offset) = message(&mut now.socket).await;
+    assert_eq!(scene.come_back(&scene.house.base, &now.pid, &offset).await.pid, now.pid);
 }
 
 #[tokio::test]

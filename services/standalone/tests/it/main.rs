@@ -18,3 +18,4 @@ mod polling;
 mod rights;
 mod scene;
 mod stock_clients;
+mod storm;

@@ -157,6 +157,14 @@ pub(crate) fn write_event(data: &EventData, offset: Option<&str>, out: &mut Vec<
     out.push(b']');
 }
 
+/// The first event of a new connection. The stock client keeps the offset of an earlier one, which
+/// says nothing about this one: it is made void.
+pub(crate) fn first_event(data: &EventData) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    write_event(data, Some(VOID), &mut out);
+    out.into()
+}
+
 /// Appends an ack packet.
 pub(crate) fn write_ack(id: &FrameId, ack: &Ack, out: &mut Vec<u8>) {
     out.extend_from_slice(b"43/chat,");

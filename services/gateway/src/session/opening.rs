@@ -63,11 +63,10 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
     handle.rights.follows(found.account.membership);
 
     let ready = following::session_ready(shared, &identity, &found.rooms, found.account.membership);
-    let ready = handle.dialect.event(&ready);
     let followed = if handle.dialect == Dialect::SocketIo {
-        recovery::welcome(shared, handle, recalled, &found, ready).await
+        recovery::welcome(shared, handle, recalled, &found, &ready).await
     } else {
-        handle.push(ready, Kind::Answer);
+        handle.push(handle.dialect.event(&ready), Kind::Answer);
         LogNumber::NONE
     };
     let rooms: Vec<_> = found.rooms.iter().map(|state| state.room_id).collect();

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use domain::{DeviceId, Membership, UserId};
 use handlers::Missed;
+use protocol::EventData;
 use realtime::{LogNumber, Remembered};
 use store::RoomsOf;
 use telemetry::Counter;
@@ -65,7 +65,7 @@ pub(crate) async fn welcome(
     handle: &Arc<Handle>,
     recalled: Option<Recalled>,
     found: &RoomsOf,
-    ready: Bytes,
+    ready: &EventData,
 ) -> LogNumber {
     if let Some(recalled) = recalled
         && let Some(recovered) = recover(shared, recalled, found).await
@@ -75,7 +75,7 @@ pub(crate) async fn welcome(
     let pid = begin(shared, handle, found).await;
     let socket_id = handle.identity().map(|identity| identity.session.to_string()).unwrap_or_default();
     handle.push(socketio::accept(&socket_id, pid), Kind::Answer);
-    handle.push(ready, Kind::Answer);
+    handle.push(socketio::first_event(ready), Kind::Answer);
     LogNumber::NONE
 }
 
@@ -95,12 +95,12 @@ async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option
 }
 
 /// The stock client keeps what comes before it is connected and tells it all at once.
-async fn go_on(shared: &Shared, handle: &Handle, recovered: Recovered, ready: Bytes) -> LogNumber {
+async fn go_on(shared: &Shared, handle: &Handle, recovered: Recovered, ready: &EventData) -> LogNumber {
     let Recovered { recalled: Recalled { claim, remembered }, missed } = recovered;
     // For another day; the old word would do for a while.
     let _ = shared.realtime.remember(claim.pid, &remembered).await;
     handle.followed.recognise(claim.pid);
-    handle.push(ready, Kind::Answer);
+    handle.push(handle.dialect.event(ready), Kind::Answer);
     let mut last = claim.after;
     for Missed { number, delivery } in missed {
         last = last.max(number);

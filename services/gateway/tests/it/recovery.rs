@@ -195,6 +195,23 @@ async fn who_was_added_to_a_room_is_recovered_once_it_got_something_after_that()
 }
 
 #[tokio::test]
+async fn a_new_connection_makes_the_stock_client_forget_the_offset_of_the_one_before() {
+    let mut scene = Scene::new().await;
+    let (_, pid, mut offset) = scene.break_off().await;
+    let _new_room = scene.house.room(&[scene.ann]).await;
+    let mut second = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert!(second.pid != pid && second.before.is_empty(), "its rooms are others now; it reads the state anew");
+    let ready = second.socket.json_after("42/chat,").await;
+    assert_eq!(ready[0], "session.ready");
+    // As the stock client does: it keeps the last argument of any event if that is a text.
+    if let Some(text) = ready.as_array().and_then(|args| args.last()).and_then(Value::as_str) {
+        text.clone_into(&mut offset);
+    }
+    let third = scene.come_back(&scene.house.base, &second.pid, &offset).await;
+    assert_eq!(contents(&third.before), [""; 0], "what was read is not told again");
+}
+
+#[tokio::test]
 async fn who_left_the_namespace_is_not_recovered_and_may_come_into_it_again() {
     let scene = Scene::new().await;
     let mut first = connect(&scene.house.base, &scene.auth(&json!({}))).await;

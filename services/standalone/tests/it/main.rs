@@ -19,3 +19,4 @@ mod presence;
 mod rights;
 mod scene;
 mod stock_clients;
+mod storm;

@@ -1,0 +1,187 @@
+//! One connection of a light client: the native WebSocket or Socket.IO's, spoken by hand.
+//!
+//! Knows frames and packets and nothing of what they mean. The invariant: pings are answered, and
+//! whatever was sent is heard in the order in which it came.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+/// How long becoming a WebSocket may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
+/// Thousands of connections live in one process.
+const BUFFER_BYTES: usize = 4096;
+const NAMESPACE: &str = "/chat";
+
+/// Which protocol a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Native,
+    SocketIo,
+}
+
+/// What a client shows when it connects.
+pub(crate) struct Pass<'a> {
+    pub(crate) token: &'a str,
+    /// Native clients name their device; Socket.IO's stock settings do not.
+    pub(crate) device: &'a str,
+    /// Socket.IO's `pid` and `offset` of the connection before.
+    pub(crate) recovery: Option<(&'a str, &'a str)>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// An event; `offset` is what the stock Socket.IO client would keep.
+    Event {
+        name: String,
+        data: Value,
+        offset: Option<String>,
+    },
+    Ack {
+        id: i64,
+        body: Value,
+    },
+    /// Socket.IO: let into the namespace, recoverable by `pid`.
+    Accepted {
+        pid: Option<String>,
+    },
+    /// Socket.IO: not let in.
+    Declined(Value),
+    /// Nothing that concerns a client's application.
+    Nothing,
+    /// The end; the code where the protocol has one.
+    Closed(Option<u16>),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// HTTP's, when there was an answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// A connection.
+pub(crate) struct Line {
+    socket: WebSocketStream<TcpStream>,
+    kind: Kind,
+    next_id: i64,
+}
+
+impl Line {
+    /// Connects to `http://host:port` and says who it is.
+    pub(crate) async fn open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Refused> {
+        let nothing = Refused { status: None, retry_after: None };
+        match tokio::time::timeout(HANDSHAKE_LIMIT, Self::try_open(base, kind, pass)).await {
+            Ok(Ok(line)) => Ok(line),
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(_) => Err(nothing),
+        }
+    }
+
+    async fn try_open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Error> {
+        let authority = base.trim_start_matches("http://");
+        let path = match kind {
+            Kind::Native => format!("/ws?token={}&deviceId={}", pass.token, pass.device),
+            Kind::SocketIo => "/socket.io/?EIO=4&transport=websocket".to_owned(),
+        };
+        let request = format!("ws://{authority}{path}").into_client_request()?;
+        let stream = TcpStream::connect(authority).await.map_err(Error::Io)?;
+        stream.set_nodelay(true).map_err(Error::Io)?;
+        let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+        let mut line = Self { socket, kind, next_id: 1 };
+        if kind == Kind::SocketIo {
+            let mut auth = json!({"token": pass.token});
+            if let Some((pid, offset)) = pass.recovery {
+                auth["pid"] = pid.into();
+                auth["offset"] = offset.into();
+            }
+            line.socket.next().await.ok_or(Error::ConnectionClosed)??;
+            line.say(format!("40{NAMESPACE},{auth}")).await?;
+        }
+        Ok(line)
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), Error> {
+        self.socket.send(Message::text(text)).await
+    }
+
+    /// Sends a command; the id its ack will have. A broken connection is heard of by `hear`.
+    pub(crate) async fn send(&mut self, event: &str, data: &Value) -> i64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let text = match self.kind {
+            Kind::Native => json!({"id": id, "event": event, "data": data}).to_string(),
+            Kind::SocketIo => format!("42{NAMESPACE},{id}{}", json!([event, data])),
+        };
+        drop(self.say(text).await);
+        id
+    }
+
+    /// The next thing that came. May be given up and called again.
+    pub(crate) async fn hear(&mut self) -> Heard {
+        let text = match self.socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map(|frame| u16::from(frame.code))),
+            Some(Ok(_)) => return Heard::Nothing,
+            Some(Err(_)) | None => return Heard::Closed(None),
+        };
+        if self.kind == Kind::Native {
+            return frame(&text);
+        }
+        if text.as_str() == "2" {
+            drop(self.say("3".to_owned()).await);
+            return Heard::Nothing;
+        }
+        packet(&text)
+    }
+}
+
+fn refused(error: &Error) -> Refused {
+    let Error::Http(answer) = error else { return Refused { status: None, retry_after: None } };
+    let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    Refused { status: Some(answer.status().as_u16()), retry_after: seconds.map(Duration::from_secs) }
+}
+
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+}
+
+fn frame(text: &str) -> Heard {
+    let mut frame = read(text);
+    if let Some(id) = frame["id"].as_i64() {
+        return Heard::Ack { id, body: frame["ack"].take() };
+    }
+    let name = frame["event"].as_str().unwrap_or_default().to_owned();
+    Heard::Event { name, data: frame["data"].take(), offset: None }
+}
+
+fn packet(text: &str) -> Heard {
+    let Some((kind, rest)) = text.split_at_checked(2) else { return Heard::Nothing };
+    let body = rest.strip_prefix(NAMESPACE).and_then(|rest| rest.strip_prefix(','));
+    match (kind, body) {
+        ("40", Some(body)) => Heard::Accepted { pid: read(body)["pid"].as_str().map(str::to_owned) },
+        ("41", _) => Heard::Closed(None),
+        ("42", Some(body)) => event(read(body)),
+        ("43", Some(body)) => {
+            let (id, args) = body.split_at(body.find('[').unwrap_or(0));
+            Heard::Ack { id: id.parse().unwrap(), body: read(args)[0].take() }
+        }
+        ("44", Some(body)) => Heard::Declined(read(body)),
+        _ => panic!("an unknown packet: {text}"),
+    }
+}
+
+fn event(mut args: Value) -> Heard {
+    let offset = args.as_array().and_then(|args| args.last()).and_then(Value::as_str).map(str::to_owned);
+    let name = args[0].as_str().unwrap_or_default().to_owned();
+    Heard::Event { name, data: args[1].take(), offset }
+}

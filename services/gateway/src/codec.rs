@@ -12,7 +12,7 @@ use protocol::{Ack, ClientFrame, CloseCode, EventData, FrameId, OpenedDelivery, 
 use realtime::LogNumber;
 use transport::{Frame, Received};
 
-use crate::outbox::Topic;
+use crate::handle::outbox::Topic;
 use crate::socketio;
 
 /// How a connection wraps names and data.

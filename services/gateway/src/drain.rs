@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::{CloseCode, EventData, wire};
 
 use crate::handle::Handle;
-use crate::outbox::Kind;
+use crate::handle::outbox::Kind;
 use crate::shared::Shared;
 
 /// How long taking leave may take altogether.

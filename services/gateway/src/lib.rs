@@ -5,36 +5,25 @@
 //! `handlers`, and never a processor or the REST service. The invariant: what a client was told is
 //! `QUEUED` is with the broker, and each room's events reach each connection in the order of `rev`.
 
-mod admission;
-mod beacon;
-mod changes;
 mod codec;
 mod commands;
-mod deadlines;
 mod delivery;
+mod door;
 mod drain;
-mod failures;
-mod followed;
 mod following;
 mod handle;
 mod hub;
 mod idle;
-mod offered;
-mod openings;
-mod outbox;
-mod pace;
 mod pages;
 mod presence;
-mod recovery;
 mod refusals;
-mod rights;
 mod routes;
 mod session;
 mod shared;
 mod socketio;
-mod tail;
 mod typing;
 mod upkeep;
+mod watch;
 mod wheel;
 
 use std::sync::Arc;
@@ -54,15 +43,17 @@ use tokio::sync::Notify;
 use transport::engineio::{self, Server};
 use uuid::Uuid;
 
-use crate::admission::Admission;
-use crate::changes::Doubts;
+use crate::door::admission::Admission;
+use crate::door::openings::Openings;
 use crate::handle::Meters;
+use crate::handle::deadlines;
 use crate::hub::{Hub, Requests};
 use crate::idle::Idle;
-use crate::openings::Openings;
 use crate::presence::Turns;
 use crate::shared::Shared;
 use crate::typing::Published;
+use crate::watch::changes::Doubts;
+use crate::watch::{beacon, changes, gaps, tail};
 use crate::wheel::Wheel;
 
 /// What a gateway works with.
@@ -95,9 +86,9 @@ impl Gateway {
         let Requests { fills, joins } = requests;
 
         tasks.own("deliveries", delivery::run(Arc::clone(&shared), inbox, keys, Arc::clone(&lost)));
-        tasks.own("gaps", recovery::fill_gaps(Arc::clone(&shared), fills));
-        tasks.own("joins", recovery::carry_out_joins(Arc::clone(&shared), joins));
-        tasks.own("comparison", recovery::compare(Arc::clone(&shared), lost));
+        tasks.own("gaps", gaps::fill_gaps(Arc::clone(&shared), fills));
+        tasks.own("joins", gaps::carry_out_joins(Arc::clone(&shared), joins));
+        tasks.own("comparison", gaps::compare(Arc::clone(&shared), lost));
         tasks.own("changes", changes::watch(Arc::clone(&shared)));
         tasks.own("reconciliation", changes::reconcile(Arc::clone(&shared)));
         tasks.own("tail", tail::follow(Arc::clone(&shared)));

@@ -11,7 +11,7 @@ use protocol::EventData;
 use uuid::Uuid;
 
 use crate::handle::Handle;
-use crate::outbox::Kind;
+use crate::handle::outbox::Kind;
 use crate::shared::{LOOK_UP_LIMIT, Shared};
 
 /// What is older was told to those who came back since.

@@ -18,9 +18,9 @@ use transport::Link;
 use transport::engineio::{Rejection, Route};
 use transport::handshake::{Refused, Upgrade, choose_subprotocol};
 
-use crate::admission::{Admitted, Declined};
 use crate::codec::Dialect;
-use crate::offered::{Offered, Params};
+use crate::door::admission::{Admitted, Declined};
+use crate::door::offered::{Offered, Params};
 use crate::shared::Shared;
 use crate::{pages, session};
 

@@ -19,16 +19,16 @@ use telemetry::{Counter, Gauge};
 use transport::engineio::Server;
 use uuid::Uuid;
 
-use crate::admission::Admission;
-use crate::changes::Doubts;
 use crate::codec::Dialect;
-use crate::deadlines::Deadlines;
+use crate::door::admission::Admission;
+use crate::door::openings::Openings;
+use crate::handle::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
 use crate::idle::Idle;
-use crate::openings::Openings;
 use crate::presence::Turns;
 use crate::typing::Published;
+use crate::watch::changes::Doubts;
 use crate::wheel::Wheel;
 
 /// How long one look-up in a dependency may take before the client is told to try again.

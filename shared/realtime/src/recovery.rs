@@ -87,17 +87,16 @@ pub(crate) fn since(
             is_proven = true;
             break;
         }
-        match payload {
-            Some(payload) => deliveries.push(Logged { rev, number, payload }),
+        let Some(payload) = payload else {
             // The log begins here: whatever was before is older than the longest a log is kept.
-            None => {
-                is_proven = true;
-                break;
-            }
-        }
+            is_proven = true;
+            break;
+        };
+        deliveries.push(Logged { rev, number, payload });
     }
     let Some(newest) = newest else { return if is_whole { Since::NoLog } else { Since::Unknown } };
-    if !is_proven && !(is_whole && expected == Some(Rev::ZERO)) {
+    let begins_with_the_room = is_whole && expected == Some(Rev::ZERO);
+    if !(is_proven || begins_with_the_room) {
         return Since::Unknown;
     }
     deliveries.reverse();

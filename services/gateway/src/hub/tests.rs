@@ -211,7 +211,7 @@ async fn a_gap_is_asked_for_once_and_filled() {
 
 /// The offsets that wait for a Socket.IO connection, in their order.
 fn offsets(handle: &Handle) -> Vec<String> {
-    let of = |popped: crate::outbox::Popped| {
+    let of = |popped: crate::handle::outbox::Popped| {
         let text = String::from_utf8_lossy(&popped.bytes).into_owned();
         let offset = text.rsplit_once(",\"").map(|(_, offset)| offset.trim_end_matches("\"]").to_owned());
         offset.expect("an offset")

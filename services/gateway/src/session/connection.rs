@@ -12,8 +12,8 @@ use transport::engineio::packet;
 use transport::{Frame, Gone, Link, Received};
 
 use crate::codec::Dialect;
+use crate::handle::outbox::CONGESTED_BYTES;
 use crate::handle::{Handle, Signal};
-use crate::outbox::CONGESTED_BYTES;
 
 /// After a frame of so many bytes no other is handed to the link before it has left: a link that
 /// takes nothing holds one of them at most.

@@ -25,13 +25,13 @@ pub(crate) use opening::authenticate;
 pub(crate) use recovery::{forget, renew};
 use unauthenticated::{Candidate, Failure, Unauthenticated};
 
-use crate::admission::Admitted;
 use crate::codec::Dialect;
+use crate::door::admission::Admitted;
+use crate::door::offered::Offered;
+use crate::door::openings::ComeBack;
 use crate::drain;
 use crate::handle::Handle;
-use crate::offered::Offered;
-use crate::openings::ComeBack;
-use crate::outbox::Kind;
+use crate::handle::outbox::Kind;
 use crate::shared::{Counted, Shared};
 
 /// How long a native client has to say who it is.

@@ -20,8 +20,8 @@ use transport::socketio::{Assembler, BadPacket};
 use transport::{Link, Received};
 
 use crate::commands::{self, Caller, Outcome};
+use crate::handle::outbox::Kind;
 use crate::handle::{Handle, Identity, Signal};
-use crate::outbox::Kind;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
 use crate::socketio::{self, Said};

@@ -17,8 +17,8 @@ use super::recovery::{self, Recalled};
 use super::unauthenticated::{Candidate, Failure};
 use crate::codec::Dialect;
 use crate::following;
+use crate::handle::outbox::Kind;
 use crate::handle::{Handle, Identity};
-use crate::outbox::Kind;
 use crate::shared::{Shared, within};
 
 /// How long opening a session may take altogether.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::unauthenticated::Candidate;
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
-use crate::outbox::Kind;
+use crate::handle::outbox::Kind;
 use crate::shared::Shared;
 use crate::socketio::{self, Claim};
 
@@ -49,13 +49,11 @@ pub(crate) async fn recall(shared: &Shared, candidate: &Candidate, user: UserId)
     let remembered = shared.realtime.recall(claim.pid).await.ok().flatten();
     let is_its_own =
         |it: &Remembered| it.user == user && candidate.device.as_ref().is_none_or(|device| *device == it.device);
-    match remembered.filter(is_its_own) {
-        Some(remembered) => Some(Recalled { claim, remembered }),
-        None => {
-            Counter::Recoveries.inc_with("unknown");
-            None
-        }
+    let recalled = remembered.filter(is_its_own).map(|remembered| Recalled { claim, remembered });
+    if recalled.is_none() {
+        Counter::Recoveries.inc_with("unknown");
     }
+    recalled
 }
 
 /// Tells a client that it is let in: as the connection it was, with all that it missed, or as a new

@@ -10,8 +10,8 @@ use transport::{Frame, Gone, Link, Received};
 
 use super::connection::{Connection, Step};
 use crate::handle::Signal;
+use crate::handle::outbox::Kind;
 use crate::handle::tests::handle;
-use crate::outbox::Kind;
 
 /// What a link of memory did.
 #[derive(Debug, Default)]

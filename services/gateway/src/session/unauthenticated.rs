@@ -9,9 +9,9 @@ use transport::socketio::Assembler;
 use transport::{Link, Received};
 
 use crate::codec::Dialect;
+use crate::door::offered::Offered;
 use crate::handle::Signal;
-use crate::offered::Offered;
-use crate::outbox::Kind;
+use crate::handle::outbox::Kind;
 use crate::session::connection::{Connection, End, Step};
 use crate::shared::Shared;
 use crate::socketio::{self, Claim, Connect, Said};

@@ -44,6 +44,7 @@ pub(crate) async fn relay(base: &str, tasks: &Tasks) -> String {
 
 async fn carry(stream: TcpStream, authority: String) {
     let mut asked = None;
+    #[allow(clippy::result_large_err, reason = "the shape is the library's")]
     let keep = |request: &Request, response: Response| {
         asked = Some((request.uri().to_string(), request.headers().get("authorization").cloned()));
         Ok(response)

@@ -3,6 +3,12 @@
 //! Knows no socket. The invariant: nothing that happens to a connection from outside waits for it;
 //! the connection's own task picks it up.
 
+pub(crate) mod deadlines;
+pub(crate) mod followed;
+pub(crate) mod outbox;
+pub(crate) mod pace;
+pub(crate) mod rights;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -14,14 +20,14 @@ use parking_lot::Mutex;
 use protocol::{Ack, CloseCode, FrameId};
 use telemetry::Counter;
 
-use crate::beacon::Quiet;
 use crate::codec::{Delivered, Dialect, Place};
-use crate::deadlines::{Deadlines, Due};
-use crate::followed::Followed;
+use crate::handle::deadlines::{Deadlines, Due};
+use crate::handle::followed::Followed;
+use crate::handle::outbox::{Kind, Outbox, Popped, Pushed};
+use crate::handle::pace::{Pace, Round};
+use crate::handle::rights::Rights;
 use crate::idle::Activity;
-use crate::outbox::{Kind, Outbox, Popped, Pushed};
-use crate::pace::{Pace, Round};
-use crate::rights::Rights;
+use crate::watch::beacon::Quiet;
 
 /// User events that may wait for a connection that is still being opened.
 const EARLY_EVENTS: usize = 256;

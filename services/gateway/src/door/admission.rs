@@ -16,8 +16,8 @@ use protocol::Code;
 use telemetry::{Counter, client_address, network};
 use transport::handshake::Refused;
 
-use crate::failures::{Blocks, Failures};
-use crate::openings::ComeBack;
+use crate::door::failures::{Blocks, Failures};
+use crate::door::openings::ComeBack;
 
 /// After so many handshakes, addresses without connections whose budget is full again are forgotten.
 const SWEEP_EVERY: u64 = 16_384;

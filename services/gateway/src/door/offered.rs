@@ -7,7 +7,7 @@ use axum::extract::Query;
 use domain::DeviceId;
 use http::{HeaderMap, Uri, header};
 
-use crate::admission::Declined;
+use crate::door::admission::Declined;
 
 /// The parameters of the query that mean something here.
 #[derive(Debug, Default, serde::Deserialize)]

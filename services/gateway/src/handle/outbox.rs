@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 /// What may wait for one client, its transport's part included, as memory, not as text. Over it the
-/// client is too slow: it is closed and resumes. Some 200 messages of 500 bytes; [`crate::pace`]
+/// client is too slow: it is closed and resumes. Some 200 messages of 500 bytes; [`crate::handle::pace`]
 /// sees to it that a client that does read never has so much waiting.
 pub(crate) const OUTBOX_BYTES: usize = 192 * 1024;
 /// What was held back while the session was being opened may be more, once.

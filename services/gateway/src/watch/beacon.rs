@@ -13,11 +13,11 @@ use domain::{Membership, UserId};
 use protocol::{EventData, wire};
 use telemetry::Counter;
 
-use crate::changes;
 use crate::handle::Handle;
+use crate::handle::outbox::Kind;
 use crate::hub::USER_SHARDS;
-use crate::outbox::Kind;
 use crate::shared::{LOOK_UP_LIMIT, Shared};
+use crate::watch::changes;
 
 /// Rooms in one beacon; the others are in the next one.
 const ROOMS: usize = 100;

@@ -35,9 +35,15 @@ use talk::Talk;
 
 /// What the contract allows over the hint.
 const OVER_THE_HINT: Duration = Duration::from_secs(2);
-/// The same for programs without optimisation, more for each client: a connection costs them some
-/// milliseconds of a processor, and a restart brings all clients back within five seconds.
-const UNOPTIMISED: Duration = if cfg!(debug_assertions) { Duration::from_millis(5) } else { Duration::ZERO };
+/// What programs without optimisation may take besides, altogether and for each client: a connection
+/// costs them some milliseconds of a processor that others want too, and a restart brings all clients
+/// back within five seconds. So the figure of the contract is held against optimised programs only
+/// (`./test.sh --full -- --release -p chatchit storm`).
+const UNOPTIMISED: (Duration, Duration) = if cfg!(debug_assertions) {
+    (Duration::from_secs(10), Duration::from_millis(5))
+} else {
+    (Duration::ZERO, Duration::ZERO)
+};
 /// How long all clients together may take to be connected and to have caught up.
 const UP_WITHIN: Duration = Duration::from_mins(2);
 /// How long a gateway may take to take leave of its clients.
@@ -204,7 +210,7 @@ impl Storm {
         assert!(!waits.is_empty(), "nobody was sent away in {phase}");
         assert!(waits.iter().all(|wait| wait.hint.is_some()), "everybody is told when to come back");
         let longest = waits.iter().map(Wait::excess).max().unwrap_or_default();
-        let allowed = OVER_THE_HINT + UNOPTIMISED * self.scale.clients as u32;
+        let allowed = OVER_THE_HINT + UNOPTIMISED.0 + UNOPTIMISED.1 * self.scale.clients as u32;
         assert!(longest <= allowed, "{phase}: somebody waited {longest:?} longer than told");
     }
 

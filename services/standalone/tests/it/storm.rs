@@ -35,9 +35,15 @@ use talk::Talk;
 
 /// What the contract allows over the hint.
 const OVER_THE_HINT: Duration = Duration::from_secs(2);
-/// Programs without optimisation need several times as long for one connection, and a restart brings
-/// all clients back within five seconds, however many there are.
-const UNOPTIMISED: u32 = if cfg!(debug_assertions) { 3 } else { 1 };
+/// What programs without optimisation may take besides, altogether and for each client: a connection
+/// costs them some milliseconds of a processor that others want too, and a restart brings all clients
+/// back within five seconds. So the figure of the contract is held against optimised programs only
+/// (`./test.sh --full -- --release -p chatchit storm`).
+const UNOPTIMISED: (Duration, Duration) = if cfg!(debug_assertions) {
+    (Duration::from_secs(10), Duration::from_millis(5))
+} else {
+    (Duration::ZERO, Duration::ZERO)
+};
 /// How long all clients together may take to be connected and to have caught up.
 const UP_WITHIN: Duration = Duration::from_mins(2);
 /// How long a gateway may take to take leave of its clients.
@@ -50,7 +56,7 @@ const MEMBERS: usize = 50;
 /// How big a storm is.
 struct Scale {
     clients: usize,
-    /// Every so many clients one talks, to its own small room.
+    /// Every so many clients one talks, to its own small room; a multiple of eight.
     talkers_every: usize,
     /// What a talker leaves between two messages.
     pause: Duration,
@@ -63,9 +69,9 @@ impl Scale {
     fn new(normal: usize, full: usize) -> Self {
         let seconds = Duration::from_secs;
         if std::env::var_os("TEST_FULL").is_some() {
-            return Self { clients: full, talkers_every: full / 40, pause: seconds(2), hall_pause: seconds(4) };
+            return Self { clients: full, talkers_every: 48, pause: seconds(2), hall_pause: seconds(4) };
         }
-        Self { clients: normal, talkers_every: normal / 24, pause: seconds(1), hall_pause: seconds(1) }
+        Self { clients: normal, talkers_every: 8, pause: seconds(1), hall_pause: seconds(1) }
     }
 }
 
@@ -131,20 +137,19 @@ impl Storm {
 
     fn client(&self, number: usize) -> Client {
         let (hall, own) = (&self.rooms[0].0, &self.rooms[1 + number / MEMBERS].0);
+        let every = self.scale.talkers_every;
         let talk = match number {
-            0 | 1 => Some(Talk::new(number, hall, self.scale.hall_pause)),
+            0 | 2 => Some(Talk::new(number, hall, self.scale.hall_pause)),
             // Of both kinds by turns.
-            _ if number % self.scale.talkers_every == number / self.scale.talkers_every % 2 => {
-                Some(Talk::new(number, own, self.scale.pause))
-            }
+            _ if number % every == number / every % 2 * 2 => Some(Talk::new(number, own, self.scale.pause)),
             _ => None,
         };
         let lists = [hall, own].map(|room| (room.clone(), List::new()));
         Client {
             world: Arc::clone(&self.world),
             number,
-            kind: if number.is_multiple_of(2) { Kind::Native } else { Kind::SocketIo },
-            by_seq: number % 4 >= 2,
+            kind: if number % 4 < 2 { Kind::Native } else { Kind::SocketIo },
+            by_seq: number % 8 >= 4,
             token: self.system.token_for(&self.users[number]),
             lists: Arc::new(Mutex::new(HashMap::from(lists))),
             talk,
@@ -205,7 +210,8 @@ impl Storm {
         assert!(!waits.is_empty(), "nobody was sent away in {phase}");
         assert!(waits.iter().all(|wait| wait.hint.is_some()), "everybody is told when to come back");
         let longest = waits.iter().map(Wait::excess).max().unwrap_or_default();
-        assert!(longest <= OVER_THE_HINT * UNOPTIMISED, "{phase}: somebody waited {longest:?} longer than told");
+        let allowed = OVER_THE_HINT + UNOPTIMISED.0 + UNOPTIMISED.1 * self.scale.clients as u32;
+        assert!(longest <= allowed, "{phase}: somebody waited {longest:?} longer than told");
     }
 
     /// Lets all that was said arrive, then judges what everybody has.

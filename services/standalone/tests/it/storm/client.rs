@@ -160,6 +160,9 @@ impl Client {
 
     fn closed(&mut self, session: &Session, code: Option<u16>) -> Option<Duration> {
         let code = session.code.or(code);
+        if code.is_some_and(|code| code != 4503) {
+            self.book().wrong(&format!("client {} ({:?}) was closed with {code:?}", self.number, self.kind));
+        }
         let when = if session.is_ready { "closed" } else { "closed before it was ready" };
         let code = code.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
         self.book().count(format!("{when} with {code}"));

@@ -227,6 +227,11 @@ async fn compare(
     let gained: Vec<RoomId> =
         if handle.is_selective() { Vec::new() } else { rooms.iter().filter(is_missing).copied().collect() };
     if gained.is_empty() && lost.is_empty() {
+        let is_open = |room: &RoomId| shared.hub.is_open(handle, *room);
+        if !handle.is_selective() && !rooms.iter().all(is_open) {
+            // It is being let in; until it was told, it does not follow them all.
+            return false;
+        }
         handle.rights.follows(membership);
         session::renew(shared, handle, membership).await;
         return true;

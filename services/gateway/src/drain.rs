@@ -15,8 +15,12 @@ use crate::shared::Shared;
 
 /// How long taking leave may take altogether.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// Over how long clients are asked to spread their coming back.
-const RETURN_WITHIN_MS: u64 = 5_000;
+/// Over how long clients are asked to spread their coming back, at least.
+pub(crate) const RETURN_WITHIN_MS: u64 = 5_000;
+/// So many come back in a second, unless that takes too long.
+const RETURNS_PER_SEC: u64 = 500;
+/// Nobody is asked to stay away for longer.
+const RETURN_WITHIN_MOST_MS: u64 = 60_000;
 /// How long the connections stay after `/readyz` has said that the service stops: no new ones are
 /// sent here meanwhile.
 const STAY: Duration = Duration::from_secs(1);
@@ -31,7 +35,10 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
     let drained = async {
         let handles = shared.wheel.handles();
         tracing::info!(connections = handles.len(), "taking leave of all clients");
-        handles.iter().for_each(warn);
+        shared.return_within_ms.store(return_within_ms(handles.len()), Ordering::SeqCst);
+        for handle in &handles {
+            warn(shared, handle);
+        }
         if !handles.is_empty() {
             tokio::time::sleep(STAY).await;
         }
@@ -49,18 +56,28 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
     }
 }
 
-fn warn(handle: &Arc<Handle>) {
+fn warn(shared: &Shared, handle: &Arc<Handle>) {
     if handle.is_ready() {
-        let warning = EventData::ServerDraining(wire::ServerDraining { retry_after_ms: retry_after_ms(handle.key) });
+        let warning =
+            EventData::ServerDraining(wire::ServerDraining { retry_after_ms: retry_after_ms(shared, handle.key) });
         handle.push(handle.dialect.event(&warning), Kind::Answer);
     }
 }
 
+/// Over how long so many connections come back.
+fn return_within_ms(connections: usize) -> u64 {
+    (connections as u64 * 1000 / RETURNS_PER_SEC).clamp(RETURN_WITHIN_MS, RETURN_WITHIN_MOST_MS)
+}
+
 /// When a client is to come back: for one connection always the same, for all together spread.
-pub(crate) fn retry_after_ms(key: u64) -> i64 {
+pub(crate) fn retry_after_ms(shared: &Shared, key: u64) -> i64 {
+    spread(key, shared.return_within_ms.load(Ordering::Relaxed))
+}
+
+fn spread(key: u64, within_ms: u64) -> i64 {
     // Fibonacci hashing: neighbours lie far apart.
     let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    ((spread * RETURN_WITHIN_MS) >> 32) as i64 + 1
+    ((spread * within_ms) >> 32) as i64 + 1
 }
 
 /// Closes a few at a time, so that not all come back at once.
@@ -84,10 +101,17 @@ mod tests {
     fn clients_are_spread_over_the_whole_time() {
         let mut buckets = [0; 10];
         for key in 0..1000 {
-            let wait_ms = retry_after_ms(key);
+            let wait_ms = spread(key, RETURN_WITHIN_MS);
             assert!((1..=RETURN_WITHIN_MS as i64).contains(&wait_ms));
             buckets[((wait_ms - 1) as usize * 10 / RETURN_WITHIN_MS as usize).min(9)] += 1;
         }
         assert!(buckets.iter().all(|count| (80..=120).contains(count)), "{buckets:?}");
+    }
+
+    #[test]
+    fn the_more_come_back_the_longer_it_may_take() {
+        assert_eq!(return_within_ms(10), 5_000);
+        assert_eq!(return_within_ms(10_000), 20_000);
+        assert_eq!(return_within_ms(1_000_000), 60_000);
     }
 }

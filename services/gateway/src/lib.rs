@@ -159,6 +159,7 @@ fn share(
         gateway,
         limits: session_limits(rate),
         draining: AtomicBool::new(false),
+        return_within_ms: AtomicU64::new(drain::RETURN_WITHIN_MS),
         live: AtomicUsize::new(0),
         next_key: AtomicU64::new(1),
     }

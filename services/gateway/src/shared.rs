@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) gateway: Uuid,
     pub(crate) limits: wire::SessionLimits,
     pub(crate) draining: AtomicBool,
+    /// Over how long clients that are sent away are spread.
+    pub(crate) return_within_ms: AtomicU64,
     pub(crate) live: AtomicUsize,
     pub(crate) next_key: AtomicU64,
 }

@@ -45,10 +45,14 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
             code
         }
     };
-    if code.is_final() {
-        super::forget(shared, &handle).await;
-    }
-    tokio::join!(take_leave(connection, end, code), depart(shared, &handle, arrival));
+    let words = last_words(shared, &connection, code);
+    let departure = async {
+        if code.is_final() {
+            super::forget(shared, &handle).await;
+        }
+        depart(shared, &handle, arrival).await;
+    };
+    tokio::join!(take_leave(connection, end, code, words), departure);
 }
 
 /// Ends a session whose client stays connected.
@@ -70,9 +74,8 @@ async fn depart(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
     }
 }
 
-async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: CloseCode) {
+async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: CloseCode, words: Vec<Bytes>) {
     if end != End::Gone {
-        let words = last_words(&connection, code);
         let is_sent_away = code.is_final() && !words.is_empty();
         let last = async {
             connection.sent().await?;
@@ -88,18 +91,18 @@ async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: Clos
 }
 
 /// What Socket.IO is told in the place of a close code.
-fn last_words<L: Link>(connection: &Connection<L>, code: CloseCode) -> Vec<Bytes> {
+fn last_words<L: Link>(shared: &Shared, connection: &Connection<L>, code: CloseCode) -> Vec<Bytes> {
     let handle = &connection.handle;
     if handle.dialect != Dialect::SocketIo || !handle.is_ready() || code == CloseCode::Normal {
         return Vec::new();
     }
-    let error = handle.dialect.event(&EventData::Error(error(code, handle.key)));
+    let error = handle.dialect.event(&EventData::Error(error(shared, code, handle.key)));
     if code.is_final() { vec![error, Bytes::from_static(socketio::DISCONNECT.as_bytes())] } else { vec![error] }
 }
 
-fn error(code: CloseCode, key: u64) -> wire::Refusal {
+fn error(shared: &Shared, code: CloseCode, key: u64) -> wire::Refusal {
     let retry_after_ms = match code {
-        CloseCode::Draining => Some(drain::retry_after_ms(key)),
+        CloseCode::Draining => Some(drain::retry_after_ms(shared, key)),
         CloseCode::TooSlow | CloseCode::Flooding => Some(RETRY_AFTER_MS),
         _ => None,
     };

@@ -111,7 +111,7 @@ async fn establish<L: Link>(
                 return Ok(open);
             }
             Err(failure) => {
-                tell_when_to_come_back(&connection.handle, id.as_ref(), &failure);
+                tell_when_to_come_back(shared, &connection.handle, id.as_ref(), &failure);
                 let may_go_on = unauthenticated.refused(shared, connection, id, failure);
                 if may_go_on.is_ok() {
                     admitted.failed(shared.clock.monotonic_us());
@@ -139,11 +139,11 @@ async fn in_turn(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidat
 
 /// Tells a client that is no fault of its own when to come back, unless an ack will. On Socket.IO an
 /// event, too: after `connect_error` the stock client stays away for good.
-fn tell_when_to_come_back(handle: &Handle, id: Option<&FrameId>, failure: &Failure) {
+fn tell_when_to_come_back(shared: &Shared, handle: &Handle, id: Option<&FrameId>, failure: &Failure) {
     if failure.close != CloseCode::Draining || id.is_some() {
         return;
     }
-    let spread_ms = drain::retry_after_ms(handle.key) as u64;
+    let spread_ms = drain::retry_after_ms(shared, handle.key) as u64;
     let refusal = match failure.refusal.code {
         Code::Overloaded => failure.refusal.clone(),
         // Whatever is out of order, not all are to come at once when it is mended.

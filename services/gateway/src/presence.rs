@@ -13,7 +13,7 @@ use protocol::Channel;
 use realtime::{DeviceLease, LogNumber, RealtimeError};
 use tokio::sync::Semaphore;
 
-use crate::handle::Identity;
+use crate::handle::{Handle, Identity};
 use crate::idle::Idle;
 use crate::shared::Shared;
 
@@ -72,9 +72,13 @@ pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
     }
 }
 
-/// Notes that a session is there; a connection elsewhere whose device it takes is told to go.
-pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId]) {
+/// Notes that a session is there; a connection elsewhere whose device it takes is told to go. One that
+/// is over by now takes nothing from anybody: who came after it has the device.
+pub(crate) async fn arrive(shared: &Shared, handle: &Handle, identity: &Identity, rooms: &[RoomId]) {
     let arriving = async {
+        if handle.is_over() {
+            return Ok(());
+        }
         let lease = lease(shared, identity);
         let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
         shared.hub.users.each_of(identity.user, |handle| {
@@ -83,7 +87,9 @@ pub(crate) async fn arrive(shared: &Shared, identity: &Identity, rooms: &[RoomId
             }
         });
         // A connection on this gateway has learnt it from the hub already.
-        if let Some(replaced) = arrived.replaced {
+        if let Some(replaced) = arrived.replaced
+            && !handle.is_over()
+        {
             shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
         }
         shared.realtime.cache_rooms(identity.user, rooms).await

@@ -49,7 +49,8 @@ impl Handlers {
     /// `rooms` say; then the read marks that moved since, some of them perhaps once more. `None`: it cannot be proven to be all, or is too much.
     pub async fn missed(&self, rooms: &[RoomState], after: LogNumber) -> Result<Option<Vec<Missed>>, Unavailable> {
         let age = self.parts.clock.now().since(after.given_at());
-        if age + MARGIN > ROOM_LOG_KEPT {
+        let is_ahead = after.given_at() > self.parts.clock.now().plus(MARGIN);
+        if is_ahead || age + MARGIN > ROOM_LOG_KEPT {
             return Ok(None);
         }
         let Some((news, quiet)) = self.news(rooms, after).await? else { return Ok(None) };

@@ -452,6 +452,11 @@ impl Handle {
         self.is_selective.load(Ordering::Relaxed)
     }
 
+    /// True once the connection has left the hub for good, or is told to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rooms.lock().is_none() || self.state.lock().is_closed()
+    }
+
     /// All rooms, for the last time.
     pub(crate) fn leave_all(&self) -> Vec<RoomId> {
         self.rooms.lock().take().unwrap_or_default()

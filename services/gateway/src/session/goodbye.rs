@@ -47,7 +47,8 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
     };
     let words = last_words(shared, &connection, code);
     let departure = async {
-        if code.is_final() {
+        // Whoever took the device's place may go on with the very connection.
+        if code.is_final() && code != CloseCode::Replaced {
             super::forget(shared, &handle).await;
         }
         depart(shared, &handle, arrival).await;

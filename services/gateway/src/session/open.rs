@@ -55,7 +55,7 @@ pub(crate) struct Open {
 
 async fn arrive(shared: Arc<Shared>, handle: Arc<Handle>, identity: Identity, rooms: Vec<RoomId>) {
     let telling = async || {
-        tokio::join!(refusals::tell(&shared, &handle), presence::arrive(&shared, &identity, &rooms));
+        tokio::join!(refusals::tell(&shared, &handle), presence::arrive(&shared, &handle, &identity, &rooms));
     };
     shared.turns.wait_for(telling).await;
 }
@@ -112,11 +112,6 @@ impl Open {
 
     fn poll_next<L: Link>(&mut self, connection: &mut Connection<L>, cx: &mut Context<'_>) -> Poll<Next> {
         connection.poll_send_first(cx);
-        if let Some(arrival) = &mut self.arrival
-            && arrival.as_mut().poll(cx).is_ready()
-        {
-            self.arrival = None;
-        }
         if let Poll::Ready(confirmed) = self.poll_confirms(cx) {
             return Poll::Ready(Next::Confirmed(confirmed));
         }
@@ -127,11 +122,19 @@ impl Open {
             return Poll::Ready(Next::Prepared(id, outcome));
         }
         let may_read = self.may_read(connection);
-        match connection.poll_step(cx, may_read) {
+        let step = match connection.poll_step(cx, may_read) {
             // What was sent just now made room: what came meanwhile would wait for the next ping.
-            Poll::Pending if !may_read && self.may_read(connection) => connection.poll_step(cx, true).map(Next::Step),
-            step => step.map(Next::Step),
+            Poll::Pending if !may_read && self.may_read(connection) => connection.poll_step(cx, true),
+            step => step,
+        };
+        // Only after that: a client that has gone again meanwhile does not arrive.
+        if step.is_pending()
+            && let Some(arrival) = &mut self.arrival
+            && arrival.as_mut().poll(cx).is_ready()
+        {
+            self.arrival = None;
         }
+        step.map(Next::Step)
     }
 
     fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Poll<Confirmed> {

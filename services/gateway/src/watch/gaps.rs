@@ -174,7 +174,7 @@ async fn look_after(shared: &Arc<Shared>, handle: &Arc<Handle>) {
     let Ok(Ok(states)) = read else { return };
     let ids: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
     refusals::tell(shared, handle).await;
-    presence::arrive(shared, identity, &ids).await;
+    presence::arrive(shared, handle, identity, &ids).await;
 }
 
 async fn revs(shared: &Shared, rooms: &[RoomId]) -> Option<Vec<(RoomId, Rev)>> {

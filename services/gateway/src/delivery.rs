@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use protocol::{Channel, Keyring, delivery};
+use protocol::{Channel, EventData, Keyring, delivery};
 use realtime::{Arrival, Inbox, LogNumber};
 use telemetry::Counter;
 use tokio::sync::Notify;
@@ -51,5 +51,8 @@ fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, pa
         tracing::warn!(?channel, "a delivery that is not genuine was dropped");
         return;
     };
+    if matches!(opened.event, EventData::Typing(_)) {
+        shared.hub.notice_time(shared.wheel.now_ms());
+    }
     shared.hub.route(channel, opened, number);
 }

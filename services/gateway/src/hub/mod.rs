@@ -83,7 +83,7 @@ pub(crate) struct Hub {
     rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
     pub(crate) users: Users,
     typing: Typing,
-    /// What the clock said at the last tick, milliseconds.
+    /// What the clock said when it was last looked at, milliseconds.
     now_ms: AtomicU64,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
@@ -270,9 +270,14 @@ impl Hub {
         self.see_to(id, need);
     }
 
+    /// It is that late now. To be said before what depends on it: typing lasts from when it came.
+    pub(crate) fn notice_time(&self, now_ms: u64) {
+        self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
     /// Time goes on: whoever has typed for too long is told to have stopped.
     pub(crate) fn tick(&self, now_ms: u64) {
-        self.now_ms.store(now_ms, Ordering::Relaxed);
+        self.notice_time(now_ms);
         for (id, ended) in self.typing.expired(now_ms) {
             if let Some(room) = self.shard(id).get_mut(&id) {
                 let _ = room.accept(Arc::new(ended), Place::Void);

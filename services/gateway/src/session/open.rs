@@ -31,6 +31,9 @@ use crate::{presence, refusals};
 /// client is shown the door.
 const FLOOD: u32 = 2_000;
 
+/// Nobody is told to wait for longer because of the rate.
+const HINT_MOST_US: u64 = 10_000_000;
+
 type Confirmed = (Option<FrameId>, Result<wire::Queued, Refusal>);
 /// Waits for confirms; boxed and there only while something waits, because most sessions are idle.
 type Confirms = Option<Box<FuturesUnordered<BoxFuture<'static, Confirmed>>>>;
@@ -48,6 +51,8 @@ pub(crate) struct Open {
     preparing: Option<(Option<FrameId>, BoxFuture<'static, Outcome>)>,
     confirms: Confirms,
     flood: u32,
+    /// When the next command that is refused for its rate may come again, microseconds.
+    hinted_us: u64,
     leaving: Option<CloseCode>,
     /// Binary attachments on their way.
     assembler: Assembler,
@@ -83,6 +88,7 @@ impl Open {
             preparing: None,
             confirms: None,
             flood: 0,
+            hinted_us: 0,
             leaving: None,
             assembler: Assembler::default(),
         }
@@ -225,6 +231,7 @@ impl Open {
         let ClientFrame { id, command } = frame;
         if let Err(refusal) = self.caller.shared.intake.allow(self.caller.user) {
             self.flooded()?;
+            let refusal = self.spread(refusal);
             let refusal = match &command {
                 Ok(Command::MessageSend(send)) => refusal.of(&send.client_msg_id),
                 _ => refusal,
@@ -243,6 +250,18 @@ impl Open {
             Err(refusal) => self.refuse(id, refusal),
         }
         ControlFlow::Continue(())
+    }
+
+    /// Gives each of many refused commands a time of its own to come again: who keeps to the hints finds
+    /// that they hold.
+    fn spread(&mut self, refusal: Refusal) -> Refusal {
+        let shared = &self.caller.shared;
+        let now_us = shared.clock.monotonic_us();
+        let wait_us = refusal.retry_after_ms.unwrap_or_default() * 1000;
+        let at_us = self.hinted_us.max(now_us + wait_us).min(now_us + HINT_MOST_US);
+        let per_second = u64::try_from(shared.limits.events_per_sec).unwrap_or_default().max(1);
+        self.hinted_us = at_us + 1_000_000 / per_second;
+        refusal.after((at_us - now_us).div_ceil(1000).max(1))
     }
 
     /// Counts something that was answered with a refusal only.

@@ -68,7 +68,7 @@ pub(crate) async fn welcome(
     if let Some(recalled) = recalled
         && let Some(recovered) = recover(shared, recalled, found).await
     {
-        return go_on(shared, handle, recovered, ready).await;
+        return go_on(handle, recovered, ready);
     }
     let pid = begin(shared, handle, found).await;
     let socket_id = handle.identity().map(|identity| identity.session.to_string()).unwrap_or_default();
@@ -80,7 +80,7 @@ pub(crate) async fn welcome(
 async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option<Recovered> {
     let Recalled { claim, remembered } = &recalled;
     if remembered.membership != found.account.membership || claim.after <= remembered.since {
-        Counter::Recoveries.inc_with("rooms_changed");
+        Counter::Recoveries.inc_with("not_sound");
         return None;
     }
     let missed = shared.handlers.missed(&found.rooms, recalled.claim.after);
@@ -88,15 +88,21 @@ async fn recover(shared: &Shared, recalled: Recalled, found: &RoomsOf) -> Option
         Counter::Recoveries.inc_with("not_whole");
         return None;
     };
+    // The stock client keeps what comes before it is connected and does not count it. If the connection
+    // breaks in the middle of that, the same offset would bring it all once more: it works once.
+    let since = if missed.iter().any(|missed| missed.number.is_some()) { claim.after } else { remembered.since };
+    let remembered = Remembered { since, ..remembered.clone() };
+    if shared.realtime.remember(claim.pid, &remembered).await.is_err() {
+        Counter::Recoveries.inc_with("not_whole");
+        return None;
+    }
     Counter::Recoveries.inc_with("recovered");
     Some(Recovered { recalled, missed })
 }
 
 /// The stock client keeps what comes before it is connected and tells it all at once.
-async fn go_on(shared: &Shared, handle: &Handle, recovered: Recovered, ready: &EventData) -> LogNumber {
+fn go_on(handle: &Handle, recovered: Recovered, ready: &EventData) -> LogNumber {
     let Recovered { recalled: Recalled { claim, remembered }, missed } = recovered;
-    // For another day; the old word would do for a while.
-    let _ = shared.realtime.remember(claim.pid, &remembered).await;
     handle.followed.recognise(claim.pid);
     handle.push(handle.dialect.event(ready), Kind::Answer);
     let mut last = claim.after;

@@ -212,6 +212,41 @@ async fn a_new_connection_makes_the_stock_client_forget_the_offset_of_the_one_be
 }
 
 #[tokio::test]
+async fn what_was_missed_is_told_once_for_an_offset_because_the_client_may_have_kept_a_part_of_it() {
+    let mut scene = Scene::new().await;
+    let (_, pid, offset) = scene.break_off().await;
+    let first = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert_eq!((first.pid.as_str(), contents(&first.before)), (pid.as_str(), vec!["3".to_owned()]));
+    let again = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert!(again.pid != pid && again.before.is_empty());
+}
+
+#[tokio::test]
+async fn an_offset_ahead_of_the_clock_proves_nothing() {
+    let mut scene = Scene::new().await;
+    let (_, pid, offset) = scene.break_off().await;
+    let ahead = (offset.parse::<u64>().expect("a number") + 3_600_000_000).to_string();
+    let back = scene.come_back(&scene.house.base, &pid, &ahead).await;
+    assert!(back.pid != pid && back.before.is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_another_gateway_replaced_leaves_its_secret_to_the_one_that_lives_by_it() {
+    let mut scene = Scene::new().await;
+    let (_other, base) = scene.house.another_gateway();
+    let mut old = connect(&scene.house.base, &scene.auth(&json!({}))).await;
+    scene.say(1).await;
+    let (_, offset) = message(&mut old.socket).await;
+    let mut back = scene.come_back(&base, &old.pid, &offset).await;
+    assert_eq!(back.pid, old.pid);
+    while old.socket.next().await.is_some() {}
+    scene.say(1).await;
+    let (_, offset) = message(&mut back.socket).await;
+    drop(back);
+    assert_eq!(scene.come_back(&base, &old.pid, &offset).await.pid, old.pid, "a second time, too");
+}
+
+#[tokio::test]
 async fn who_left_the_namespace_is_not_recovered_and_may_come_into_it_again() {
     let scene = Scene::new().await;
     let mut first = connect(&scene.house.base, &scene.auth(&json!({}))).await;

@@ -149,3 +149,21 @@ async fn who_does_not_read_is_closed_and_the_others_are_served() {
     assert_eq!(sleeper.close_code().await, Some(4508));
     assert!(talker.request("ping", json!({})).await["serverTime"].is_string());
 }
+
+#[tokio::test]
+async fn who_keeps_to_the_hints_gets_everything_through() {
+    let house = House::with(&[("LIMIT_USER_EVENTS_PER_SEC", "100"), ("LIMIT_USER_BURST", "10")]).await;
+    let socket = house.connect(house.user().await).await;
+    let one = async || {
+        let mut refused = 0;
+        for _ in 0..4 {
+            while let Some(wait_ms) = socket.request("ping", json!({})).await["retryAfterMs"].as_u64() {
+                refused += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+            }
+        }
+        refused
+    };
+    let refused: u32 = futures_util::future::join_all((0..50).map(|_| one())).await.into_iter().sum();
+    assert!(socket.is_open() && refused < 3 * 200, "{refused} refusals for 200 commands");
+}

@@ -7,7 +7,7 @@ use testkit::client::Socket;
 use testkit::token::mint;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::house::{House, Raw, SECRET, until};
+use crate::house::{House, QUIET, Raw, SECRET, until};
 
 #[tokio::test]
 async fn who_does_not_say_who_it_is_in_five_seconds_is_closed() {
@@ -54,6 +54,21 @@ async fn of_connections_of_one_device_that_come_at_once_one_stays() {
         })
         .await;
         assert!(survivor.request("ping", json!({})).await["serverTime"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_connections_of_one_device_that_come_at_once_to_two_gateways_one_stays() {
+    let house = House::open().await;
+    let (_other, base) = house.another_gateway();
+    for round in 0..30 {
+        let path = format!("/ws?token={}&deviceId=phone", House::token(house.user().await));
+        let bases = [&house.base, &base].into_iter().cycle().take(3 + round % 4);
+        let sockets = futures_util::future::join_all(bases.map(|base| Socket::open(base, &path))).await;
+        let open = || sockets.iter().filter(|socket| socket.is_open()).count();
+        until(|| open() <= 1).await;
+        tokio::time::sleep(QUIET / 3).await;
+        assert_eq!(open(), 1, "round {round}");
     }
 }
 

@@ -9,7 +9,7 @@ use auth::TokenError;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use domain::UserId;
+use domain::{Timestamp, UserId};
 use intake::Actor;
 use protocol::{Code, Refusal};
 
@@ -22,6 +22,8 @@ pub(crate) struct Caller {
     pub(crate) user: UserId,
     /// The same for the intake.
     pub(crate) actor: Actor,
+    /// When the token ends.
+    pub(crate) expires_at: Timestamp,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -49,7 +51,7 @@ impl Caller {
             return Err(Refusal::unauthenticated("the account has signed out everywhere").into());
         }
         let actor = Actor { user: claims.user, device: String::new(), traceparent: traceparent(headers) };
-        Ok(Self { user: claims.user, actor })
+        Ok(Self { user: claims.user, actor, expires_at: claims.expires_at })
     }
 }
 

@@ -160,9 +160,9 @@ async fn listen(polls: Arc<Polls>, mut inbox: Inbox, keys: Keyring) {
     }
 }
 
-/// Whether a poll would find something new: typing and presence are not for it.
+/// Whether a poll would find something new, or its token void: typing and presence are not for it.
 fn is_news(opened: &OpenedDelivery) -> bool {
-    opened.rev.is_some() || matches!(opened.event, EventData::MessageRead(_))
+    opened.rev.is_some() || matches!(opened.event, EventData::MessageRead(_) | EventData::SessionRevoked(_))
 }
 
 /// Ends subscriptions that nobody needed for a while, until the service stops.

@@ -1,7 +1,7 @@
 //! The long poll: catching up for clients that cannot hold a socket.
 //!
-//! The invariant: whatever is answered was read after the caller's token and account were last looked
-//! at, a second before at most.
+//! The invariant: whatever is answered was read before the caller's token and account were last looked
+//! at, a second before at most; and nobody waits on when their token is no good any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(crate) async fn poll_sync(
     let first = read(&app, &caller, since.as_ref()).await?;
     let polled = match since {
         Some(since) if !first.is_news() && !wait.is_zero() => {
-            let waited = wait_for_news(&app, &caller, &since, first, wait).await?;
+            let waited = wait_for_news(&app, &caller, &headers, &since, first, wait).await?;
             // Who was blocked or signed out meanwhile is told so, and nothing else.
             Caller::identify(&headers, &app).await?;
             waited
@@ -76,10 +76,17 @@ pub(crate) async fn poll_sync(
 }
 
 /// Follows what the caller would be told, reads again whenever something came, and ends with news,
-/// with the time, or with the service.
-async fn wait_for_news(app: &App, caller: &Caller, since: &Cursor, first: Polled, wait: Duration) -> Answer<Polled> {
+/// with the time, with the token, or with the service.
+async fn wait_for_news(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    since: &Cursor,
+    first: Polled,
+    wait: Duration,
+) -> Answer<Polled> {
     let mut polled = first;
-    let end = tokio::time::sleep(wait);
+    let end = tokio::time::sleep(wait.min(caller.expires_at.since(app.clock.now())));
     tokio::pin!(end);
     let follow = tokio::select! {
         follow = app.polls.follow(caller.user, &polled.rooms) => follow?,
@@ -97,6 +104,9 @@ async fn wait_for_news(app: &App, caller: &Caller, since: &Cursor, first: Polled
             () = &mut end => return read(app, caller, Some(since)).await,
             () = app.stopping.requested() => return Ok(polled),
         }
+        // What woke it may be the end of its token.
+        app.accounts.forget(caller.user);
+        Caller::identify(headers, app).await?;
     }
 }
 

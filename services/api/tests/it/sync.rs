@@ -408,14 +408,40 @@ async fn whoever_is_blocked_while_waiting_is_told_so_and_nothing_else() {
     let cursor = start(&world, &bob).await;
     let blocking = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let everywhere = json!({ "everywhere": true });
-        assert_eq!(world.post("/auth/logout", &bob.token, everywhere).await.status, StatusCode::NO_CONTENT);
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        world.engine.store.set_blocked(bob.user, true, world.now()).await.expect("blocked");
         world.say(&ann, &room, "hello").await;
     };
     let path = format!("/sync?cursor={cursor}&timeoutMs=20000");
     let (reply, ()) = join(world.get(&path, &bob.token), blocking).await;
-    reply.refused(401, "UNAUTHENTICATED", "");
+    reply.refused(403, "FORBIDDEN", "");
+}
+
+#[tokio::test]
+async fn nobody_waits_on_with_a_token_that_is_no_good_any_more() {
+    let world = World::with(|settings| settings.access_lifetime = Duration::from_secs(3)).await;
+    let (ann, bob) = (world.person("ann").await, world.person("bob").await);
+    let (anns, bobs) = (start(&world, &ann).await, start(&world, &bob).await);
+    let signing_out = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let everywhere = json!({ "everywhere": true });
+        assert_eq!(world.post("/auth/logout", &bob.token, everywhere).await.status, StatusCode::NO_CONTENT);
+    };
+    let asked = Instant::now();
+    let path = |cursor: &str| format!("/sync?cursor={cursor}&timeoutMs=20000");
+    let signed_out = async {
+        let path = path(&bobs);
+        let (reply, ()) = join(world.get(&path, &bob.token), signing_out).await;
+        reply.refused(401, "UNAUTHENTICATED", "");
+        assert!(reply.text("detail").contains("signed out"), "{reply:?}");
+        assert!(asked.elapsed() < Duration::from_millis(200) + SOON, "{:?}", asked.elapsed());
+    };
+    let expired = async {
+        let reply = world.get(&path(&anns), &ann.token).await;
+        reply.refused(401, "UNAUTHENTICATED", "");
+        assert!(reply.text("detail").contains("expired"), "{reply:?}");
+        assert!(asked.elapsed() < Duration::from_secs(3) + SOON, "{:?}", asked.elapsed());
+    };
+    join(signed_out, expired).await;
 }
 
 #[tokio::test]

@@ -58,6 +58,12 @@ impl Activity {
         !(is_stale && self.is_idle.swap(false, Ordering::SeqCst))
     }
 
+    /// The realtime port learnt of the device, which it takes to be in use.
+    pub(crate) fn arrived(&self, now_ms: u64) {
+        self.set_idle(false);
+        let _ = self.last_ms.compare_exchange(0, now_ms.max(1), Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     fn set_idle(&self, is_idle: bool) {
         self.is_idle.store(is_idle, Ordering::SeqCst);
     }
@@ -78,12 +84,6 @@ impl Idle {
         {
             handle.activity.set_idle(true);
         }
-    }
-
-    /// The realtime port learnt of the device, which it takes to be in use.
-    pub(crate) fn arrived(handle: &Handle, now_ms: u64) {
-        handle.activity.set_idle(false);
-        let _ = handle.activity.last_ms.compare_exchange(0, now_ms.max(1), Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         let handle = handle(1, 1);
         let activity = &handle.activity;
         assert!(!activity.rest(900, 300), "not known yet");
-        Idle::arrived(&handle, 1_000);
+        handle.activity.arrived(1_000);
         assert!(!activity.rest(1_299, 300));
         assert!(activity.rest(1_300, 300));
         assert!(!activity.rest(9_000, 300), "known already");

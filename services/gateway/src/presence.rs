@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use domain::RoomId;
 use parking_lot::Mutex;
-use protocol::Channel;
+use protocol::{Channel, CloseCode};
 use realtime::{DeviceLease, LogNumber, RealtimeError};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, Identity};
-use crate::idle::Idle;
 use crate::shared::Shared;
 
 /// How long telling may take; presence is worth no more.
@@ -72,8 +71,8 @@ pub(crate) fn lease(shared: &Shared, identity: &Identity) -> DeviceLease {
     }
 }
 
-/// Notes that a session is there; a connection elsewhere whose device it takes is told to go. One that
-/// is over by now takes nothing from anybody: who came after it has the device.
+/// Notes that a session is there. Of two connections of one device the older one is told to go, be it
+/// this one or one elsewhere.
 pub(crate) async fn arrive(shared: &Shared, handle: &Handle, identity: &Identity, rooms: &[RoomId]) {
     let arriving = async {
         if handle.is_over() {
@@ -81,16 +80,12 @@ pub(crate) async fn arrive(shared: &Shared, handle: &Handle, identity: &Identity
         }
         let lease = lease(shared, identity);
         let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
-        shared.hub.users.each_of(identity.user, |handle| {
-            if handle.identity().is_some_and(|other| other.session == identity.session) {
-                Idle::arrived(handle, shared.wheel.now_ms());
-            }
-        });
-        // A connection on this gateway has learnt it from the hub already.
-        if let Some(replaced) = arrived.replaced
-            && !handle.is_over()
-        {
-            shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
+        handle.activity.arrived(shared.wheel.now_ms());
+        match arrived.other {
+            Some(newer) if newer > lease.session => handle.close(CloseCode::Replaced),
+            // A connection on this gateway has learnt it from the hub already.
+            Some(older) => shared.handlers.announce_device(lease.user, &lease.device, older).await,
+            None => {}
         }
         shared.realtime.cache_rooms(identity.user, rooms).await
     };

@@ -96,6 +96,18 @@ uuid_id!(
     /// One connection of one device.
     SessionId
 );
+impl SessionId {
+    /// The id of the session of that number: the larger the number, the larger the id. Numbers are
+    /// microseconds since 1970, or a little more.
+    pub fn numbered(number: u64) -> Self {
+        let part_of_ms = ((number % 1000) * 4096 / 1000) as u16;
+        let mut rest = [0; 10];
+        rest[..2].copy_from_slice(&part_of_ms.to_be_bytes());
+        rest[2..].copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
+        Self(uuid::Builder::from_unix_timestamp_millis(number / 1000, &rest).into_uuid())
+    }
+}
+
 uuid_id!(
     /// A call: UUIDv8 from its caller and the caller's `clientCallId`.
     CallId

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{JobId, Rev, RoomId, Timestamp, UserId};
+use domain::{JobId, Rev, RoomId, SessionId, Timestamp, UserId};
 use protocol::Channel;
 use runtime::Tasks;
 use uuid::Uuid;
@@ -159,9 +159,15 @@ impl Realtime {
         ask!(self, engine => engine.claim(jobs))
     }
 
-    /// A device is connected; it replaces whatever session held the device, in one step, so that of
-    /// two that come at once one learns of the other. Of two of one gateway the one with the larger id
-    /// stays, whichever comes first. Repeating it is harmless.
+    /// The id of a session that begins now. Whichever gateways ask, ids grow in the order in which they
+    /// were asked for.
+    pub async fn new_session(&self, now: Timestamp) -> Result<SessionId, RealtimeError> {
+        ask!(self, engine => engine.new_session(now))
+    }
+
+    /// A device is connected. Of two sessions of one device the one with the larger id holds it,
+    /// whichever comes first: a gateway that hung takes nothing from those who went elsewhere. It is one
+    /// step, so that of two that come at once one learns of the other. Repeating it is harmless.
     pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
         ask!(self, engine => engine.arrive(lease, now))
     }

@@ -20,8 +20,9 @@ pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub struct Arrived {
     /// The user had no other device there.
     pub was_offline: bool,
-    /// The live session that held the device until now.
-    pub replaced: Option<SessionId>,
+    /// The other live session of the device, if there is one: of the two, the one with the larger id
+    /// holds the device from now on.
+    pub other: Option<SessionId>,
 }
 
 /// One device of a user, connected to one gateway.

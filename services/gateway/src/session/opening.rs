@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::token::Claims;
-use domain::{DeviceId, SessionId};
+use domain::DeviceId;
 use protocol::{CloseCode, Refusal};
 use realtime::LogNumber;
 use store::Account;
@@ -42,10 +42,12 @@ pub(crate) async fn open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: 
 async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
     handle.await_authentication(u64::MAX);
     let claims = authenticate(shared, &candidate.token).await?;
+    let session = Box::pin(shared.realtime.new_session(shared.clock.now())).await;
+    let session = session.map_err(|_| Refusal::unavailable())?;
     let recalled = recovery::recall(shared, &candidate, claims.user).await;
     let device = candidate.device.or_else(|| recalled.as_ref().map(Recalled::device));
     let device = device.unwrap_or_else(DeviceId::generate);
-    let identity = Identity { user: claims.user, session: SessionId::generate(), device };
+    let identity = Identity { user: claims.user, session, device };
     // Before anybody can find the session by its user.
     let _new = handle.rights.live_by(claims.issued_at);
     handle.quiet.knows(shared.hub.moves());

@@ -5,8 +5,10 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::{Person, Socket};
-use testkit::cluster::{System, SystemSpec};
+use testkit::cluster::{Node, System, SystemSpec};
 use testkit::until;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 async fn direct_room(one: &Person, other: &Person) {
     let form = json!({"type": "direct", "memberIds": [other.id]});
@@ -145,4 +147,56 @@ async fn a_departure_that_redis_did_not_hear_of_is_told_when_it_listens_again() 
     system.redis().resume();
     let at_most = tokio::time::timeout(Duration::from_secs(25), turns(&one, &bob, "offline"));
     at_most.await.expect("long before anybody is too old to be there");
+}
+
+/// Asks for a socket and goes before there was an answer, as clients do whose gateway hangs.
+async fn ask_in_vain(gateway: &Node, path: &str) {
+    let authority = gateway.url().replace("http://", "");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_hung_takes_no_device_from_those_who_went_elsewhere() {
+    const DEVICES: usize = 40;
+    let system = SystemSpec::distributed(2, 1).start().await;
+    let [alice] = system.people(["Alice"]).await;
+    let (hung, sound) = (system.gateway(0), system.gateway(1));
+    let path = |device: usize| format!("/ws?token={}&deviceId=device-{device}", alice.token);
+    let connect = async |gateway: &Node| {
+        let opened = (0..DEVICES).map(|device| {
+            let (url, path) = (gateway.url(), path(device));
+            async move {
+                let socket = Socket::open(&url, &path).await;
+                socket.event("session.ready", |_| true).await;
+                socket
+            }
+        });
+        futures_util::future::join_all(opened).await
+    };
+    let before = connect(hung).await;
+    hung.pause();
+    drop(before);
+    for device in 0..DEVICES {
+        ask_in_vain(hung, &path(device)).await;
+    }
+    let after = connect(sound).await;
+    hung.resume();
+    // Whoever comes last is accepted last.
+    let last = alice.connect(hung).await;
+    until(Duration::from_secs(20), || async { hung.metric("chat_sockets", &[]).await == 1.0 }).await;
+    // Those who connected elsewhere, and the last one.
+    let devices = || async { system.redis().command(&format!("HLEN chat:socket:{}", alice.id)).await.unwrap() };
+    until(Duration::from_secs(10), || async { devices().await.starts_with(&format!(":{}\r", DEVICES + 1)) }).await;
+    for (device, socket) in after.iter().enumerate() {
+        assert!(socket.is_open(), "device {device} was sent away: {:?}", socket.closed().await);
+    }
+    drop(last);
+    let stray = sound.metric("chat_sockets_closed_total", &["REPLACED"]).await;
+    assert_eq!((stray, sound.metric("chat_sockets", &[]).await), (0.0, DEVICES as f64));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
 use domain::presence::Status;
-use domain::{Timestamp, UserId};
+use domain::{SessionId, Timestamp, UserId};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -29,13 +29,20 @@ const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 pub(super) struct People {
     known: DashMap<UserId, Person>,
     due: Mutex<DueSet>,
+    /// The number of the last session.
+    last_session: Mutex<u64>,
     /// When the janitor last ran, milliseconds.
     swept_at: AtomicI64,
 }
 
 impl Default for People {
     fn default() -> Self {
-        Self { known: DashMap::new(), due: Mutex::default(), swept_at: AtomicI64::new(i64::MIN) }
+        Self {
+            known: DashMap::new(),
+            due: Mutex::default(),
+            last_session: Mutex::default(),
+            swept_at: AtomicI64::new(i64::MIN),
+        }
     }
 }
 
@@ -61,14 +68,21 @@ struct Person {
 }
 
 impl EmbeddedEngine {
+    pub(crate) fn new_session(&self, now: Timestamp) -> SessionId {
+        let now_us = u64::try_from(now.0).unwrap_or_default() * 1000;
+        let mut last = self.people.last_session.lock();
+        *last = now_us.max(*last + 1);
+        SessionId::numbered(*last)
+    }
+
     pub(crate) fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Arrived {
         let mut person = self.people.of(lease.user);
         let was_online = !person.devices.is_empty() && person.online_at.is_some();
-        let holder = person.devices.iter().map(|held| &held.lease).find(|held| held.device == lease.device);
-        if holder.is_some_and(|held| held.gateway == lease.gateway && held.session > lease.session) {
-            return Arrived { was_offline: false, replaced: None };
+        let holder = person.devices.iter().find(|held| held.lease.device == lease.device);
+        let other = holder.map(|held| held.lease.session).filter(|session| *session != lease.session);
+        if other > Some(lease.session) {
+            return Arrived { was_offline: false, other };
         }
-        let replaced = holder.map(|held| held.session).filter(|session| *session != lease.session);
         person.devices.retain(|held| held.lease.device != lease.device);
         person.devices.push(Held { lease: lease.clone(), is_idle: false });
         person.online_at = person.online_at.max(Some(now));
@@ -78,7 +92,7 @@ impl EmbeddedEngine {
         if person.settle_idle() || !was_online {
             self.people.note(&mut person, lease.user, now);
         }
-        Arrived { was_offline: !was_online, replaced }
+        Arrived { was_offline: !was_online, other }
     }
 
     pub(crate) fn depart(&self, lease: &DeviceLease, now: Timestamp, grace_ms: i64) -> bool {

@@ -76,6 +76,9 @@ pub(super) fn groups(user: UserId) -> String {
 /// The number of the last delivery that entered a log.
 pub(super) const NUMBER: &str = "chat:log:number";
 
+/// The number of the last session.
+pub(super) const SESSION_NUMBER: &str = "chat:session:number";
+
 /// What a connection that broke off is recognised by; see [`crate::Remembered`].
 pub(super) fn recovery(pid: Uuid) -> String {
     format!("chat:recovery:{}", pid.simple())

@@ -31,6 +31,7 @@ static DEPART: LazyLock<Script> = people_script!("scripts/depart.lua");
 static IDLE: LazyLock<Script> = people_script!("scripts/idle.lua");
 static WISH: LazyLock<Script> = people_script!("scripts/wish.lua");
 static RENEW: LazyLock<Script> = people_script!("scripts/renew.lua");
+static NEW_SESSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/new_session.lua")));
 static SESSIONS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/sessions.lua")));
 
 /// What is kept of a user: score among those online, wish, seen, left, gone and idle.
@@ -59,10 +60,16 @@ impl RedisEngine {
         call
     }
 
+    pub(crate) async fn new_session(&self, _now: Timestamp) -> Result<SessionId, RealtimeError> {
+        let mut script = NEW_SESSION.prepare_invoke();
+        script.key(keys::SESSION_NUMBER);
+        self.script(&script).await.map(SessionId::numbered)
+    }
+
     pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
-        let (was_offline, replaced): (bool, Option<String>) = self.script(&self.moving(&ARRIVE, lease, now)).await?;
-        let replaced = replaced.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
-        Ok(Arrived { was_offline, replaced })
+        let (was_offline, other): (bool, Option<String>) = self.script(&self.moving(&ARRIVE, lease, now)).await?;
+        let other = other.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
+        Ok(Arrived { was_offline, other })
     }
 
     pub(crate) async fn depart(

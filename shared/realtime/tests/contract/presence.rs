@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::presence::Status;
-use domain::{Timestamp, UserId};
+use domain::{SessionId, Timestamp, UserId};
 use realtime::{DeviceLease, Wish};
 use rstest::rstest;
 use uuid::Uuid;
@@ -60,7 +60,7 @@ async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis
 
 #[rstest]
 #[tokio::test]
-async fn of_sessions_that_take_a_device_at_once_each_learns_of_the_one_before_it(
+async fn of_sessions_that_take_a_device_at_once_the_newest_holds_it_and_each_other_one_is_named_once(
     #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
@@ -68,33 +68,51 @@ async fn of_sessions_that_take_a_device_at_once_each_learns_of_the_one_before_it
     let leases: Vec<DeviceLease> = (0..20).map(|_| device(user, "phone", Uuid::now_v7())).collect();
     let arrivals = leases.iter().map(|lease| world.realtime.arrive(lease, at(0)));
     let arrived = futures_util::future::join_all(arrivals).await;
-    let mut replaced: Vec<_> = arrived.into_iter().filter_map(|arrived| arrived.expect("an answer").replaced).collect();
+    let others = arrived.into_iter().map(|arrived| arrived.expect("an answer").other);
+    let older = |(lease, other): (&DeviceLease, Option<SessionId>)| other.map(|other| other.min(lease.session));
+    let mut sent_away: Vec<_> = leases.iter().zip(others).filter_map(older).collect();
+    sent_away.sort_unstable();
+    let all: Vec<_> = leases.iter().map(|lease| lease.session).collect();
+    assert_eq!(sent_away, all[..all.len() - 1], "all but the newest, each once");
     let holder = sessions(&world, user).await.remove(0);
-    replaced.push(holder.session);
-    replaced.sort_unstable();
-    let mut all: Vec<_> = leases.iter().map(|lease| lease.session).collect();
-    all.sort_unstable();
-    assert_eq!(replaced, all, "all but the last were replaced, each once");
+    assert_eq!(Some(&holder), leases.last());
     let again = world.realtime.arrive(&holder, at(1)).await.expect("an answer");
-    assert_eq!((again.was_offline, again.replaced), (false, None));
+    assert_eq!((again.was_offline, again.other), (false, None));
 }
 
 #[rstest]
 #[tokio::test]
-async fn of_one_gateways_sessions_the_newer_holds_the_device_whichever_arrives_first(
+async fn the_newer_session_holds_the_device_whichever_arrives_first_and_wherever(
     #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
-    let (user, gateway) = (UserId::generate(), Uuid::now_v7());
-    let (older, newer) = (device(user, "phone", gateway), device(user, "phone", gateway));
-    assert!(older.session < newer.session);
+    let user = UserId::generate();
+    let (mut older, mut newer) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
+    older.session = world.realtime.new_session(at(0)).await.expect("an id");
+    newer.session = world.realtime.new_session(at(0)).await.expect("an id");
     assert!(arrive(&world, &newer, at(0)).await);
     let late = world.realtime.arrive(&older, at(1)).await.expect("an answer");
-    assert_eq!((late.was_offline, late.replaced), (false, None));
+    assert_eq!((late.was_offline, late.other), (false, Some(newer.session)));
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&newer));
     assert!(!depart(&world, &older, at(2)).await);
     wish(&world, user, Status::Online, at(2)).await;
     assert_eq!(shown(&world, user, at(2)).await.0, Status::Online);
+}
+
+#[rstest]
+#[tokio::test]
+async fn ids_of_sessions_grow_whoever_asks_and_whatever_its_clock_says(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let mut last = world.realtime.new_session(at(1)).await.expect("an id");
+    for now in [at(0), at(1), at(0)] {
+        for _ in 0..100 {
+            let next = world.realtime.new_session(now).await.expect("an id");
+            assert!(next > last, "{last} {next}");
+            last = next;
+        }
+    }
 }
 
 #[rstest]

@@ -1,16 +1,14 @@
--- A device is connected. Answers 1 if its user was offline before, and the live session whose place
--- it takes, if another held the device. ARGV adds: user, device, session, gateway.
+-- A device is connected. Answers 1 if its user was offline before, and the live session that held the
+-- device, if another did: the newer one of the two, which has the larger id, holds it from now on. ARGV adds: user, device, session, gateway.
 local user, device, session, gateway = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local socket, presence = SOCKET .. user, PRESENCE .. user
 renew(gateway)
 local left = purge(user)
 local was_online = left > 0 and redis.call('ZSCORE', ONLINE, user)
 local holder = redis.call('HGET', socket, device)
-local held_by, held_at = false, false
-if holder then held_by, held_at = string.match(holder, '^(.*)@(.*)$') end
+local held_by = holder and string.match(holder, '^(.*)@') or false
 local is_repeat = held_by == session
--- On one gateway the newer session has the larger id, whichever arrives first.
-if not is_repeat and held_by and held_at == gateway and held_by > session then return {0, false} end
+if held_by and held_by > session then return {0, held_by} end
 redis.call('HSET', socket, device, session .. '@' .. gateway)
 redis.call('PEXPIRE', socket, SOCKET_TTL)
 redis.call('ZADD', ONLINE, 'GT', NOW, user)

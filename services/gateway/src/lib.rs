@@ -50,6 +50,7 @@ use crate::handle::deadlines;
 use crate::hub::{Hub, Requests};
 use crate::idle::Idle;
 use crate::presence::Turns;
+use crate::session::{Renewals, recovery};
 use crate::shared::Shared;
 use crate::typing::Published;
 use crate::watch::changes::Doubts;
@@ -80,8 +81,9 @@ impl Gateway {
         let inbox = engine.realtime.inbox();
         let (hub, requests) = Hub::new();
         let (idle, returned) = Idle::new(settings.presence.idle);
+        let (renewals, asked) = Renewals::new();
         let keys = engine.keys.clone();
-        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), idle));
+        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), idle, renewals));
         let lost = Arc::new(Notify::new());
         let Requests { fills, joins } = requests;
 
@@ -91,6 +93,7 @@ impl Gateway {
         tasks.own("comparison", gaps::compare(Arc::clone(&shared), lost));
         tasks.own("changes", changes::watch(Arc::clone(&shared)));
         tasks.own("reconciliation", changes::reconcile(Arc::clone(&shared)));
+        tasks.own("renewals", recovery::run(Arc::clone(&shared), asked));
         tasks.own("tail", tail::follow(Arc::clone(&shared)));
         if !settings.beacon_every.is_zero() {
             tasks.own("beacons", beacon::run(Arc::clone(&shared), settings.beacon_every));
@@ -98,7 +101,7 @@ impl Gateway {
         tasks.own("sweep", upkeep::sweep(Arc::clone(&shared)));
         tasks.own("idleness", idle::run(Arc::clone(&shared), returned));
         tasks.own("typing", typing::sweep(Arc::clone(&shared)));
-        tasks.own("lease", upkeep::renew_lease(Arc::clone(&shared)));
+        tasks.own("lease", presence::renew_lease(Arc::clone(&shared)));
         let turning = Arc::clone(&shared);
         let shutdown = tasks.shutdown().clone();
         tasks.own("wheel", async move { turning.wheel.run(shutdown).await });
@@ -129,6 +132,7 @@ fn share(
     hub: Arc<Hub>,
     inbox: realtime::InboxId,
     idle: Idle,
+    renewals: Renewals,
 ) -> Shared {
     let Engine { store, broker, realtime, keys, clock, .. } = engine;
     let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
@@ -143,6 +147,7 @@ fn share(
         wheel: Wheel::new(clock.clone()),
         turns: Turns::default(),
         idle,
+        renewals,
         meters: Arc::new(Meters::default()),
         doubts: Doubts::default(),
         published: Published::default(),

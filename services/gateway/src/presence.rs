@@ -5,16 +5,17 @@
 //! that could not be noted is noted later.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use domain::RoomId;
+use domain::{RoomId, UserId};
 use parking_lot::Mutex;
 use protocol::{Channel, CloseCode};
 use realtime::{DeviceLease, LogNumber, RealtimeError};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, Identity};
-use crate::shared::Shared;
+use crate::shared::{LOOK_UP_LIMIT, Shared};
 
 /// How long telling may take; presence is worth no more.
 pub(crate) const TELL_LIMIT: Duration = Duration::from_secs(5);
@@ -28,6 +29,8 @@ const TURN_LIMIT: Duration = Duration::from_secs(30);
 const UNNOTED: usize = 20_000;
 /// Of these, noted in one sweep.
 const AGAIN: usize = 200;
+/// Users whose presence is renewed in one call.
+const RENEWED: usize = 2000;
 /// Users told anew in one go.
 const REFRESHED: usize = 100;
 
@@ -107,6 +110,30 @@ pub(crate) async fn depart(shared: &Shared, identity: &Identity) {
     };
     if !shared.turns.wait_for(departing).await {
         shared.turns.keep(lease.clone());
+    }
+}
+
+/// Renews this gateway's lease and its users' presence until the service stops.
+pub(crate) async fn renew_lease(shared: Arc<Shared>) {
+    let shutdown = shared.tasks.shutdown().clone();
+    while !shutdown.is_requested() {
+        renew(&shared, &shared.hub.users.ids()).await;
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(realtime::RENEW_EVERY) => {}
+        }
+    }
+}
+
+async fn renew(shared: &Shared, users: &[UserId]) {
+    // Without users, too: the lease itself has to be renewed.
+    let first = users.is_empty().then_some(users);
+    for slice in first.into_iter().chain(users.chunks(RENEWED)) {
+        let renewal = shared.realtime.renew_gateway(shared.gateway, slice, shared.clock.now());
+        if !matches!(tokio::time::timeout(LOOK_UP_LIMIT, renewal).await, Ok(Ok(()))) {
+            tracing::debug!("the gateway's lease was not renewed");
+            return;
+        }
     }
 }
 

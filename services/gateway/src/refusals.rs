@@ -21,8 +21,8 @@ const PAGE: usize = 200;
 /// Of more only the oldest are told.
 const PAGES: usize = 25;
 
-/// How often it is looked whether the client has read what it was told so far, and how many times;
-/// then it is told more and shows itself to be slow.
+/// How often it is looked whether the client has read what it was told so far, and how many times
+/// altogether; then it is told more and shows itself to be slow.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS: usize = 500;
 
@@ -31,6 +31,7 @@ pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
     let Some(identity) = handle.identity() else { return };
     let since = Timestamp(shared.clock.now().0 - TOLD_FOR.as_millis() as i64);
     let mut after = (since, JobId(Uuid::nil()));
+    let mut looks = LOOKS;
     for _ in 0..PAGES {
         let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.refusals_of(identity.user, after, PAGE)).await;
         let Ok(Ok(refusals)) = read else {
@@ -41,11 +42,12 @@ pub(crate) async fn tell(shared: &Shared, handle: &Arc<Handle>) {
         for (place, refusal) in refusals {
             after = place;
             handle.push(handle.dialect.event(&EventData::MessageFailed(refusal)), Kind::Event);
-            for _ in 0..LOOKS {
-                if !handle.is_crowded() {
-                    break;
-                }
+            while handle.is_crowded() && looks > 0 {
+                looks -= 1;
                 tokio::time::sleep(LOOK_EVERY).await;
+            }
+            if handle.is_over() {
+                return;
             }
         }
         if is_last {

@@ -27,6 +27,7 @@ use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
 use crate::idle::Idle;
 use crate::presence::Turns;
+use crate::session::Renewals;
 use crate::typing::Published;
 use crate::watch::changes::Doubts;
 use crate::wheel::Wheel;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     pub(crate) turns: Turns,
     pub(crate) idle: Idle,
+    pub(crate) renewals: Renewals,
     /// Typing that was published of late.
     pub(crate) published: Published,
     pub(crate) meters: Arc<Meters>,
@@ -96,9 +98,7 @@ impl Shared {
 
     /// Waits until the connections that have much waiting were sent some of it.
     pub(crate) async fn breathe(&self) {
-        if !self.meters.pace.is_free() {
-            self.meters.pace.breathe(|| self.clock.monotonic_us()).await;
-        }
+        self.meters.pace.breathe(|| self.clock.monotonic_us()).await;
     }
 
     /// Subscribes, confirmed; rooms among the channels are noted as such.

@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use domain::UserId;
 use telemetry::{Counter, Gauge};
 
-use crate::shared::{LOOK_UP_LIMIT, Shared};
+use crate::shared::Shared;
 
 /// How often the hub is swept and the meters are read.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Sweeps for which a room or user without connections is kept, so that a client that comes back at
 /// once costs no subscription.
 const PATIENCE: u64 = 10;
-/// Users whose presence is renewed in one call.
-const SLICE: usize = 2000;
 
 /// Sweeps until the service stops.
 pub(crate) async fn sweep(shared: Arc<Shared>) {
@@ -43,28 +40,4 @@ fn report(shared: &Shared, reported: &mut (u64, u64)) {
     Counter::DeliveriesQueued.add(now.0 - reported.0);
     Counter::DeliveriesDropped.add(now.1 - reported.1);
     *reported = now;
-}
-
-/// Renews this gateway's lease and its users' presence until the service stops.
-pub(crate) async fn renew_lease(shared: Arc<Shared>) {
-    let shutdown = shared.tasks.shutdown().clone();
-    while !shutdown.is_requested() {
-        renew(&shared, &shared.hub.users.ids()).await;
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(realtime::RENEW_EVERY) => {}
-        }
-    }
-}
-
-async fn renew(shared: &Shared, users: &[UserId]) {
-    // Without users, too: the lease itself has to be renewed.
-    let first = users.is_empty().then_some(users);
-    for slice in first.into_iter().chain(users.chunks(SLICE)) {
-        let renewal = shared.realtime.renew_gateway(shared.gateway, slice, shared.clock.now());
-        if !matches!(tokio::time::timeout(LOOK_UP_LIMIT, renewal).await, Ok(Ok(()))) {
-            tracing::debug!("the gateway's lease was not renewed");
-            return;
-        }
-    }
 }

@@ -54,12 +54,12 @@ impl Followed {
     /// What a delivery that is `place` to the hub is to this connection. Only one task passes sound
     /// ones.
     pub(crate) fn place(&self, number: LogNumber, place: Place) -> Place {
-        if place == Place::Void || !number.is_some() || number.0 <= self.last.load(Ordering::SeqCst) {
+        let last = self.last.load(Ordering::SeqCst);
+        if place == Place::Void || !number.is_some() || number.0 <= last {
             return Place::Void;
         }
-        let last = self.last.load(Ordering::SeqCst);
         let moved = self.last.compare_exchange(last, number.0, Ordering::SeqCst, Ordering::SeqCst);
-        if last != NOWHERE && moved.is_ok() { Place::Sound } else { Place::Void }
+        if moved.is_ok() { Place::Sound } else { Place::Void }
     }
 }
 

@@ -258,9 +258,20 @@ impl Handle {
                 state.outbox.clear();
                 self.count(before, 0);
             }
+            state.pace(&self.meters.pace);
             drop(state);
             self.waker.wake();
         }
+    }
+
+    /// Nothing goes to the client any more: what waits is let go of, however long the handle is held.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        let before = state.outbox.bytes();
+        state.outbox.clear();
+        self.count(before, 0);
+        (state.close, state.close_seen) = (Some(CloseCode::Normal), true);
+        state.pace(&self.meters.pace);
     }
 
     /// Takes a delivery of the user's own channel unless the session is ready.
@@ -401,6 +412,7 @@ impl Handle {
             state.close.get_or_insert(code);
         }
         let is_open = !state.is_closed();
+        state.pace(&self.meters.pace);
         drop(state);
         if woken {
             self.waker.wake();

@@ -34,6 +34,21 @@ fn the_first_reason_to_close_counts_and_is_seen_once() {
 }
 
 #[test]
+fn nobody_waits_for_a_connection_that_has_ended_and_nothing_waits_for_it() {
+    let meters: Arc<Meters> = Arc::default();
+    let handle = Handle::new(1, Dialect::Native, Deadlines::new(0, 5_000), Arc::clone(&meters));
+    while meters.pace.is_free() {
+        handle.push("x".repeat(1000).into(), Kind::Event);
+    }
+    handle.close(CloseCode::Draining);
+    assert!(!meters.pace.is_free(), "it still gets its answers");
+    handle.end();
+    assert!(meters.pace.is_free());
+    handle.push("late".into(), Kind::Event);
+    assert_eq!((handle.is_idle(), meters.outbox_bytes.load(Ordering::Relaxed)), (true, 0));
+}
+
+#[test]
 fn who_reads_too_slowly_is_closed_as_such_and_its_queue_is_freed() {
     let handle = handle(1, 1);
     for _ in 0..5_000 {

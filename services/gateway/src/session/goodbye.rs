@@ -12,6 +12,7 @@ use telemetry::Counter;
 use transport::Link;
 
 use crate::codec::Dialect;
+use crate::door::admission::Admitted;
 use crate::drain;
 use crate::handle::Handle;
 use crate::presence;
@@ -29,8 +30,14 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// When to come back after a connection that was closed for what the client did, milliseconds.
 const RETRY_AFTER_MS: i64 = 1000;
 
-/// Ends a connection.
-pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end: End, arrival: Option<Arrival>) {
+/// Ends a connection, which counts as one of its address until its link is closed.
+pub(crate) async fn say<L: Link>(
+    shared: &Shared,
+    connection: Connection<L>,
+    admitted: Admitted,
+    end: End,
+    arrival: Option<Arrival>,
+) {
     let handle = Arc::clone(&connection.handle);
     shared.hub.depart(&handle);
     let code = match end {
@@ -53,7 +60,11 @@ pub(crate) async fn say<L: Link>(shared: &Shared, connection: Connection<L>, end
         }
         depart(shared, &handle, arrival).await;
     };
-    tokio::join!(take_leave(connection, end, code, words), departure);
+    let leave = async {
+        take_leave(connection, end, code, words).await;
+        drop(admitted);
+    };
+    tokio::join!(leave, departure);
 }
 
 /// Ends a session whose client stays connected.
@@ -88,6 +99,7 @@ async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: Clos
             let _ = tokio::time::timeout(LEAVE_LIMIT, connection.gone()).await;
         }
     }
+    connection.handle.end();
     connection.link.close(code).await;
 }
 

@@ -8,7 +8,7 @@ mod connection;
 mod goodbye;
 mod open;
 mod opening;
-mod recovery;
+pub(crate) mod recovery;
 mod unauthenticated;
 
 #[cfg(test)]
@@ -16,13 +16,13 @@ mod tests;
 
 use std::sync::Arc;
 
-use protocol::{Ack, CloseCode, Code, EventData, FrameId, Refusal, wire};
+use protocol::{Ack, CloseCode, Code, EventData, Refusal, wire};
 use transport::Link;
 
 pub(crate) use connection::{Connection, End};
 use open::Open;
 pub(crate) use opening::authenticate;
-pub(crate) use recovery::{forget, renew};
+pub(crate) use recovery::{Renewals, forget};
 use unauthenticated::{Candidate, Failure, Unauthenticated};
 
 use crate::codec::Dialect;
@@ -75,8 +75,8 @@ pub(crate) async fn serve<L: Link>(
             drop(counted);
             continue;
         }
-        Box::pin(goodbye::say(&shared, connection, end, arrival)).await;
-        drop((counted, admitted));
+        Box::pin(goodbye::say(&shared, connection, admitted, end, arrival)).await;
+        drop(counted);
         return;
     }
 }
@@ -111,7 +111,10 @@ async fn establish<L: Link>(
                 return Ok(open);
             }
             Err(failure) => {
-                tell_when_to_come_back(shared, &connection.handle, id.as_ref(), &failure);
+                let failure = spread(shared, &connection.handle, failure);
+                if failure.close == CloseCode::Draining && id.is_none() {
+                    tell_when_to_come_back(&connection.handle, &failure);
+                }
                 let may_go_on = unauthenticated.refused(shared, connection, id, failure);
                 if may_go_on.is_ok() {
                     admitted.failed(shared.clock.monotonic_us());
@@ -137,22 +140,20 @@ async fn in_turn(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidat
     }
 }
 
-/// Tells a client that is no fault of its own when to come back, unless an ack will. On Socket.IO an
-/// event, too: after `connect_error` the stock client stays away for good.
-fn tell_when_to_come_back(shared: &Shared, handle: &Handle, id: Option<&FrameId>, failure: &Failure) {
-    if failure.close != CloseCode::Draining || id.is_some() {
-        return;
+/// Whatever is out of order, not all are to come at once when it is mended.
+fn spread(shared: &Shared, handle: &Handle, failure: Failure) -> Failure {
+    if failure.close != CloseCode::Draining || failure.refusal.code == Code::Overloaded {
+        return failure;
     }
     let spread_ms = drain::retry_after_ms(shared, handle.key) as u64;
-    let refusal = match failure.refusal.code {
-        Code::Overloaded => failure.refusal.clone(),
-        // Whatever is out of order, not all are to come at once when it is mended.
-        _ => failure.refusal.clone().after(failure.refusal.retry_after_ms.unwrap_or_default() + spread_ms),
-    };
-    handle.push(handle.dialect.event(&EventData::Error(away(&refusal))), Kind::Answer);
+    let after_ms = failure.refusal.retry_after_ms.unwrap_or_default() + spread_ms;
+    Failure { refusal: failure.refusal.after(after_ms), ..failure }
 }
 
-/// A refusal that says that the connection is closed with it.
-fn away(refusal: &Refusal) -> wire::Refusal {
-    wire::Refusal { close_code: Some(i32::from(CloseCode::Draining.number())), ..refusal.clone().into() }
+/// Tells a client when to come back that is sent away for no fault of its own. On Socket.IO by an event,
+/// too: after `connect_error` the stock client stays away for good.
+fn tell_when_to_come_back(handle: &Handle, failure: &Failure) {
+    let close_code = Some(i32::from(CloseCode::Draining.number()));
+    let error = wire::Refusal { close_code, ..failure.refusal.clone().into() };
+    handle.push(handle.dialect.event(&EventData::Error(error)), Kind::Answer);
 }

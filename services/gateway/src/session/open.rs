@@ -214,7 +214,11 @@ impl Open {
     fn hear(&mut self, said: Result<Said, BadPacket>) -> ControlFlow<End> {
         match said {
             Ok(Said::Frame(frame)) => self.take(frame),
-            Ok(Said::Leave) => ControlFlow::Break(End::Left),
+            // Coming in again costs more than any command.
+            Ok(Said::Leave) => match self.caller.shared.intake.allow(self.caller.user) {
+                Ok(()) => ControlFlow::Break(End::Left),
+                Err(_) => ControlFlow::Break(End::Close(CloseCode::Flooding)),
+            },
             Ok(Said::Close) => ControlFlow::Break(End::Gone),
             Ok(Said::Connect(connect)) if connect.namespace != socketio::NAMESPACE => {
                 let refusal = socketio::refuse_namespace(&connect.namespace);

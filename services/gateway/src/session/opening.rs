@@ -40,7 +40,6 @@ pub(crate) async fn open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: 
 }
 
 async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candidate) -> Result<Open, Failure> {
-    handle.await_authentication(u64::MAX);
     let claims = authenticate(shared, &candidate.token).await?;
     let session = Box::pin(shared.realtime.new_session(shared.clock.now())).await;
     let session = session.map_err(|_| Refusal::unavailable())?;

@@ -13,6 +13,7 @@ use protocol::EventData;
 use realtime::{LogNumber, Remembered};
 use store::RoomsOf;
 use telemetry::Counter;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::unauthenticated::Candidate;
@@ -24,6 +25,46 @@ use crate::socketio::{self, Claim};
 
 /// How long recovering may take; without it a client reads the state anew.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be recognised anew; of more than these the rest cannot be recovered.
+const RENEWALS: usize = 4_096;
+/// Renewed at a time.
+const AT_ONCE: usize = 16;
+
+/// Connections that follow other rooms than they were recognised with.
+pub(crate) struct Renewals(mpsc::Sender<Renewal>);
+
+type Renewal = (Arc<Handle>, Membership);
+
+impl Renewals {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Renewal>) {
+        let (renewals, asked) = mpsc::channel(RENEWALS);
+        (Self(renewals), asked)
+    }
+
+    /// The connection follows the rooms of that version by now. Whoever says so does not wait: rights are
+    /// carried out whether or not Redis answers.
+    pub(crate) fn ask(&self, handle: &Arc<Handle>, membership: Membership) {
+        if handle.followed.pid().is_some() && self.0.try_send((Arc::clone(handle), membership)).is_err() {
+            handle.followed.give_up();
+        }
+    }
+}
+
+/// Renews what connections are recognised by until the service stops.
+pub(crate) async fn run(shared: Arc<Shared>, mut asked: mpsc::Receiver<Renewal>) {
+    let renewing = async {
+        let mut batch = Vec::with_capacity(AT_ONCE);
+        while asked.recv_many(&mut batch, AT_ONCE).await > 0 {
+            let each = batch.drain(..).map(|(handle, membership)| renew(&shared, handle, membership));
+            futures_util::future::join_all(each).await;
+        }
+    };
+    tokio::select! {
+        () = shared.tasks.shutdown().requested() => {}
+        () = renewing => {}
+    }
+}
 
 /// A connection that broke off.
 pub(crate) struct Recalled {
@@ -131,9 +172,9 @@ async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid
     Some(pid)
 }
 
-/// The connection follows the rooms of that version by now. What the client was told of the change has
-/// no place in the order: only who got a delivery after it can have got that too.
-pub(crate) async fn renew(shared: &Shared, handle: &Handle, membership: Membership) {
+/// What the client was told of the change has no place in the order: only who got a delivery after it
+/// can have got that too.
+async fn renew(shared: &Shared, handle: Arc<Handle>, membership: Membership) {
     let (Some(pid), Some(identity)) = (handle.followed.pid(), handle.identity()) else { return };
     let Ok(Some(remembered)) = shared.realtime.recall(pid).await else { return };
     if remembered.user == identity.user && !handle.is_selective() {

@@ -17,9 +17,9 @@ use telemetry::{Counter, Gauge};
 use tokio::sync::Notify;
 
 use crate::codec::Delivered;
+use crate::following;
 use crate::handle::Handle;
 use crate::hub::{Join, Position};
-use crate::session;
 use crate::shared::{LOOK_UP_LIMIT, Shared};
 
 /// How often it is looked: twice a second and a little more, so that there is time to act.
@@ -57,6 +57,8 @@ struct Doubt {
     looks: u32,
     /// The store says that they have changed; otherwise it is only possible.
     is_known: bool,
+    /// It came up again since they were last handed out to be compared.
+    is_anew: bool,
     /// Not again before.
     due: Option<Instant>,
 }
@@ -64,7 +66,9 @@ struct Doubt {
 impl Doubts {
     /// The user's rooms have changed.
     pub(crate) fn know(&self, user: UserId) {
-        self.users.lock().entry(user).or_default().is_known = true;
+        let mut doubts = self.users.lock();
+        let doubt = doubts.entry(user).or_default();
+        (doubt.is_known, doubt.is_anew) = (true, true);
         self.added.notify_one();
     }
 
@@ -72,7 +76,7 @@ impl Doubts {
     pub(crate) fn suspect(&self, users: impl IntoIterator<Item = UserId>) {
         let mut doubts = self.users.lock();
         for user in users {
-            doubts.entry(user).or_default();
+            doubts.entry(user).or_default().is_anew = true;
         }
         self.added.notify_one();
     }
@@ -81,21 +85,28 @@ impl Doubts {
     /// there are altogether.
     fn next(&self) -> (Vec<(UserId, u32)>, usize) {
         let now = Instant::now();
-        let doubts = self.users.lock();
+        let mut doubts = self.users.lock();
         let is_due = |doubt: &Doubt| doubt.due.is_none_or(|due| due <= now);
         let mut due: Vec<(UserId, Doubt)> =
             doubts.iter().filter(|(_, doubt)| is_due(doubt)).map(|(user, doubt)| (*user, *doubt)).collect();
-        let count = doubts.len();
-        drop(doubts);
         due.sort_unstable_by_key(|(_, doubt)| (doubt.looks, !doubt.is_known));
-        (due.iter().take(USERS).map(|(user, doubt)| (*user, doubt.looks)).collect(), count)
+        due.truncate(USERS);
+        for (user, _) in &due {
+            doubts.entry(*user).or_default().is_anew = false;
+        }
+        (due.into_iter().map(|(user, doubt)| (user, doubt.looks)).collect(), doubts.len())
     }
 
+    /// The user's connections follow the rooms that were read, or do not yet.
     fn settle(&self, user: UserId, settled: bool) {
         let mut doubts = self.users.lock();
-        if settled {
+        let Some(doubt) = doubts.get_mut(&user) else { return };
+        if doubt.is_anew {
+            // What came up meanwhile may be younger than what was read.
+            (doubt.looks, doubt.due) = (0, None);
+        } else if settled {
             doubts.remove(&user);
-        } else if let Some(doubt) = doubts.get_mut(&user) {
+        } else {
             doubt.looks += 1;
             doubt.due = Some(Instant::now() + LOOK_EVERY);
         }
@@ -217,7 +228,7 @@ async fn compare(
 ) -> bool {
     let lost: Vec<RoomId> = handle.room_ids().into_iter().filter(|room| !rooms.contains(room)).collect();
     for room in &lost {
-        leave(shared, handle, *room).await;
+        leave(shared, handle, user, *room).await;
     }
     if !handle.is_ready() {
         // It reads the user's rooms itself; whether it read the right ones is seen afterwards.
@@ -233,7 +244,7 @@ async fn compare(
             return false;
         }
         handle.rights.follows(membership);
-        session::renew(shared, handle, membership).await;
+        shared.renewals.ask(handle, membership);
         return true;
     }
     if looks % AGAIN == PATIENCE {
@@ -246,7 +257,7 @@ async fn compare(
 
 /// Makes a connection leave a room its user was removed from. What led there is released first, so
 /// that the client is told in order, this removal last; if that cannot be read, it is not told.
-async fn leave(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
+async fn leave(shared: &Shared, handle: &Arc<Handle>, user: UserId, room: RoomId) {
     for _ in 0..CHANGE_PAGES {
         let Position::Following(released) = shared.hub.position(handle, room) else { return };
         let read = tokio::time::timeout(LOOK_EVERY, shared.store.after_rev(room, released, CHANGES)).await;
@@ -267,8 +278,10 @@ async fn leave(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
             tokio::task::yield_now().await;
         }
     }
+    // Who was added once more since the rooms were read is a member.
+    let is_member = matches!(following::state_of(shared, user, room).await, Ok(Some(_)));
     // One that is just being let in holds its removal, and leaves when it is to be opened.
-    if shared.hub.is_open(handle, room) {
+    if !is_member && shared.hub.is_open(handle, room) {
         part(shared, handle, room);
     }
 }
@@ -315,4 +328,24 @@ async fn entrance(shared: &Shared, user: UserId, room: RoomId) -> Option<(Rev, D
 
 fn delivered(rev: Rev, event: EventData) -> Delivered {
     Delivered::new(OpenedDelivery { rev: Some(rev), epoch: rev, except: None, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_into_doubt_once_more_while_being_compared_is_compared_again() {
+        let doubts = Doubts::default();
+        let user = UserId::generate();
+        for _ in 0..2 {
+            doubts.know(user);
+            assert_eq!(doubts.next(), (vec![(user, 0)], 1));
+            doubts.suspect([user]);
+            doubts.settle(user, true);
+        }
+        assert_eq!(doubts.next(), (vec![(user, 0)], 1));
+        doubts.settle(user, true);
+        assert_eq!(doubts.next(), (vec![], 0));
+    }
 }

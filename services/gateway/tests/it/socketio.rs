@@ -134,6 +134,28 @@ async fn a_replaced_client_is_told_why_and_sent_out_of_the_namespace() {
 }
 
 #[tokio::test]
+async fn who_leaves_and_comes_in_again_all_the_time_is_closed() {
+    let limits = [("LIMIT_USER_EVENTS_PER_SEC", "1"), ("LIMIT_USER_BURST", "5")];
+    let house = House::with(&limits).await;
+    let token = House::token(house.user().await);
+    let (mut socket, _) = connect(&house, &token, "phone").await;
+    let mut returned = 0;
+    let error = loop {
+        socket.say("41/chat,").await;
+        socket.say(format!("40/chat,{}", json!({"token": token}))).await;
+        let said = socket.text().await;
+        if let Some(error) = said.strip_prefix("42/chat,") {
+            break serde_json::from_str::<Value>(error).expect("JSON");
+        }
+        assert!(said.starts_with("40/chat,"), "{said}");
+        socket.json_after("42/chat,").await;
+        returned += 1;
+    };
+    assert_eq!((&error[1]["code"], &error[1]["closeCode"]), (&json!("RATE_LIMITED"), &json!(4429)), "{error}");
+    assert!((5..20).contains(&returned), "{returned}");
+}
+
+#[tokio::test]
 async fn what_is_no_packet_is_told_and_ends_the_transport() {
     let house = House::open().await;
     let ann = house.user().await;

@@ -4,14 +4,17 @@
 //! blocked, and has not signed out everywhere since the token was issued.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use auth::TokenError;
+use auth::token::Claims;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use domain::{Timestamp, UserId};
 use intake::Actor;
 use protocol::{Code, Refusal};
+use store::user::Account;
 
 use crate::app::App;
 use crate::problem::Problem;
@@ -22,8 +25,8 @@ pub(crate) struct Caller {
     pub(crate) user: UserId,
     /// The same for the intake.
     pub(crate) actor: Actor,
-    /// When the token ends.
-    pub(crate) expires_at: Timestamp,
+    /// What the token says.
+    claims: Claims,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -44,14 +47,26 @@ impl Caller {
         })?;
         let account = app.accounts.look_up(&app.store, claims.user, app.clock.monotonic_us()).await?;
         let account = account.ok_or_else(|| Refusal::unauthenticated("there is no such account"))?;
-        if account.blocked {
-            return Err(blocked().into());
-        }
-        if claims.are_void(account.tokens_valid_after) {
-            return Err(Refusal::unauthenticated("the account has signed out everywhere").into());
-        }
         let actor = Actor { user: claims.user, device: String::new(), traceparent: traceparent(headers) };
-        Ok(Self { user: claims.user, actor, expires_at: claims.expires_at })
+        let caller = Self { user: claims.user, actor, claims };
+        caller.check(&account)?;
+        Ok(caller)
+    }
+
+    /// Whether the token still lets its account in, unless it has expired.
+    pub(crate) fn check(&self, account: &Account) -> Result<(), Refusal> {
+        if account.blocked {
+            return Err(blocked());
+        }
+        if self.claims.are_void(account.tokens_valid_after) {
+            return Err(Refusal::unauthenticated("the account has signed out everywhere"));
+        }
+        Ok(())
+    }
+
+    /// How long the token is good for from `now` on.
+    pub(crate) fn is_good_for(&self, now: Timestamp) -> Duration {
+        self.claims.expires_at.since(now)
     }
 }
 

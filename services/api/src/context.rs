@@ -13,13 +13,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use protocol::Refusal;
-use telemetry::Counter;
+use telemetry::{Counter, cors};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::cors;
 use crate::problem::Problem;
 
 /// A request's id, in and out.
@@ -30,13 +29,14 @@ const REQUEST_ID_BYTES: usize = 128;
 pub(crate) const BODY_BYTES: usize = domain::limits::FRAME_BYTES;
 /// A request that takes longer is given up.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// A poll that waits may take so much longer.
+/// The route that waits, and so may take so much longer.
+const POLL: &str = "/api/v1/sync";
 const POLL_LIMIT: Duration = Duration::from_millis(domain::limits::POLL_WAIT_MS as u64);
 
 /// Puts the context around routes; unknown paths among them are problems too.
 pub(crate) fn wrap(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     let routes = routes.fallback(unknown_path).layer(CatchPanicLayer::custom(panicked));
-    let routes = match cors::layer(&app.settings.http.cors_origins) {
+    let routes = match cors(&app.settings.http.cors_origins) {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
@@ -65,7 +65,7 @@ async fn context(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!("request", id, method = %request.method(), route);
     let started_us = app.clock.monotonic_us();
-    let limit = if route.ends_with("/sync") { REQUEST_LIMIT + POLL_LIMIT } else { REQUEST_LIMIT };
+    let limit = if route == POLL { REQUEST_LIMIT + POLL_LIMIT } else { REQUEST_LIMIT };
     let answer = tokio::time::timeout(limit, next.run(request)).instrument(span.clone()).await;
     let response = answer.unwrap_or_else(|_| Problem::from(Refusal::unavailable()).into_response());
     let took_ms = app.clock.monotonic_us().saturating_sub(started_us) / 1000;

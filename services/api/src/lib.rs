@@ -9,7 +9,6 @@ mod body;
 mod caller;
 mod client_address;
 mod context;
-mod cors;
 mod docs;
 mod logins;
 mod openapi;

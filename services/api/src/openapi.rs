@@ -1,5 +1,6 @@
 //! The description of the API, generated from the routes themselves.
 
+use protocol::sync::SYNCED;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -121,19 +122,6 @@ fn one_of(values: &[&str], words: &str) -> Object {
     text.enum_values(Some(values.iter().copied())).build()
 }
 
-/// The events that catching up tells.
-const SYNCED: [&str; 9] = [
-    "message.delivered",
-    "message.edited",
-    "message.deleted",
-    "message.reaction",
-    "message.read",
-    "room.created",
-    "room.updated",
-    "room.memberJoined",
-    "room.memberLeft",
-];
-
 /// The kinds of conversations.
 pub(crate) fn room_kind() -> Object {
     one_of(&["group", "direct"], "What it is.")
@@ -151,7 +139,7 @@ pub(crate) fn message_type() -> Object {
 
 /// Events as catching up tells them; the protocol's page says what each of them holds.
 pub(crate) fn sync_items() -> Array {
-    let event = one_of(&SYNCED, "Which event.");
+    let event = one_of(SYNCED, "Which event.");
     let rev = ObjectBuilder::new().schema_type(Type::Integer).description(Some("Its number in its room."));
     let item = ObjectBuilder::new()
         .property("event", event)

@@ -5,15 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use domain::limits::FRAME_BYTES;
-use http::{HeaderValue, Method, header};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use telemetry::cors;
 use transport::Link;
 use transport::engineio::{Rejection, Route};
 use transport::handshake::{Refused, Upgrade, choose_subprotocol};
@@ -23,9 +21,6 @@ use crate::door::admission::{Admitted, Declined};
 use crate::door::offered::{Offered, Params};
 use crate::shared::Shared;
 use crate::{pages, session};
-
-/// How long a browser may remember the answer to a preflight.
-const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// All routes of a gateway; pages of `origins` may poll (`*` alone: of any).
 pub(crate) fn router(shared: Arc<Shared>, origins: &[String]) -> Router {
@@ -39,21 +34,6 @@ pub(crate) fn router(shared: Arc<Shared>, origins: &[String]) -> Router {
         .merge(engine)
         .with_state(shared)
         .merge(pages::router())
-}
-
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let allowed = match origins {
-        [] => return None,
-        [any] if any == "*" => AllowOrigin::any(),
-        named => AllowOrigin::list(named.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
-    };
-    let layer = CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .expose_headers([header::RETRY_AFTER])
-        .max_age(REMEMBERED);
-    Some(layer)
 }
 
 async fn native(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use domain::{Membership, Rev, RoomId, Timestamp, UserId, limits};
+use domain::{Rev, RoomId, Timestamp, UserId, limits};
 use protocol::wire::{self, RevEvent};
 use protocol::{Code, Cursor, EventData, Refusal, cursor};
-use store::StoreError;
 use store::member::{READS_SINCE_MOST, ReadMark};
 use store::room::RoomState;
+use store::{Account, RoomsOf, StoreError};
 
 use crate::Handlers;
 use crate::timeline::{Behind, Budget};
@@ -38,6 +38,8 @@ pub struct Polled {
     pub complete: bool,
     /// The user's rooms, to wait for.
     pub rooms: Vec<RoomId>,
+    /// The user's account as it stands now.
+    pub account: Account,
 }
 
 impl Polled {
@@ -60,52 +62,51 @@ impl Handlers {
     /// who is in more rooms than a cursor can name.
     pub async fn poll(&self, user: UserId, since: Option<&Cursor>) -> Result<Polled, Refusal> {
         for _ in 0..READINGS {
-            let (polled, membership) = self.poll_once(user, since).await?;
-            // Who was removed from a room while it was read might otherwise be told what came after it.
-            if polled.items.is_empty() || self.membership(user).await? == membership {
+            let polled = self.poll_once(user, since).await?;
+            if polled.items.is_empty() {
                 return Ok(polled);
+            }
+            // Who was removed from a room while it was read might otherwise be told what came after it.
+            let account = self.store().account(user).await.map_err(|error| error.refusal())?.ok_or_else(no_account)?;
+            if account.membership == polled.account.membership {
+                return Ok(Polled { account, ..polled });
             }
         }
         Err(Refusal::unavailable())
     }
 
-    async fn membership(&self, user: UserId) -> Result<Option<Membership>, Refusal> {
-        let account = self.store().account(user).await.map_err(|error| error.refusal())?;
-        Ok(account.map(|account| account.membership))
-    }
-
-    async fn poll_once(&self, user: UserId, since: Option<&Cursor>) -> Result<(Polled, Option<Membership>), Refusal> {
+    async fn poll_once(&self, user: UserId, since: Option<&Cursor>) -> Result<Polled, Refusal> {
         let found = self.store().membership_of(user).await.map_err(|error| error.refusal())?;
-        let membership = found.as_ref().map(|found| found.account.membership);
-        let states = found.map(|found| found.rooms).unwrap_or_default();
+        let RoomsOf { account, rooms: states } = found.ok_or_else(no_account)?;
         if states.len() > limits::POLL_ROOMS {
             let words = format!("is for people in at most {} rooms: use sync on a socket", limits::POLL_ROOMS);
             return Err(Refusal::new(Code::TooLarge, format!("polling {words}")));
         }
         let polled = match since {
-            Some(since) => self.poll_since(user, states, since).await,
-            None => self.poll_start(states).await,
+            Some(since) => self.poll_since(account, states, since).await,
+            None => self.poll_start(account, states).await,
         };
-        Ok((polled.map_err(|error| error.refusal())?, membership))
+        polled.map_err(|error| error.refusal())
     }
 
-    async fn poll_start(&self, states: Vec<RoomState>) -> Result<Polled, StoreError> {
+    async fn poll_start(&self, account: Account, states: Vec<RoomState>) -> Result<Polled, StoreError> {
         let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
         let until = self.marks_settled();
         let marks = self.store().reads_since(&rooms, until).await?;
         let positions: Vec<(RoomId, Rev)> = states.iter().map(|state| (state.room_id, state.rev)).collect();
         let (until, tags) = remember(&marks, until);
-        Ok(Polled { items: Vec::new(), cursor: Cursor::new(until, &tags, &positions), complete: true, rooms })
+        Ok(Polled { items: Vec::new(), cursor: Cursor::new(until, &tags, &positions), complete: true, rooms, account })
     }
 
-    async fn poll_since(&self, user: UserId, states: Vec<RoomState>, since: &Cursor) -> Result<Polled, StoreError> {
+    async fn poll_since(&self, account: Account, states: Vec<RoomState>, since: &Cursor) -> Result<Polled, StoreError> {
+        let user = account.id;
         let rooms: Vec<RoomId> = states.iter().map(|state| state.room_id).collect();
         let mut draft = Draft { items: Vec::new(), positions: Vec::new(), complete: true, budget: Budget::whole() };
         self.tell_departures(user, &rooms, since, &mut draft).await?;
         self.tell_events(user, &states, since, &mut draft).await?;
         let (until, tags) = self.tell_marks(&rooms, since, &mut draft).await?;
         let cursor = Cursor::new(until, &tags, &draft.positions);
-        Ok(Polled { items: draft.items, cursor, complete: draft.complete, rooms })
+        Ok(Polled { items: draft.items, cursor, complete: draft.complete, rooms, account })
     }
 
     /// Rooms that the cursor knows and the user is no member of any more: the one change that says so.
@@ -202,6 +203,10 @@ impl Handlers {
     fn marks_settled(&self) -> Timestamp {
         Timestamp(self.parts.clock.now().0 - MARKS_LAG.as_millis() as i64)
     }
+}
+
+fn no_account() -> Refusal {
+    Refusal::unauthenticated("there is no such account")
 }
 
 /// The watermark, and the tags of those marks above it, ascending in time. When there are more than a

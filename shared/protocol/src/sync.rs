@@ -54,25 +54,41 @@ impl Serialize for RevEvent {
     }
 }
 
-/// An event's data as a serde value; only events that consume a rev, and read marks of the long poll,
-/// can be inside a `RevEvent`.
-struct Data<'a>(&'a EventData);
+/// The events that catching up tells: those that consume a rev, and read marks.
+macro_rules! synced {
+    ($($event:ident $name:literal)*) => {
+        /// Their names.
+        pub const SYNCED: &[&str] = &[$($name),*];
 
-impl Serialize for Data<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            EventData::MessageDelivered(it) => it.serialize(serializer),
-            EventData::MessageEdited(it) => it.serialize(serializer),
-            EventData::MessageDeleted(it) => it.serialize(serializer),
-            EventData::MessageReaction(it) => it.serialize(serializer),
-            EventData::MessageRead(it) => it.serialize(serializer),
-            EventData::RoomCreated(it) => it.serialize(serializer),
-            EventData::RoomUpdated(it) => it.serialize(serializer),
-            EventData::RoomMemberJoined(it) => it.serialize(serializer),
-            EventData::RoomMemberLeft(it) => it.serialize(serializer),
-            _ => serializer.serialize_map(Some(0))?.end(),
+        /// An event's data as a serde value.
+        struct Data<'a>(&'a EventData);
+
+        impl Serialize for Data<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.0 {
+                    $(EventData::$event(it) => it.serialize(serializer),)*
+                    _ => serializer.serialize_map(Some(0))?.end(),
+                }
+            }
         }
-    }
+
+        #[test]
+        fn what_is_synced_has_the_names_it_has_elsewhere() {
+            $(assert_eq!(event::name(&EventData::$event(Default::default())), $name);)*
+        }
+    };
+}
+
+synced! {
+    MessageDelivered "message.delivered"
+    MessageEdited "message.edited"
+    MessageDeleted "message.deleted"
+    MessageReaction "message.reaction"
+    MessageRead "message.read"
+    RoomCreated "room.created"
+    RoomUpdated "room.updated"
+    RoomMemberJoined "room.memberJoined"
+    RoomMemberLeft "room.memberLeft"
 }
 
 #[cfg(test)]

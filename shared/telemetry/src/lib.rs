@@ -4,6 +4,7 @@
 //! values come from a closed set.
 
 mod client_address;
+mod cors;
 pub mod health;
 pub mod http;
 pub mod logs;
@@ -12,5 +13,6 @@ pub mod recorder;
 mod unread;
 
 pub use client_address::{client_address, network};
+pub use cors::cors;
 pub use health::{Check, Health, Readiness, admin_router};
 pub use metric::{Counter, Gauge, Histogram};

@@ -56,6 +56,7 @@ pub(crate) struct Follow<'a> {
     polls: &'a Polls,
     waiter: Arc<Waiter>,
     channels: Vec<Channel>,
+    is_confirmed: bool,
 }
 
 impl Polls {
@@ -98,16 +99,17 @@ impl Polls {
         }
     }
 
-    /// Follows the user and the rooms; returns when every subscription is confirmed. One that cannot
-    /// be confirmed now is tried on in the background, and then wakes all.
+    /// Follows the user and the rooms; returns when every subscription is confirmed, or cannot be now: it
+    /// is tried on in the background.
     pub(crate) async fn follow(&self, user: UserId, rooms: &[RoomId]) -> Result<Follow<'_>, Refusal> {
         let mut channels: Vec<Channel> = rooms.iter().copied().map(Channel::Room).collect();
         channels.push(Channel::User(user));
         let entered = self.following.lock().enter(&channels);
         let (waiter, missing) = entered.ok_or_else(|| Refusal::overloaded(RETRY_AFTER_MS))?;
-        let follow = Follow { polls: self, waiter, channels };
+        let mut follow = Follow { polls: self, waiter, channels, is_confirmed: missing.is_empty() };
         if !missing.is_empty() && self.realtime.subscribe(&self.inbox, &missing).await.is_ok() {
             self.following.lock().confirm(&missing);
+            follow.is_confirmed = true;
         }
         Ok(follow)
     }
@@ -128,6 +130,11 @@ impl Drop for Seat<'_> {
 }
 
 impl Follow<'_> {
+    /// False: something may come that wakes nobody.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
+
     /// Returns when something may have come since the last time.
     pub(crate) async fn woken(&self) {
         self.waiter.woken().await;

@@ -1,19 +1,20 @@
 //! The long poll: catching up for clients that cannot hold a socket.
 //!
-//! The invariant: whatever is answered was read before the caller's token and account were last looked
-//! at, a second before at most; and nobody waits on when their token is no good any more.
+//! The invariant: whatever is answered was read with an account that let the caller's token in, and
+//! nobody waits on when it does not any more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use domain::{Invalid, limits};
 use handlers::Polled;
-use protocol::{Cursor, wire};
+use protocol::{Cursor, Refusal, wire};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
@@ -24,6 +25,8 @@ use crate::query::Query;
 
 /// What comes within so long after the first is told together.
 const GATHER: Duration = Duration::from_millis(20);
+/// A poll that may not hear of everything waits no longer than that.
+const UNCONFIRMED: Duration = Duration::from_secs(2);
 
 /// Since when, and how long to wait.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -56,7 +59,6 @@ pub(crate) struct SyncAnswer {
 pub(crate) async fn poll_sync(
     State(app): State<Arc<App>>,
     caller: Caller,
-    headers: HeaderMap,
     Query(query): Query<SyncQuery>,
 ) -> Answer<Response> {
     let wait = wait(query.timeout_ms.as_deref())?;
@@ -64,12 +66,7 @@ pub(crate) async fn poll_sync(
     let _seat = app.polls.seat(caller.user)?;
     let first = read(&app, &caller, since.as_ref()).await?;
     let polled = match since {
-        Some(since) if !first.is_news() && !wait.is_zero() => {
-            let waited = wait_for_news(&app, &caller, &headers, &since, first, wait).await?;
-            // Who was blocked or signed out meanwhile is told so, and nothing else.
-            Caller::identify(&headers, &app).await?;
-            waited
-        }
+        Some(since) if !first.is_news() && !wait.is_zero() => wait_for_news(&app, &caller, &since, first, wait).await?,
         _ => first,
     };
     Ok(answer(&app, &caller, polled))
@@ -77,22 +74,17 @@ pub(crate) async fn poll_sync(
 
 /// Follows what the caller would be told, reads again whenever something came, and ends with news,
 /// with the time, with the token, or with the service.
-async fn wait_for_news(
-    app: &App,
-    caller: &Caller,
-    headers: &HeaderMap,
-    since: &Cursor,
-    first: Polled,
-    wait: Duration,
-) -> Answer<Polled> {
+async fn wait_for_news(app: &App, caller: &Caller, since: &Cursor, first: Polled, wait: Duration) -> Answer<Polled> {
     let mut polled = first;
-    let end = tokio::time::sleep(wait.min(caller.expires_at.since(app.clock.now())));
-    tokio::pin!(end);
+    let until = Instant::now() + wait.min(caller.is_good_for(app.clock.now()));
+    let following = app.polls.follow(caller.user, &polled.rooms);
     let follow = tokio::select! {
-        follow = app.polls.follow(caller.user, &polled.rooms) => follow?,
-        () = &mut end => return Ok(polled),
+        follow = tokio::time::timeout_at(until, following) => follow,
         () = app.stopping.requested() => return Ok(polled),
     };
+    let Ok(follow) = follow else { return Ok(polled) };
+    let follow = follow?;
+    let until = if follow.is_confirmed() { until } else { until.min(Instant::now() + UNCONFIRMED) };
     loop {
         polled = read(app, caller, Some(since)).await?;
         if polled.is_news() {
@@ -101,18 +93,21 @@ async fn wait_for_news(
         tokio::select! {
             () = follow.woken() => tokio::time::sleep(GATHER).await,
             // Should a delivery have been lost, it is found now.
-            () = &mut end => return read(app, caller, Some(since)).await,
+            () = tokio::time::sleep_until(until) => return read(app, caller, Some(since)).await,
             () = app.stopping.requested() => return Ok(polled),
         }
-        // What woke it may be the end of its token.
-        app.accounts.forget(caller.user);
-        Caller::identify(headers, app).await?;
     }
 }
 
+/// What there is, for a caller who is let in by the account as it was read with it.
 async fn read(app: &App, caller: &Caller, since: Option<&Cursor>) -> Answer<Polled> {
     let _turn = app.polls.turn().await?;
-    Ok(app.handlers.poll(caller.user, since).await?)
+    let polled = app.handlers.poll(caller.user, since).await?;
+    if caller.is_good_for(app.clock.now()).is_zero() {
+        return Err(Refusal::unauthenticated("the token has expired").into());
+    }
+    caller.check(&polled.account)?;
+    Ok(polled)
 }
 
 fn answer(app: &App, caller: &Caller, polled: Polled) -> Response {

@@ -1,8 +1,8 @@
-//! Which pages elsewhere may call the API (Fetch standard, CORS protocol).
+//! Which pages elsewhere may call the API and poll by Socket.IO (Fetch standard, CORS protocol).
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// How long a browser may remember the answer to a preflight.
@@ -10,7 +10,7 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// The layer for `origins`: `*` alone is any; none means the own pages only and needs no layer.
 /// Tokens travel in a header of their own, so credentials in the browser's sense are never allowed.
-pub(crate) fn layer(origins: &[String]) -> Option<CorsLayer> {
+pub fn cors(origins: &[String]) -> Option<CorsLayer> {
     let allowed = match origins {
         [] => return None,
         [any] if any == "*" => AllowOrigin::any(),

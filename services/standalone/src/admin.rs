@@ -15,7 +15,7 @@ use runtime::Clock;
 use serde_json::{Value, json};
 use store::{Store, StoreError, User};
 
-use crate::import::refuse;
+use crate::say::refuse;
 
 /// What is to be done.
 #[derive(Subcommand)]

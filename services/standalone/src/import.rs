@@ -18,7 +18,7 @@ use store::{Store, StoreError};
 
 use crate::apply::{ApplyError, apply};
 use crate::line::{Line, RoomLine, UserLine};
-use crate::seed::eprint_summary;
+use crate::say::{refuse, summary};
 
 /// Ids in one question to the store.
 const CHUNK: usize = 500;
@@ -69,7 +69,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> ExitCode {
         let outcome = input.apply(&store).await;
         store.close().await;
         match outcome? {
-            Ok(new) => eprint_summary(&format!(
+            Ok(new) => summary(&format!(
                 "imported {} users ({} new) and {} rooms ({} new) in {:.1} s",
                 input.users.len(),
                 new.users,
@@ -82,12 +82,6 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> ExitCode {
         Ok(())
     });
     code.unwrap_or(ended)
-}
-
-/// Says why a command does nothing.
-pub(crate) fn refuse(reason: &str) -> ExitCode {
-    eprint_summary(reason);
-    ExitCode::from(2)
 }
 
 fn read(arguments: &Arguments) -> Result<Input, String> {

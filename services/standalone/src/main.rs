@@ -9,6 +9,7 @@ mod banner;
 mod checkconfig;
 mod import;
 mod line;
+mod say;
 mod seed;
 mod serve;
 

@@ -16,8 +16,8 @@ use domain::{RoomId, UserId};
 use engine::service::block_on;
 
 use crate::apply::apply;
-use crate::import::refuse;
 use crate::line::{RoomLine, UserLine};
+use crate::say::{refuse, summary};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -55,7 +55,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> ExitCode {
             printed => printed?,
         }
         let (users, rooms, seconds) = (users.len(), rooms.len(), started.elapsed().as_secs_f64());
-        eprint_summary(&format!(
+        summary(&format!(
             "seeded {users} users ({} new) and {rooms} rooms ({} new) in {seconds:.1} s",
             new.users, new.rooms
         ));
@@ -108,11 +108,6 @@ fn print(users: &[UserLine], rooms: &[RoomLine]) -> io::Result<()> {
         writeln!(out, "{}", room.to_json())?;
     }
     out.flush()
-}
-
-#[allow(clippy::print_stderr, reason = "the summary of a command, beside its output")]
-pub(crate) fn eprint_summary(text: &str) {
-    eprintln!("{text}");
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub enum Engine {
     },
 }
 
-/// What one user or address may do; zero switches a limit off, and by default all are off.
+/// What one user or address may do; zero switches a limit off. `Default`, for tests, has all off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Events a user may send per second in the long run.

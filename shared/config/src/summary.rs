@@ -15,20 +15,19 @@ fn uses(role: Role, distributed: bool, name: &str) -> bool {
         "DATA_DIR" => alone,
         "EMBEDDED_SYNC" => !distributed,
         "DATABASE_URL" | "REDIS_URL" | "RABBITMQ_URL" | "QUEUE_SHARDS" | "STARTUP_WAIT" => distributed,
-        "JWT_ACCESS_TOKEN" | "TRUSTED_PROXIES" | "LIMIT_USER_EVENTS_PER_SEC" | "LIMIT_USER_BURST" => {
+        "JWT_ACCESS_TOKEN" | "CORS_ORIGINS" | "TRUSTED_PROXIES" | "LIMIT_USER_EVENTS_PER_SEC" | "LIMIT_USER_BURST" => {
             role != Role::Processor
         }
         "PRESENCE_GRACE" => role != Role::Api,
-        "PRESENCE_IDLE"
+        "BEACON_EVERY"
+        | "PRESENCE_IDLE"
         | "LIMIT_IP_CONNECTIONS"
         | "LIMIT_IP_HANDSHAKES_PER_SEC"
         | "LIMIT_IP_FAILURES_PER_MIN"
         | "LIMIT_USER_DEVICES"
         | "LIMIT_OPENINGS"
         | "LIMIT_HANDSHAKES_PER_SEC" => alone || role == Role::Gateway,
-        "JWT_ACCESS_EXPIRED" | "JWT_REFRESH_EXPIRED" | "CORS_ORIGINS" | "LIMIT_LOGINS_PER_MIN" => {
-            alone || role == Role::Api
-        }
+        "JWT_ACCESS_EXPIRED" | "JWT_REFRESH_EXPIRED" | "LIMIT_LOGINS_PER_MIN" => alone || role == Role::Api,
         _ => true,
     }
 }

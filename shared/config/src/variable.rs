@@ -83,7 +83,7 @@ variables! {
     MIGRATE { default: Some("on"), example: "off" }
     /// How long a socket is left without any news of its rooms before it gets a `rooms.beacon`, a duration.
     BEACON_EVERY { default: Some("30s"), zero: Some("no beacons"), example: "30s" }
-    /// Origins whose pages may call the API, separated by commas; `*` alone: any.
+    /// Origins whose pages may call the API and poll by Socket.IO, separated by commas; `*` alone: any.
     CORS_ORIGINS { default: Some(""), zero: Some("empty: pages of the own origin only"), list: true, example: "https://chat.example.com,https://admin.example.com" }
     /// Proxies whose `X-Forwarded-For` counts: addresses or CIDR blocks, separated by commas.
     TRUSTED_PROXIES { default: Some(""), zero: Some("empty: the header is ignored"), list: true, example: "10.0.0.0/8,192.168.1.7" }

@@ -1,6 +1,6 @@
 //! A service of its own for each test: embedded engine, routes, and a worker that applies events.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use broker::Settlement;
-use config::{Engine as EngineSettings, Environment, HttpSettings, Limits, LogSettings, Role, SecretString, Settings};
+use config::{Limits, Role, SecretString, Settings};
 use domain::{Timestamp, UserId};
 use engine::Engine;
 use handlers::{HandlerParts, Handlers, Job};
@@ -52,31 +52,20 @@ pub(crate) struct Reply {
 }
 
 pub(crate) fn settings(folder: &std::path::Path) -> Settings {
-    Settings {
-        role: Role::AllInOne,
-        environment: Environment::Test,
-        http: HttpSettings {
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 0,
-            admin_port: None,
-            cors_origins: vec!["https://chat.example".to_owned()],
-            trusted_proxies: config::IpRange::parse("10.0.0.0/8").into_iter().collect(),
-        },
-        engine: EngineSettings::Embedded { data_dir: folder.to_owned(), sync_full: false },
-        data_dir: folder.to_owned(),
-        jwt_secret: Some(SecretString::from(SECRET)),
-        hmac_keys: Some(SecretString::from(format!("k1:{}", "QUJD".repeat(11)))),
-        access_lifetime: Duration::from_hours(1),
-        refresh_lifetime: Duration::from_hours(24),
-        queue_shards: 1,
-        startup_wait: Duration::from_secs(1),
-        beacon_every: std::time::Duration::ZERO,
-        migrate: true,
-        limits: Limits::default(),
-        presence: config::PresenceSettings { grace: Duration::ZERO, idle: Duration::ZERO },
-        logs: LogSettings::default(),
-        warnings: Vec::new(),
-    }
+    let keys = format!("k1:{}", "QUJD".repeat(11));
+    let pairs = [
+        ("APP_ENV", "test"),
+        ("DATA_DIR", folder.to_str().expect("a name in UTF-8")),
+        ("EMBEDDED_SYNC", "normal"),
+        ("JWT_ACCESS_TOKEN", SECRET),
+        ("HMAC_KEYS", &keys),
+        ("JWT_ACCESS_EXPIRED", "1h"),
+        ("JWT_REFRESH_EXPIRED", "1d"),
+        ("CORS_ORIGINS", "https://chat.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8"),
+    ];
+    let settings = Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings");
+    Settings { limits: Limits::default(), ..settings }
 }
 
 impl World {

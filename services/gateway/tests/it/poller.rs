@@ -57,6 +57,7 @@ async fn ask_by(
 }
 
 /// A session over polling.
+#[derive(Clone)]
 pub(crate) struct Poller {
     address: SocketAddr,
     client: Client,

@@ -90,18 +90,46 @@ async fn a_body_that_is_broken_off_ends_the_session() {
 }
 
 #[rstest]
-#[case::over_long("x".repeat(256 * 1024 + 1), 413)]
-#[case::no_packets("hello".to_owned(), 400)]
-#[case::no_packets_among_them("42/chat,[\"ping\"]\u{1e}".to_owned(), 400)]
+#[case::over_long("x".repeat(256 * 1024 + 1), 413, "TOO_LARGE", 4413)]
+#[case::no_packets("hello".to_owned(), 400, "BAD_FRAME", 4400)]
+#[case::no_packets_among_them("42/chat,[\"ping\"]\u{1e}".to_owned(), 400, "BAD_FRAME", 4400)]
 #[tokio::test]
-async fn a_body_over_the_limit_or_of_no_packets_is_refused_and_ends_the_session(
+async fn a_body_that_breaks_the_rules_is_refused_once_the_client_was_told_why(
     #[case] body: String,
     #[case] status: u16,
+    #[case] code: &str,
+    #[case] close_code: i64,
 ) {
     let house = House::open().await;
+    let mut poller = entered(&house).await;
+    let poster = poller.clone();
+    let mut refused = Box::pin(poster.post(body));
+    let error = tokio::select! {
+        biased;
+        early = &mut refused => panic!("{early:?} before it was told"),
+        error = poller.json_after("42/chat,[\"error\",") => error,
+    };
+    assert_eq!((&error["code"], &error["closeCode"]), (&json!(code), &json!(close_code)));
+    assert_eq!(poller.next().await, "1");
+    assert_eq!(refused.await.status, status);
+    assert_eq!(poller.poll().await.code(), Some(OVER));
+}
+
+#[tokio::test]
+async fn who_does_not_poll_is_refused_none_the_less() {
+    let house = House::open().await;
     let poller = entered(&house).await;
-    assert_eq!(poller.post(body).await.status, status);
-    poller.over().await;
+    assert_eq!(poller.post("x".repeat(256 * 1024 + 1)).await.status, 413);
+    assert_eq!(poller.post("3").await.code(), Some(OVER));
+}
+
+#[tokio::test]
+async fn what_is_no_packet_of_socketio_is_told_before_the_end() {
+    let house = House::open().await;
+    let mut poller = entered(&house).await;
+    poller.say("4hello").await;
+    assert_eq!(poller.json_after("42/chat,[\"error\",").await["closeCode"], 4400);
+    assert_eq!(poller.next().await, "1");
 }
 
 #[tokio::test]

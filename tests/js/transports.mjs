@@ -73,6 +73,8 @@ async function polls(ann, bob, roomId) {
   const binary = await client.emit('message.send', { roomId, content: Buffer.from('x'), clientMsgId: 'binary' });
   assert.deepEqual([binary.code, binary.field], ['INVALID_PAYLOAD', 'content']);
   client.socket.emit('message.send', { roomId, content: 'x'.repeat(300_000), clientMsgId: 'much too long' });
+  const [error] = await client.events.wait('error');
+  assert.deepEqual([error.code, error.closeCode], ['TOO_LARGE', 4413]);
   await client.events.wait('client.disconnect');
   await client.events.wait('client.connect', 2);
   client.socket.close();

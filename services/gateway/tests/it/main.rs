@@ -8,6 +8,8 @@ mod house;
 mod life;
 mod member;
 mod native;
+mod poller;
+mod polling;
 mod presence;
 mod recovery;
 mod rights;

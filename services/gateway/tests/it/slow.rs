@@ -1,18 +1,19 @@
 //! Clients that do not read cost little and harm nobody; clients that do read are never called slow.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Rev, UserId};
 use futures_util::future::join_all;
 use protocol::{Channel, EventData, Keyring, OpenedDelivery, delivery, wire};
 use realtime::Outbound;
+use rstest::rstest;
 use serde_json::{Value, json};
-use testkit::client::Socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::house::{House, Raw, figure};
+use crate::poller::Poller;
 
 /// Memory of this process, bytes; clients and server together.
 fn resident_bytes() -> usize {
@@ -68,7 +69,7 @@ fn masked(text: &str) -> Vec<u8> {
     frame
 }
 
-async fn read_until(stream: &mut TcpStream, what: &str) {
+async fn read_until(stream: &mut TcpStream, what: &str) -> Vec<u8> {
     let (mut seen, mut part) = (Vec::new(), [0; 512]);
     while !seen.windows(what.len()).any(|window| window == what.as_bytes()) {
         let count = tokio::time::timeout(testkit::PATIENCE, stream.read(&mut part)).await.expect("in time");
@@ -76,6 +77,7 @@ async fn read_until(stream: &mut TcpStream, what: &str) {
         assert!(count > 0, "closed after {}", String::from_utf8_lossy(&seen));
         seen.extend(&part[..count]);
     }
+    seen
 }
 
 /// Something of 4 KiB that nobody else is told.
@@ -203,7 +205,7 @@ async fn burst(house: &House, members: usize) {
     let counting = join_all(readers.iter_mut().map(async |reader| {
         for expected in 1..=MESSAGES {
             match reader.next().await {
-                Some(tokio_tungstenite::tungstenite::Message::Text(text)) => {
+                Some(Message::Text(text)) => {
                     assert!(text.contains(&format!(r#""seq":{expected},"#)), "{text}");
                 }
                 other => panic!("after {expected} messages: {other:?}"),
@@ -234,17 +236,70 @@ async fn burst(house: &House, members: usize) {
     assert_eq!(House::limited("outbox"), 0);
 }
 
+/// A client that reads when it likes, native or not.
+struct Reader {
+    socket: Raw,
+    is_native: bool,
+}
+
+impl Reader {
+    async fn open(house: &House, user: UserId, is_native: bool) -> Self {
+        let token = House::token(user);
+        let socket = if is_native {
+            Raw::open(&house.base, &format!("/ws?token={token}")).await
+        } else {
+            let mut socket = Raw::open(&house.base, "/socket.io/?EIO=4&transport=websocket").await;
+            socket.say(format!("40/chat,{}", json!({"token": token}))).await;
+            socket
+        };
+        let mut reader = Self { socket, is_native };
+        while reader.next().await.is_none_or(|(name, _)| name != "session.ready") {}
+        reader
+    }
+
+    /// The next thing that is an event, an ack without a name, or a close.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            let text = match self.socket.next().await? {
+                Message::Close(frame) if self.is_native => {
+                    return Some(("error".to_owned(), json!({"closeCode": frame.map(|frame| u16::from(frame.code))})));
+                }
+                message => message.into_text().unwrap_or_default(),
+            };
+            let (start, name, data) = if self.is_native { ("", "/event", "/data") } else { ("42/chat,", "/0", "/1") };
+            let packet = text.strip_prefix(start).and_then(|text| serde_json::from_str::<Value>(text).ok());
+            if let Some(name) = packet.as_ref().and_then(|packet| packet.pointer(name)?.as_str()) {
+                let data = packet.as_ref().and_then(|packet| packet.pointer(data)).cloned();
+                return Some((name.to_owned(), data.unwrap_or_default()));
+            }
+        }
+    }
+
+    /// A page of what came in a room after that.
+    async fn sync(&mut self, room: &str, after: i64) -> Value {
+        let ask = json!({"rooms": [{"roomId": room, "afterSeq": after}]});
+        let (said, ack, page) = if self.is_native {
+            (json!({"id": after, "event": "sync", "data": ask}).to_string(), "", "/ack/rooms/0")
+        } else {
+            (format!(r#"42/chat,{after}["sync",{ask}]"#), &*format!("43/chat,{after}"), "/0/rooms/0")
+        };
+        self.socket.say(said).await;
+        loop {
+            if let Some(page) = self.socket.json_after(ack).await.pointer(page) {
+                return page.clone();
+            }
+        }
+    }
+}
+
+#[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_socketio_client_is_told_why_frees_its_memory_at_once_and_catches_up() {
-    const PATH: &str = "/socket.io/?EIO=4&transport=websocket";
+async fn a_slow_client_is_told_why_frees_its_memory_at_once_and_catches_up(#[values(true, false)] is_native: bool) {
     let house = House::narrow().await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let talker = house.connect(ann).await;
-    let token = json!({"token": House::token(bob)});
-    let mut slow = Raw::open(&house.base, PATH).await;
-    slow.say(format!("40/chat,{token}")).await;
-    slow.json_after("42/chat,").await;
+    let mut slow = Reader::open(&house, bob, is_native).await;
     let content = "x".repeat(16_000);
     let mut said: i64 = 0;
     while House::limited("outbox") == 0 {
@@ -259,35 +314,27 @@ async fn a_slow_socketio_client_is_told_why_frees_its_memory_at_once_and_catches
     testkit::until(testkit::PATIENCE, async || House::gauge("chat_outbox_bytes") == 0).await;
     // Only now it reads on.
     let (mut last, mut error) = (0, Value::Null);
-    while let Some(message) = slow.next().await {
-        let text = message.into_text().unwrap_or_default();
-        let Some(event) = text.strip_prefix("42/chat,").and_then(|json| serde_json::from_str::<Value>(json).ok())
-        else {
-            continue;
-        };
-        if event[0] == "message.delivered" {
-            let seq = event[1]["seq"].as_i64().expect("a seq");
+    while let Some((name, data)) = slow.next().await {
+        if name == "message.delivered" {
+            let seq = data["seq"].as_i64().expect("a seq");
             assert_eq!(seq, last + 1, "in order until the end");
             last = seq;
-        } else if event[0] == "error" {
-            error = event[1].clone();
+        } else if name == "error" {
+            error = data;
         }
     }
-    assert_eq!((&error["code"], &error["closeCode"]), (&json!("TOO_SLOW"), &json!(4508)));
+    assert_eq!(error["closeCode"], 4508, "{error}");
+    assert!(is_native || error["code"] == "TOO_SLOW", "{error}");
     assert!(last < said);
     // The next attempt makes up for the rest, page by page.
-    let mut again = Raw::open(&house.base, PATH).await;
-    again.say(format!("40/chat,{token}")).await;
-    again.json_after("42/chat,").await;
-    for number in 0.. {
-        let ask = json!({"rooms": [{"roomId": room, "afterSeq": last}]});
-        again.say(format!(r#"42/chat,{number}["sync",{ask}]"#)).await;
-        let synced = again.json_after(&format!("43/chat,{number}")).await[0]["rooms"][0].clone();
-        for item in synced["items"].as_array().expect("items") {
+    let mut again = Reader::open(&house, bob, is_native).await;
+    loop {
+        let page = again.sync(&room, last).await;
+        for item in page["items"].as_array().expect("items") {
             last += 1;
             assert_eq!(item["seq"], last);
         }
-        if synced["complete"] == true {
+        if page["complete"] == true {
             break;
         }
     }
@@ -296,14 +343,63 @@ async fn a_slow_socketio_client_is_told_why_frees_its_memory_at_once_and_catches
 
 #[tokio::test]
 async fn what_is_fleeting_does_not_wait_behind_messages() {
-    let house = House::open().await;
-    let (ann, bob) = (house.user().await, house.user().await);
-    let room = house.room(&[ann, bob]).await.to_string();
-    let talker = house.connect(ann).await;
-    let lagging = Arc::new(Socket::open(&house.base, &format!("/ws?token={}", House::token(bob))).await);
-    lagging.event("session.ready", |_| true).await;
-    talker.say(&room, "m1", "hello").await;
+    let house = House::narrow().await;
+    let (ann, bob, eve) = (house.user().await, house.user().await, house.user().await);
+    let room = house.room(&[ann, bob, eve]).await.to_string();
+    let (talker, witness) = (house.connect(ann).await, house.connect(eve).await);
+    let mut lagging = Sleeper::open(&house.base, bob, true).await;
+    let content = "x".repeat(4_000);
+    for number in 0..40 {
+        assert_eq!(talker.say(&room, &format!("m{number}"), &content).await["status"], "QUEUED");
+    }
+    witness.delivered(&room, 40).await;
+    testkit::until(testkit::PATIENCE, async || House::gauge("chat_outbox_bytes") > 32 * 1024).await;
     talker.request("typing", json!({"roomId": room, "isTyping": true})).await;
-    lagging.event("typing", |typing: &Value| typing["isTyping"] == true).await;
-    lagging.delivered(&room, 1).await;
+    witness.event("typing", |typing| typing["isTyping"] == true).await;
+    // Only now it reads on.
+    let seen = read_until(&mut lagging.stream, r#""seq":40,"#).await;
+    let typing = seen.windows(8).position(|window| window == br#""typing""#);
+    assert!(typing.is_some(), "behind the last message");
+}
+
+/// Tells somebody a quarter of a MiB, which is too much.
+async fn overwhelm(house: &House, user: UserId) {
+    let outbound: Vec<Outbound> = (0..64).map(|number| told(house, user, number)).collect();
+    house.engine.realtime.publish(&outbound).await.expect("published");
+    testkit::until(testkit::PATIENCE, async || House::limited("outbox") == 1).await;
+}
+
+async fn assert_told_why(poller: &mut Poller) {
+    let error = poller.json_after("42/chat,[\"error\",").await;
+    assert_eq!((&error["code"], &error["closeCode"]), (&json!("TOO_SLOW"), &json!(4508)));
+    assert_eq!(poller.next().await, "1");
+}
+
+#[tokio::test]
+async fn who_stops_polling_is_bounded_like_who_stops_reading() {
+    let house = House::open().await;
+    let ann = house.user().await;
+    let mut poller = Poller::enter(&house, ann).await;
+    overwhelm(&house, ann).await;
+    assert_told_why(&mut poller).await;
+}
+
+#[tokio::test]
+async fn who_posts_and_does_not_poll_is_not_heard_before_the_answers_are_fetched() {
+    let house = House::open().await;
+    let ann = house.user().await;
+    let mut poller = Poller::enter(&house, ann).await;
+    let (poster, mut taken) = (poller.clone(), 0);
+    let post = || poster.post([r#"42/chat,1["ping"]"#; 10].join("\u{1e}"));
+    let mut held = Box::pin(post());
+    while let Ok(answer) = tokio::time::timeout(Duration::from_secs(3), &mut held).await {
+        assert_eq!(answer.text, "ok");
+        taken += 1;
+        assert!(taken < 100, "{taken} bodies were taken");
+        held = Box::pin(post());
+    }
+    // What it is told meanwhile is bounded as ever.
+    overwhelm(&house, ann).await;
+    assert_told_why(&mut poller).await;
+    assert_eq!(held.await.code(), Some(3));
 }

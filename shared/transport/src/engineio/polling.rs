@@ -42,6 +42,8 @@ enum Phase {
     Probing,
     /// The client has gone over to it.
     Upgraded,
+    /// What the client posted breaks the rules: its polls still tell it so.
+    Broken(CloseCode),
     /// The server takes leave with the next poll.
     Closing,
     Ended,
@@ -57,8 +59,6 @@ struct State {
     is_posting: bool,
     posted: Option<oneshot::Sender<()>>,
     incoming: VecDeque<Received>,
-    /// The last thing the serving task is told.
-    fault: Option<CloseCode>,
     socket: Option<Socket>,
     has_left: bool,
 }
@@ -66,6 +66,10 @@ struct State {
 impl State {
     fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Probing)
+    }
+
+    fn may_be_told(&self) -> bool {
+        self.is_open() || matches!(self.phase, Phase::Broken(_))
     }
 
     fn wake(&mut self) {
@@ -92,13 +96,11 @@ impl State {
         self.wake();
     }
 
-    fn break_off(&mut self, fault: Option<CloseCode>) {
-        if self.phase == Phase::Ended {
-            return;
+    fn break_off(&mut self) {
+        if self.phase != Phase::Ended {
+            self.answer_poll(CLOSE);
+            self.end();
         }
-        self.fault = fault;
-        self.answer_poll(CLOSE);
-        self.end();
     }
 }
 
@@ -119,7 +121,7 @@ struct Carried<'a> {
 impl Drop for Carried<'_> {
     fn drop(&mut self) {
         if !self.is_done {
-            self.polling.state.lock().break_off(None);
+            self.polling.state.lock().break_off();
         }
     }
 }
@@ -163,7 +165,7 @@ impl Polling {
     fn begin_poll(&self) -> Begun {
         let mut state = self.state.lock();
         match state.phase {
-            Phase::Open | Phase::Probing => {}
+            Phase::Open | Phase::Probing | Phase::Broken(_) => {}
             Phase::Closing => {
                 let word = state.last_word();
                 state.end();
@@ -174,7 +176,7 @@ impl Polling {
             Phase::Ended => return Begun::Refused(Rejection::UnknownSession),
         }
         if state.poll.is_some() {
-            state.break_off(None);
+            state.break_off();
             return Begun::Refused(Rejection::BadRequest);
         }
         let (poll, answer) = oneshot::channel();
@@ -190,17 +192,21 @@ impl Polling {
         }
         let mut carried = Carried { polling: self, is_done: false };
         let read = tokio::time::timeout(BODY_LIMIT, Limited::new(body, max_bytes).collect()).await;
-        let bytes = match read {
-            Ok(Ok(body)) => body.to_bytes(),
+        let packets = match read {
+            Ok(Ok(body)) => payload::decode(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 carried.is_done = true;
-                self.state.lock().break_off(Some(CloseCode::FrameTooLarge));
+                self.tell_fault(CloseCode::FrameTooLarge).await;
                 return StatusCode::PAYLOAD_TOO_LARGE.into_response();
             }
             Ok(Err(_)) | Err(_) => return Rejection::BadRequest.into_response(),
         };
-        let taken = self.take_body(bytes);
-        let is_taken = match taken {
+        let Ok(packets) = packets else {
+            carried.is_done = true;
+            self.tell_fault(CloseCode::BadFrame).await;
+            return Rejection::BadRequest.into_response();
+        };
+        let is_taken = match self.take(packets) {
             Some(taken) => taken.await.is_ok(),
             None => false,
         };
@@ -217,20 +223,15 @@ impl Polling {
             return Err(if is_over { Rejection::UnknownSession } else { Rejection::BadRequest });
         }
         if std::mem::replace(&mut state.is_posting, true) {
-            state.break_off(None);
+            state.break_off();
             return Err(Rejection::BadRequest);
         }
         Ok(())
     }
 
-    /// Hands the packets of a body to the serving task. `None`: they are none, the session is over.
-    fn take_body(&self, bytes: Bytes) -> Option<oneshot::Receiver<()>> {
-        let decoded = payload::decode(bytes);
+    /// Hands packets to the serving task. `None`: the session is over.
+    fn take(&self, packets: Vec<Received>) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        let Ok(packets) = decoded else {
-            state.break_off(Some(CloseCode::BadFrame));
-            return None;
-        };
         if !state.is_open() {
             return None;
         }
@@ -240,6 +241,22 @@ impl Polling {
         state.posted = Some(posted);
         state.wake();
         Some(taken)
+    }
+
+    /// Tells the serving task what is wrong with what was posted and waits until the session has ended:
+    /// a client whose request is refused hears none of its polls any more.
+    async fn tell_fault(&self, fault: CloseCode) {
+        let (posted, ended) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if !state.is_open() {
+                return;
+            }
+            state.phase = Phase::Broken(fault);
+            state.posted = Some(posted);
+            state.wake();
+        }
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
     }
 
     /// Brings a WebSocket to go over to and waits until that is decided.
@@ -282,8 +299,10 @@ impl Polling {
             }
             return Poll::Ready(packet);
         }
-        if state.phase == Phase::Ended {
-            return Poll::Ready(state.fault.map_or(Received::Gone, Received::Broken));
+        match state.phase {
+            Phase::Broken(fault) => return Poll::Ready(Received::Broken(fault)),
+            Phase::Ended => return Poll::Ready(Received::Gone),
+            _ => {}
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -292,7 +311,7 @@ impl Polling {
     /// Ready while a poll waits for more.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         let mut state = self.state.lock();
-        if !state.is_open() {
+        if !state.may_be_told() {
             return Poll::Ready(Err(Gone));
         }
         if state.poll.is_some() && state.answer.len() < ANSWER_BYTES {
@@ -362,7 +381,7 @@ impl Polling {
         let limit = {
             let mut state = self.state.lock();
             let word = state.last_word();
-            if !state.is_open() || state.answer_poll(word) {
+            if !state.may_be_told() || state.answer_poll(word) {
                 state.end();
                 return;
             }

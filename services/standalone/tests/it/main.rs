@@ -11,6 +11,7 @@ mod crashes;
 mod dead_letters;
 mod key_rotation;
 mod live;
+mod lost_words;
 mod order;
 mod outages;
 mod page;

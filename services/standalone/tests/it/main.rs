@@ -23,3 +23,4 @@ mod scene;
 mod sleeper;
 mod stock_clients;
 mod storm;
+mod typing;

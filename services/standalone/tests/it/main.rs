@@ -11,6 +11,7 @@ mod crashes;
 mod dead_letters;
 mod drain;
 mod key_rotation;
+mod limits;
 mod live;
 mod lost_words;
 mod order;

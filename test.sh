@@ -7,7 +7,8 @@
 # Installs what is missing (Debian's packages as root or by sudo; elsewhere it says what to install),
 # starts a Postgres, a Redis and a RabbitMQ of its own on free loopback ports, runs all tests, ends
 # what it started, and ends with nextest's summary and exit code. Several clones may run at once.
-# --full adds the long runs (TEST_FULL=1).
+# --full adds the long runs (TEST_FULL=1); without further arguments, the storm of clients is run first,
+# against optimised programs: its time limits are for these.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
@@ -159,6 +160,20 @@ trap 'exit 143' TERM
 profile=default
 [ -z "${CI:-}" ] || profile=ci
 if [ -n "$full" ]; then export TEST_FULL=1; profile=full; fi
+log=$(mktemp)
+status=0
+storm='package(chatchit) and test(/^storm::/)' # not the gateway's own
+run() { # ARGUMENTS FOR NEXTEST...: runs these tests, and keeps the exit code of the first failure
+  local run=(cargo nextest run --locked --profile "$profile" "$@") code=0
+  if [ -t 2 ]; then
+    "${run[@]}" || code=$?
+  else
+    "${run[@]}" 2> >(tee "$log" >&2) || code=$?
+    wait # for tee
+    grep -E '^ +Summary ' "$log" | tail -n 1 || true
+  fi
+  [ "$status" != 0 ] || status=$code
+}
 # Whole-system tests start programs from where cargo puts them: all must be there, and of this state.
 # With the tests in one build, what both need is compiled once.
 scope=(--workspace) programs=1
@@ -169,15 +184,13 @@ for word in "$@"; do
   esac
 done
 [ -z "$programs" ] || cargo build --workspace --lib --bins --tests --locked
-start_services
-log=$(mktemp)
-status=0
-run=(cargo nextest run "${scope[@]}" --locked --profile "$profile" "$@")
-if [ -t 2 ]; then
-  "${run[@]}" || status=$?
+if [ -n "$full" ] && [ $# = 0 ]; then
+  cargo build --release --workspace --bins --locked
+  start_services
+  run --release -p chatchit -E "$storm"
+  run --workspace -E "not ($storm)"
 else
-  "${run[@]}" 2> >(tee "$log" >&2) || status=$?
-  wait # for tee
-  grep -E '^ +Summary ' "$log" | tail -n 1 || true
+  start_services
+  run "${scope[@]}" "$@"
 fi
 exit "$status"

@@ -95,11 +95,21 @@ async function farewells(user) {
   await tooLarge.events.wait('session.ready', 2); // it reconnects by itself
   tooLarge.close();
 
+  const lasting = await StockSocketIo.connect(GATEWAY_A, mint(SECRET, 'HS256', claims(user, 3)));
   const expiring = await StockSocketIo.connect(GATEWAY_A, mint(SECRET, 'HS256', claims(user, 3)));
+  const [{ expiresAt }] = await lasting.events.wait('auth.expiring');
+  assert(new Date(expiresAt) - new Date() < 4000, expiresAt);
+  const refreshed = await lasting.emit('auth.refresh', { token: user.token });
+  assert.equal(refreshed.status, 'OK');
+  assert(new Date(refreshed.expiresAt) > new Date(expiresAt));
   const [expired] = await expiring.events.wait('error');
   assert.equal(expired.closeCode, 4401);
   assert.deepEqual(await expiring.events.wait('client.disconnect'), ['io server disconnect']);
   expiring.close();
+  assert(new Date() >= new Date(expiresAt));
+  assert((await lasting.emit('ping', {})).serverTime);
+  assert.deepEqual(lasting.events.of('client.disconnect'), []);
+  lasting.close();
 
   const auth = { token: user.token, deviceId: 'phone' };
   const first = await StockSocketIo.connect(GATEWAY_A, user.token, auth);

@@ -4,55 +4,19 @@
 //   API=http://.. GATEWAY_A=http://.. GATEWAY_B=http://.. node transports.mjs
 
 import assert from 'node:assert/strict';
-import { io } from 'socket.io-client';
-import { call, person } from './lib/rest.mjs';
-import { Events } from './lib/events.mjs';
+import { connect, group, say, seqs, transport, upTo, upgraded } from './lib/default-client.mjs';
 import { Native } from './lib/native.mjs';
+import { person } from './lib/rest.mjs';
 import { Switch } from './lib/switch.mjs';
 
 const { API, GATEWAY_A, GATEWAY_B } = process.env;
 const step = (text) => console.log(`ok: ${text}`);
-const upTo = (count, from = 1) => Array.from({ length: count }, (_, index) => from + index);
-
-/** A client as anybody would make one, with all it receives kept. */
-async function connect(url, token, options = {}) {
-  const events = new Events();
-  const socket = io(`${url}/chat`, { auth: { token }, forceNew: true, ...options });
-  socket.onAny((name, data) => events.add(name, data));
-  socket.on('connect', () => events.add('client.connect', { id: socket.id, recovered: socket.recovered }));
-  socket.on('connect_error', (error) => events.add('connect_error', { message: error.message, data: error.data }));
-  socket.on('disconnect', (reason) => events.add('client.disconnect', reason));
-  await events.wait('session.ready');
-  await events.wait('client.connect');
-  return { socket, events, emit: (name, data) => socket.timeout(10_000).emitWithAck(name, data) };
-}
-
-async function group(owner, others) {
-  const body = { type: 'group', memberIds: others.map((other) => other.id) };
-  const room = await call('POST', `${API}/api/v1/conversations`, { token: owner.token, body });
-  assert.equal(room.status, 201, JSON.stringify(room.body));
-  return room.body.id;
-}
-
-async function say(client, roomId, numbers) {
-  for (const number of numbers) {
-    const ack = await client.emit('message.send', { roomId, content: `message ${number}`, clientMsgId: `m-${number}` });
-    assert.equal(ack.status, 'QUEUED', JSON.stringify(ack));
-  }
-}
-
-const seqs = (events) => events.of('message.delivered').map((message) => message.seq);
-const transport = (client) => client.socket.io.engine.transport.name;
 
 async function upgrades(ann, bob, roomId) {
   const native = await Native.connect(GATEWAY_A, bob.token);
   const client = await connect(GATEWAY_A, ann.token);
-  const upgraded = new Promise((resolve) => {
-    if (transport(client) === 'websocket') resolve();
-    client.socket.io.engine.once('upgrade', resolve);
-  });
   // All the while it goes over, both sides talk.
-  await Promise.all([upgraded, say(native, roomId, upTo(60)), say(client, roomId, upTo(60, 61))]);
+  await Promise.all([upgraded(client), say(native, roomId, upTo(60)), say(client, roomId, upTo(60, 61))]);
   assert.equal(transport(client), 'websocket');
   await client.events.wait('message.delivered', 120);
   assert.deepEqual(seqs(client.events), upTo(120));
@@ -91,11 +55,11 @@ async function leaves(ann) {
   step('who left the namespace comes into it again');
 }
 
-async function recovers(ann, bob, roomId, transports) {
+async function recovers(ann, bob, roomId, options) {
   const relay = await Switch.to(GATEWAY_A);
   const native = await Native.connect(GATEWAY_A, bob.token);
-  const options = { transports, reconnectionDelay: 700, reconnectionDelayMax: 700, randomizationFactor: 0 };
   const client = await connect(relay.url, ann.token, options);
+  if (!options) await upgraded(client);
   const from = client.events.of('session.ready')[0].rooms.find((room) => room.roomId === roomId).lastSeq + 1;
   await say(native, roomId, upTo(5, 1000 + from));
   await client.events.wait('message.delivered', 5);
@@ -116,14 +80,16 @@ async function recovers(ann, bob, roomId, transports) {
   client.socket.close();
   native.close();
   relay.close();
-  step(`a connection that breaks is recovered on another gateway (${transports})`);
+  step(`a connection that breaks is recovered on another gateway (${options?.transports ?? 'default settings'})`);
 }
 
 const [ann, bob] = [await person(API, 'Ann'), await person(API, 'Bob')];
-const roomId = await group(ann, [bob]);
+const roomId = await group(API, ann, [bob]);
 await upgrades(ann, bob, roomId);
 await polls(ann, bob, roomId);
 await leaves(ann);
-await recovers(ann, bob, roomId, ['websocket']);
-await recovers(ann, bob, roomId, ['polling', 'websocket']);
-await recovers(ann, bob, roomId, ['polling']);
+await recovers(ann, bob, roomId);
+const soon = { reconnectionDelay: 700, reconnectionDelayMax: 700, randomizationFactor: 0 };
+for (const transports of [['websocket'], ['polling', 'websocket'], ['polling']]) {
+  await recovers(ann, bob, roomId, { transports, ...soon });
+}

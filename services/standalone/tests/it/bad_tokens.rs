@@ -71,9 +71,12 @@ async fn no_bad_token_lets_anybody_in(#[case] spec: SystemSpec) {
     system.assert_healthy();
 }
 
+#[rstest]
+#[case::distributed(SystemSpec::distributed(1, 1))]
+#[case::all_in_one(SystemSpec::all_in_one())]
 #[tokio::test]
-async fn a_token_that_expires_ends_its_connection_and_a_refreshed_one_does_not() {
-    let system = SystemSpec::all_in_one().start().await;
+async fn a_token_that_expires_ends_its_connection_and_a_refreshed_one_does_not(#[case] spec: SystemSpec) {
+    let system = spec.start().await;
     let [alice] = system.people(["Alice"]).await;
     let open = async |lifetime_s| {
         let token = token::mint(SECRET, &alice.id, lifetime_s);

@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
+use runtime::Shutdown;
 use serde_json::{Value, json};
 use testkit::PATIENCE;
 use testkit::client::{Person, Socket};
 use testkit::cluster::{System, SystemSpec};
 
-/// A second by the contract, and something for a busy machine.
-const SOON: Duration = Duration::from_secs(2);
+use crate::scene::SLACK;
+
+/// A second by the contract.
+const SOON: Duration = Duration::from_secs(1).saturating_add(SLACK);
 
 /// Runs `chatchit admin` beside the running system.
 async fn admin(system: &System, what: &str, whom: &str) -> (Option<i32>, String, String) {
@@ -90,36 +93,146 @@ async fn an_operator_blocks_unblocks_and_signs_out_while_the_system_runs(#[case]
     system.assert_healthy();
 }
 
+/// What a client was told of a room, by `rev`.
+fn revs(socket: &Socket, room: &str) -> Vec<i64> {
+    let told = socket.everything();
+    let of_room = told.iter().filter(|(_, data)| data["roomId"] == room);
+    of_room.filter_map(|(_, data)| data["rev"].as_i64()).collect()
+}
+
+/// Goes on joining and asking for a room, until the end.
+async fn press(socket: &Socket, room: &str, over: &Shutdown) {
+    while !over.is_requested() {
+        socket.send("room.join", json!({"roomId": room})).await;
+        socket.send("sync", json!({"rooms": [{"roomId": room, "afterRev": 1}]})).await;
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+/// Goes on connecting to both gateways, until the end.
+async fn come(system: &System, person: &Person, over: &Shutdown) -> Vec<Socket> {
+    let mut came = Vec::new();
+    for number in 0.. {
+        if over.is_requested() {
+            break;
+        }
+        let path = format!("/ws?token={}", person.token);
+        came.push(Socket::open(&system.gateway(number).url(), &path).await);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    came
+}
+
+/// Panics unless no answer to a `sync` holds anything of the room that came after `rev`.
+fn assert_nothing_synced_after(socket: &Socket, rev: i64) {
+    let acks = socket.acks();
+    let items = acks.iter().filter_map(|ack| ack["rooms"][0]["items"].as_array()).flatten();
+    let late: Vec<&Value> = items.filter(|item| item["rev"].as_i64() > Some(rev)).collect();
+    assert!(late.is_empty(), "{late:?} after {rev}");
+}
+
 #[rstest]
 #[case::distributed(SystemSpec::distributed(2, 2))]
 #[case::all_in_one(SystemSpec::all_in_one())]
-#[tokio::test]
-async fn after_a_kick_nothing_is_told_while_messages_flow(#[case] spec: SystemSpec) {
-    let system = spec.start().await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kick_nothing_is_told_to_who_listens_joins_syncs_or_connects(#[case] spec: SystemSpec) {
+    let system = spec.env("LIMIT_USER_EVENTS_PER_SEC", "0").start().await;
     let [alice, bob, carol] = system.people(["Alice", "Bob", "Carol"]).await;
     let room = alice.create_group(&[&bob, &carol]).await;
     let talker = alice.connect(system.gateway(0)).await;
     let (bobs, witness) = (everywhere(&bob, &system).await, carol.connect(system.gateway(1)).await);
-    let revs = |socket: &Socket| -> Vec<i64> {
-        let told = socket.everything();
-        let of_room = told.iter().filter(|(_, data)| data["roomId"] == room.as_str());
-        of_room.filter_map(|(_, data)| data["rev"].as_i64()).collect()
-    };
-    for number in 0..120 {
-        let data = json!({"roomId": room, "clientMsgId": format!("m{number}"), "content": "x"});
-        talker.send("message.send", data).await;
-        if number == 40 {
-            let path = format!("/api/v1/conversations/{room}/members/{}", bob.id);
-            alice.rest.delete(&path).await.expect(202);
+    let pressing = everywhere(&bob, &system).await;
+    let (over, kicked) = (Shutdown::new(), Shutdown::new());
+    let talk = async {
+        for number in 0.. {
+            if over.is_requested() {
+                return number + 2;
+            }
+            let data = json!({"roomId": room, "clientMsgId": format!("m{number}"), "content": "x"});
+            talker.send("message.send", data).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        unreachable!("it ends")
+    };
+    let kick = async {
+        bobs[0].delivered(&room, 30).await;
+        let path = format!("/api/v1/conversations/{room}/members/{}", bob.id);
+        alice.rest.delete(&path).await.expect(202);
+        let answered = Instant::now();
+        kicked.request();
+        tokio::time::sleep(SOON.saturating_sub(answered.elapsed())).await;
+        let in_time: Vec<_> = bobs.iter().chain(&pressing).map(|socket| revs(socket, &room)).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        over.request();
+        in_time
+    };
+    let [first, second] = [&pressing[0], &pressing[1]].map(|socket| press(socket, &room, &over));
+    let (last, in_time, came, ..) = tokio::join!(talk, kick, come(&system, &bob, &kicked), first, second);
+    testkit::until(PATIENCE, || async { revs(&witness, &room).last() == Some(&last) }).await;
+    assert_eq!(revs(&witness, &room), (2..=last).collect::<Vec<_>>(), "who stays misses nothing");
+    let left = witness.event("room.memberLeft", |_| true).await["rev"].as_i64().unwrap();
+    assert!(left < last, "messages flowed on");
+    for (socket, in_time) in bobs.iter().chain(&pressing).zip(in_time) {
+        assert_eq!(in_time, (2..=left).collect::<Vec<_>>(), "a second later: all up to the removal");
+        assert_eq!(revs(socket, &room), in_time, "and nothing after it");
+    }
+    assert!(!came.is_empty());
+    for socket in came.iter().chain(&pressing) {
+        let told = revs(socket, &room);
+        assert!(told.iter().all(|rev| *rev <= left), "{told:?} after {left}");
+        assert!(told.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{told:?} in order");
+        assert_nothing_synced_after(socket, left);
+    }
+    system.assert_healthy();
+}
+
+/// Goes on refreshing its token, until the end.
+async fn refresh(socket: &Socket, token: &str, over: &Shutdown) {
+    while !over.is_requested() {
+        socket.send("auth.refresh", json!({"token": token})).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    testkit::until(PATIENCE, || async { revs(&witness).last() == Some(&122) }).await;
-    let left = witness.event("room.memberLeft", |_| true).await["rev"].as_i64().unwrap();
-    tokio::time::sleep(SOON).await;
-    for socket in &bobs {
-        assert_eq!(revs(socket).last(), Some(&left), "the last thing told is the removal");
-        assert!(revs(socket).windows(2).all(|pair| pair[0] + 1 == pair[1]), "{:?}", revs(socket));
+}
+
+/// All connections of somebody are over within a second of the answer, those that came or were
+/// refreshed meanwhile, too.
+async fn assert_none_slips_through(system: &System, person: &Person, end: impl Future<Output = ()>) {
+    let over = Shutdown::new();
+    let refreshing = everywhere(person, system).await;
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        end.await;
+        let answered = Instant::now();
+        over.request();
+        answered
+    };
+    let [one, two] = [&refreshing[0], &refreshing[1]].map(|socket| refresh(socket, &person.token, &over));
+    let (mut sockets, answered, ..) = tokio::join!(come(system, person, &over), ending, one, two);
+    assert!(sockets.len() > 3, "some came before it");
+    sockets.extend(refreshing);
+    for socket in &sockets {
+        let left = SOON.saturating_sub(answered.elapsed());
+        let closed = tokio::time::timeout(left, socket.closed()).await;
+        assert!(matches!(closed, Ok(Some((4403 | 4401, _)))), "{closed:?}");
     }
+}
+
+#[rstest]
+#[case::distributed(SystemSpec::distributed(2, 2))]
+#[case::all_in_one(SystemSpec::all_in_one())]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_connects_or_refreshes_while_blocked_or_signed_out_does_not_slip_through(#[case] spec: SystemSpec) {
+    let system = spec.env("LIMIT_USER_EVENTS_PER_SEC", "0").start().await;
+    let [alice, bob, carol] = system.people(["Alice", "Bob", "Carol"]).await;
+    let others = everywhere(&carol, &system).await;
+    let block = async {
+        assert_eq!(admin(&system, "block", &alice.email).await.0, Some(0));
+    };
+    assert_none_slips_through(&system, &alice, block).await;
+    let sign_out = async {
+        bob.rest.post("/api/v1/auth/logout", json!({"everywhere": true})).await.expect(204);
+    };
+    assert_none_slips_through(&system, &bob, sign_out).await;
+    assert!(others.iter().all(Socket::is_open), "nobody else is concerned");
     system.assert_healthy();
 }

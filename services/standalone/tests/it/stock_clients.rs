@@ -41,6 +41,14 @@ async fn stock_socketio_clients_poll_go_over_and_are_recovered(#[case] spec: Sys
     system.assert_healthy();
 }
 
+#[tokio::test]
+async fn a_stock_socketio_client_outlives_its_gateway_and_a_wipe_of_redis() {
+    let system = SystemSpec::distributed(2, 2).start().await;
+    run(&system, "node", &tests().join("js/recovery.mjs")).await;
+    system.gateway(0).start_again().await;
+    system.assert_healthy();
+}
+
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
 }
@@ -54,6 +62,10 @@ async fn run(system: &System, program: &str, script: &Path) {
     command.arg(script).stdin(Stdio::null()).kill_on_drop(true);
     command.env("SECRET", SECRET).env("API", system.api().url());
     command.env("GATEWAY_A", system.gateway(0).url()).env("GATEWAY_B", system.gateway(1).url());
+    command.env("GATEWAY_A_PID", system.gateway(0).id().to_string());
+    if system.is_distributed() {
+        command.env("REDIS_URL", system.redis().url());
+    }
     let output = tokio::time::timeout(SCRIPT_LIMIT, command.output()).await;
     let output = output.expect("the script ends in time").expect("./test.sh --setup installs node and python");
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -68,6 +68,11 @@ impl Book {
         self.with(|notes| *notes.counts.entry((notes.phase, what.into())).or_default() += 1);
     }
 
+    /// How often something happened in one part of the storm.
+    pub(crate) fn counted(&self, phase: &'static str, what: &str) -> usize {
+        self.with(|notes| notes.counts.get(&(phase, what.to_owned())).copied().unwrap_or_default())
+    }
+
     /// Somebody came back who had lost its connection in `phase`.
     pub(crate) fn came_back(&self, phase: &'static str, wait: Wait) {
         self.with(|notes| notes.waits.push((phase, wait)));

@@ -101,6 +101,10 @@ impl Client {
                 Err(refused) => {
                     let status = refused.status.map_or_else(|| "nothing".to_owned(), |status| status.to_string());
                     self.book().count(format!("handshake answered by {status}"));
+                    // The last word counts.
+                    if let Some((lost, after)) = self.memory.lost.as_mut().zip(refused.retry_after) {
+                        lost.hint = Some(lost.at.elapsed() + after);
+                    }
                     refused.retry_after.map(|after| after + self.jitter(PAUSE / 2))
                 }
             };

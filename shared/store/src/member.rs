@@ -36,12 +36,12 @@ const SET_READ: &str = "UPDATE room_members
     WHERE room_members.room_id = $1 AND room_members.user_id = $2 AND c.room_id = $1
       AND read_seq < $3 AND read_seq < c.last_seq
     RETURNING read_seq";
-const READS: &str = "SELECT user_id, read_seq FROM room_members
+pub(crate) const READS: &str = "SELECT user_id, read_seq FROM room_members
     WHERE room_id = $1 AND read_at IS NOT NULL ORDER BY read_at DESC, user_id LIMIT $2";
 
 /// Read marks that [`Store::reads_since`] answers at most.
 pub const READS_SINCE_MOST: usize = 200;
-const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
+pub(crate) const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
     "SELECT m.room_id, m.user_id, m.read_seq, m.read_at FROM given JOIN room_members m ON m.room_id = given.room
      WHERE m.read_at > given.since ORDER BY m.read_at, m.room_id, m.user_id LIMIT 200");
 
@@ -142,63 +142,4 @@ pub(crate) fn read_kind(text: &str) -> Result<RoomKind, StoreError> {
 
 pub(crate) fn read_role(text: &str) -> Result<Role, StoreError> {
     Role::parse(text).ok_or_else(|| damaged("a member's role"))
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::postgres::PgRow;
-    use sqlx::sqlite::SqliteRow;
-    use sqlx::{FromRow, Row as _};
-    use testkit::folder::Folder;
-    use testkit::services::fresh_postgres;
-
-    use super::*;
-    use crate::StoreSettings;
-    use crate::db::Engine;
-
-    /// A line of what a database says about how it carries out a statement.
-    struct Step(String);
-
-    impl FromRow<'_, PgRow> for Step {
-        fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-            row.try_get(0).map(Self)
-        }
-    }
-
-    impl FromRow<'_, SqliteRow> for Step {
-        fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-            row.try_get("detail").map(Self)
-        }
-    }
-
-    fn explained(sql: &str, engine: &Engine) -> &'static str {
-        let how = if matches!(engine, Engine::Postgres(_)) { "EXPLAIN " } else { "EXPLAIN QUERY PLAN " };
-        format!("{how}{sql}").leak()
-    }
-
-    #[tokio::test]
-    async fn of_members_only_those_who_have_read_since_are_looked_at() {
-        let folder = Folder::new();
-        let sqlite = StoreSettings::Sqlite { path: folder.path().join("chat.sqlite"), sync_full: false };
-        let postgres = StoreSettings::Postgres { url: fresh_postgres().await, max_connections: 2 };
-        for settings in [sqlite, postgres] {
-            let store = Store::open(settings).await.expect("opens");
-            store.migrate().await.expect("migrates");
-            let mut conn = store.db.read().await.expect("a connection");
-            let since = RowsSql {
-                postgres: explained(READS_SINCE.postgres, &conn.engine),
-                sqlite: explained(READS_SINCE.sqlite, &conn.engine),
-            };
-            let mut steps: Vec<Step> =
-                conn.fetch(&since, &Rows::new().id([Uuid::nil()]).int([0])).await.expect("a plan");
-            let newest = explained(READS, &conn.engine);
-            let more: Result<Vec<Step>, _> =
-                on!(conn, c => sqlx::query_as::<_, Step>(newest).bind(Uuid::nil()).bind(10_i64).fetch_all(c));
-            steps.extend(more.expect("a plan"));
-            let of_members = |step: &&Step| step.0.contains("room_members") || step.0.contains("SEARCH m ");
-            let of_members: Vec<&str> = steps.iter().filter(of_members).map(|step| step.0.as_str()).collect();
-            assert_eq!(of_members.len(), 2, "{of_members:?}");
-            assert!(of_members.iter().all(|step| step.contains("room_members_read")), "{of_members:?}");
-        }
-    }
 }

@@ -19,7 +19,7 @@ const SLICE: u64 = 500;
 const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
 static JANITOR: LazyLock<Script> = people_script!("scripts/janitor.lua");
-static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/due.lua")));
+static DUE: LazyLock<Script> = people_script!("scripts/due.lua");
 
 impl RedisEngine {
     pub(crate) async fn janitor(&self, now: Timestamp, grace_ms: i64) -> Result<Trimmed, RealtimeError> {
@@ -40,8 +40,8 @@ impl RedisEngine {
     }
 
     async fn is_due(&self, now: Timestamp) -> Result<bool, RealtimeError> {
-        let mut script = DUE.prepare_invoke();
-        script.key(keys::JANITOR).arg(now.0).arg(DUE_AFTER_MS).arg(keys::JANITOR_TTL.as_millis() as u64);
+        let mut script = self.about_people(&DUE, now);
+        script.arg(DUE_AFTER_MS).arg(keys::JANITOR_TTL.as_millis() as u64);
         self.script(&script).await
     }
 

@@ -1,7 +1,8 @@
 //! Names of keys and channels, all under `chat:`, and how long each lives.
 //!
-//! Operators read these names, so they are part of the public contract. The invariant: every key
-//! but the mark and the three sorted sets, which are trimmed, has a time to live.
+//! Operators read these names, so they are part of the public contract. The invariant: every key has a
+//! time to live but the mark and the last number, of which there is one, and the three sorted sets, which
+//! are trimmed.
 
 use std::time::Duration;
 

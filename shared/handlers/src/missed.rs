@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use domain::{Rev, RoomId, Timestamp};
 use prost::Message as _;
-use protocol::wire::{self, ServerEvent};
+use protocol::wire::ServerEvent;
 use protocol::{EventData, OpenedDelivery};
 use realtime::{LogNumber, ROOM_LOG_KEPT, Since};
 use store::RoomState;
 use store::member::{READS_SINCE_MOST, ReadMark};
 
 use crate::apply::unavailable;
+use crate::read::MARKS_LAG;
 use crate::{Handlers, Unavailable};
 
 /// Changes that are worth bringing up to date one by one; over it a client reads the state anew.
@@ -25,9 +26,6 @@ const MARGIN: Duration = Duration::from_mins(1);
 /// How often and how long it is waited for what is stored and not in the log yet.
 const LOOKS: u32 = 5;
 const LOOK_EVERY: Duration = Duration::from_millis(60);
-
-/// Clocks of edges may differ by so much, and a read mark be committed so much after its moment.
-const MARKS_LAG: Duration = Duration::from_secs(10);
 
 /// One missed delivery.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,13 +78,7 @@ impl Handlers {
             return Ok(None);
         }
         let missed = |mark: ReadMark| {
-            let event = EventData::MessageRead(wire::MessageReadBy {
-                room_id: mark.room.to_string(),
-                user_id: mark.user.to_string(),
-                seq: mark.seq.0,
-                read_at: mark.at.to_rfc3339(),
-            });
-            let delivery = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+            let delivery = OpenedDelivery::passing(EventData::MessageRead(mark.to_wire()));
             Missed { number: LogNumber::NONE, delivery }
         };
         Ok(Some(marks.into_iter().map(missed).collect()))

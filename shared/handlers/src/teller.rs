@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use domain::{Rev, UserId};
+use domain::UserId;
 use futures_util::{StreamExt as _, stream};
 use protocol::{Channel, EventData, OpenedDelivery};
 use realtime::{Look, Shown, Wish};
@@ -158,7 +158,6 @@ impl Handlers {
 }
 
 fn plan(to: UserId, told: protocol::wire::PresenceChanged) -> Planned {
-    let event = EventData::PresenceChanged(told);
-    let delivery = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+    let delivery = OpenedDelivery::passing(EventData::PresenceChanged(told));
     Planned { channel: Channel::User(to), delivery }
 }

@@ -63,6 +63,14 @@ pub const LOOK_WITHIN: Duration = Duration::from_secs(5);
 pub const ROOM_LOG_ENTRIES: usize = 256;
 /// How long a room's log is kept after its last entry.
 pub const ROOM_LOG_KEPT: Duration = Duration::from_mins(10);
+/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
+pub(crate) const JANITOR_DUE_AFTER: Duration = Duration::from_secs(JANITOR_EVERY.as_secs() / 2);
+/// How long it is known how somebody who is offline stands, and what the others were told of it.
+pub(crate) const PRESENCE_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long a room's members are cached.
+pub(crate) const MEMBERS_CACHED: Duration = Duration::from_mins(30);
+/// How long a user's rooms are cached.
+pub(crate) const ROOMS_CACHED: Duration = Duration::from_hours(12);
 /// How long a connection is remembered after it was begun, for its recovery.
 pub const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 

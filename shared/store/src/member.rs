@@ -5,6 +5,7 @@
 
 use domain::room::{Role, RoomKind};
 use domain::{RoomId, Seq, Timestamp, UserId};
+use protocol::wire;
 use uuid::Uuid;
 
 use crate::error::damaged;
@@ -127,6 +128,18 @@ impl Store {
         let found: Vec<(Uuid, i64)> =
             on!(conn, c => sqlx::query_as(READS).bind(room.0).bind(limit as i64).fetch_all(c))?;
         Ok(found.into_iter().map(|(user, seq)| (UserId(user), Seq(seq))).collect())
+    }
+}
+
+impl ReadMark {
+    /// As clients are told.
+    pub fn to_wire(&self) -> wire::MessageReadBy {
+        wire::MessageReadBy {
+            room_id: self.room.to_string(),
+            user_id: self.user.to_string(),
+            seq: self.seq.0,
+            read_at: self.at.to_rfc3339(),
+        }
     }
 }
 

@@ -11,12 +11,10 @@ use redis::Script;
 
 use super::presence::people_script;
 use super::{RedisEngine, keys};
-use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
+use crate::{JANITOR_DUE_AFTER, ONLINE_FOR, RealtimeError, Trimmed};
 
 /// Users in one run of the script (about a millisecond of the server).
 const SLICE: u64 = 500;
-/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
-const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
 static JANITOR: LazyLock<Script> = people_script!("scripts/janitor.lua");
 static DUE: LazyLock<Script> = people_script!("scripts/due.lua");
@@ -41,7 +39,7 @@ impl RedisEngine {
 
     async fn is_due(&self, now: Timestamp) -> Result<bool, RealtimeError> {
         let mut script = self.about_people(&DUE, now);
-        script.arg(DUE_AFTER_MS).arg(keys::JANITOR_TTL.as_millis() as u64);
+        script.arg(JANITOR_DUE_AFTER.as_millis() as u64).arg(keys::JANITOR_TTL.as_millis() as u64);
         self.script(&script).await
     }
 

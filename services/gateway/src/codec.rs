@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn receivers_share_one_encoding() {
-        let delivered = Delivered::new(OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: typing() });
+        let delivered = Delivered::new(OpenedDelivery::passing(typing()));
         for dialect in [Dialect::Native, Dialect::Protobuf, Dialect::SocketIo] {
             let (one, other) = (delivered.bytes(dialect, Place::Sound), delivered.bytes(dialect, Place::Sound));
             assert_eq!(one.as_ptr(), other.as_ptr());

@@ -39,6 +39,7 @@ pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
 /// Ends the sessions of a gateway that died; if that fails the janitor will in its turn.
 async fn end_sessions(parts: &Parts) {
     match parts.realtime.janitor(parts.clock.now()).await {
+        Ok(trimmed) if trimmed.gone == 0 => {}
         Ok(trimmed) => tracing::info!(users = trimmed.gone, "a gateway's lease ran out; its users are gone"),
         Err(error) => tracing::warn!(%error, "a gateway's lease ran out; its users are not ended yet"),
     }

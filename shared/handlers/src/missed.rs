@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use domain::{Rev, RoomId, Timestamp};
 use prost::Message as _;
-use protocol::wire::{self, ServerEvent};
+use protocol::wire::ServerEvent;
 use protocol::{EventData, OpenedDelivery};
-use realtime::{LogNumber, Logged, ROOM_LOG_KEPT, Since};
+use realtime::{LogNumber, ROOM_LOG_KEPT, Since};
 use store::RoomState;
 use store::member::{READS_SINCE_MOST, ReadMark};
 
 use crate::apply::unavailable;
+use crate::read::MARKS_LAG;
 use crate::{Handlers, Unavailable};
 
 /// Changes that are worth bringing up to date one by one; over it a client reads the state anew.
@@ -25,9 +26,6 @@ const MARGIN: Duration = Duration::from_mins(1);
 /// How often and how long it is waited for what is stored and not in the log yet.
 const LOOKS: u32 = 5;
 const LOOK_EVERY: Duration = Duration::from_millis(60);
-
-/// Clocks of edges may differ by so much, and a read mark be committed so much after its moment.
-const MARKS_LAG: Duration = Duration::from_secs(10);
 
 /// One missed delivery.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +39,7 @@ pub struct Missed {
 /// What a room's log had.
 struct News<'a> {
     state: &'a RoomState,
-    logged: Vec<Logged>,
+    logged: Vec<(Rev, LogNumber)>,
 }
 
 impl Handlers {
@@ -53,12 +51,11 @@ impl Handlers {
         if is_ahead || age + MARGIN > ROOM_LOG_KEPT {
             return Ok(None);
         }
-        let Some((news, quiet)) = self.news(rooms, after).await? else { return Ok(None) };
-        let count: usize = news.iter().map(|news| news.logged.len()).sum();
-        if count > CHANGES || !self.is_quiet(&quiet, after.given_at()).await? {
+        let Some((news, older)) = self.news(rooms, after).await? else { return Ok(None) };
+        if !self.are_older(&older, after.given_at()).await? {
             return Ok(None);
         }
-        let (mut missed, mut bytes) = (Vec::with_capacity(count), 0);
+        let (mut missed, mut bytes) = (Vec::new(), 0);
         for news in &news {
             let Some(found) = self.read_news(news).await? else { return Ok(None) };
             bytes += found.iter().map(weight).sum::<usize>();
@@ -81,28 +78,22 @@ impl Handlers {
             return Ok(None);
         }
         let missed = |mark: ReadMark| {
-            let event = EventData::MessageRead(wire::MessageReadBy {
-                room_id: mark.room.to_string(),
-                user_id: mark.user.to_string(),
-                seq: mark.seq.0,
-                read_at: mark.at.to_rfc3339(),
-            });
-            let delivery = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+            let delivery = OpenedDelivery::passing(EventData::MessageRead(mark.to_wire()));
             Missed { number: LogNumber::NONE, delivery }
         };
         Ok(Some(marks.into_iter().map(missed).collect()))
     }
 
-    /// The rooms in which something came, and those without a log.
+    /// The rooms in which something came, and the changes that must be older than that for this to be all.
     async fn news<'a>(
         &self,
         rooms: &'a [RoomState],
         after: LogNumber,
-    ) -> Result<Option<(Vec<News<'a>>, Vec<RoomId>)>, Unavailable> {
+    ) -> Result<Option<(Vec<News<'a>>, Vec<(RoomId, Rev)>)>, Unavailable> {
         let ids: Vec<RoomId> = rooms.iter().map(|state| state.room_id).collect();
         for _ in 0..LOOKS {
-            match sort(rooms, self.realtime().since(&ids, after).await?) {
-                Sorted::Known { news, quiet } => return Ok(Some((news, quiet))),
+            match sort(rooms, self.realtime().since(&ids, after, CHANGES).await?) {
+                Sorted::Known { news, older } => return Ok(Some((news, older))),
                 Sorted::Unknown => return Ok(None),
                 Sorted::Early => tokio::time::sleep(LOOK_EVERY).await,
             }
@@ -110,26 +101,26 @@ impl Handlers {
         Ok(None)
     }
 
-    /// True if nothing happened in rooms without a log since a while before `at`.
-    async fn is_quiet(&self, rooms: &[RoomId], at: Timestamp) -> Result<bool, Unavailable> {
-        if rooms.is_empty() {
+    /// True if all of these changes happened a while before `at`: logs of rooms may have been lost.
+    async fn are_older(&self, changes: &[(RoomId, Rev)], at: Timestamp) -> Result<bool, Unavailable> {
+        if changes.is_empty() {
             return Ok(true);
         }
-        let changes = self.store().last_changes(rooms).await.map_err(|error| unavailable(&error))?;
-        Ok(changes.iter().all(|(_, changed_at)| changed_at.plus(MARGIN) < at))
+        let happened = self.store().happened_at(changes).await.map_err(|error| unavailable(&error))?;
+        Ok(happened.len() == changes.len() && happened.iter().all(|happened| happened.plus(MARGIN) < at))
     }
 
     async fn read_news(&self, news: &News<'_>) -> Result<Option<Vec<Missed>>, Unavailable> {
-        let wanted: Vec<&Logged> = news.logged.iter().filter(|logged| logged.rev <= news.state.rev).collect();
-        let Some(first) = wanted.first() else { return Ok(Some(Vec::new())) };
-        let (room, before) = (news.state.room_id, Rev(first.rev.0 - 1));
+        let wanted: Vec<_> = news.logged.iter().filter(|(rev, _)| *rev <= news.state.rev).collect();
+        let Some((first, _)) = wanted.first() else { return Ok(Some(Vec::new())) };
+        let (room, before) = (news.state.room_id, Rev(first.0 - 1));
         let page = self.store().after_rev_within(room, before, wanted.len(), CHANGES_BYTES).await;
         let page = page.map_err(|error| unavailable(&error))?;
-        if !page.iter().map(|entry| entry.rev).eq(wanted.iter().map(|logged| logged.rev)) {
+        if !page.iter().map(|entry| entry.rev).eq(wanted.iter().map(|(rev, _)| *rev)) {
             return Ok(None);
         }
-        let missed = page.into_iter().zip(wanted).map(|(entry, logged)| Missed {
-            number: logged.number,
+        let missed = page.into_iter().zip(wanted).map(|(entry, (_, number))| Missed {
+            number: *number,
             delivery: OpenedDelivery { rev: Some(entry.rev), epoch: entry.epoch, except: None, event: entry.event },
         });
         Ok(Some(missed.collect()))
@@ -139,7 +130,8 @@ impl Handlers {
 enum Sorted<'a> {
     Known {
         news: Vec<News<'a>>,
-        quiet: Vec<RoomId>,
+        /// Changes of which no log says that they came before.
+        older: Vec<(RoomId, Rev)>,
     },
     /// Something is stored and not logged yet.
     Early,
@@ -147,19 +139,23 @@ enum Sorted<'a> {
 }
 
 fn sort(rooms: &[RoomState], found: Vec<Since>) -> Sorted<'_> {
-    let (mut news, mut quiet, mut is_early) = (Vec::new(), Vec::new(), false);
+    let (mut news, mut older, mut is_early) = (Vec::new(), Vec::new(), false);
     for (state, since) in rooms.iter().zip(found) {
-        match since {
-            // A creation enters no log; who did not know the room knew another set of rooms.
-            Since::NoLog if state.rev == Rev(1) => {}
-            Since::NoLog => quiet.push(state.room_id),
+        let last_before = match since {
             Since::Unknown => return Sorted::Unknown,
-            Since::Logged { newest, .. } if newest < state.rev => is_early = true,
-            Since::Logged { deliveries, .. } if deliveries.is_empty() => {}
-            Since::Logged { deliveries, .. } => news.push(News { state, logged: deliveries }),
-        }
+            Since::NoLog => Some(state.rev),
+            Since::Logged { newest, deliveries, begins_after } => {
+                is_early |= newest < state.rev;
+                if !deliveries.is_empty() {
+                    news.push(News { state, logged: deliveries });
+                }
+                begins_after
+            }
+        };
+        // A creation enters no log; who did not know the room knew another set of rooms.
+        older.extend(last_before.filter(|rev| *rev > Rev(1)).map(|rev| (state.room_id, rev)));
     }
-    if is_early { Sorted::Early } else { Sorted::Known { news, quiet } }
+    if is_early { Sorted::Early } else { Sorted::Known { news, older } }
 }
 
 fn weight(missed: &Missed) -> usize {

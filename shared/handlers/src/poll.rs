@@ -5,20 +5,18 @@
 //! cursor that goes with it stands right behind what was told.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use domain::{Rev, RoomId, Timestamp, UserId, limits};
-use protocol::wire::{self, RevEvent};
+use protocol::wire::RevEvent;
 use protocol::{Code, Cursor, EventData, Refusal, cursor};
 use store::member::{READS_SINCE_MOST, ReadMark};
 use store::room::RoomState;
 use store::{Account, RoomsOf, StoreError};
 
 use crate::Handlers;
+use crate::read::MARKS_LAG;
 use crate::timeline::{Behind, Budget};
 
-/// Clocks of edges may differ by so much, and a mark be committed so much after its moment.
-const MARKS_LAG: Duration = Duration::from_secs(5);
 /// Rooms joined since the cursor that one answer begins with.
 const NEW_ROOMS: usize = 50;
 /// Departures looked through.
@@ -190,7 +188,9 @@ impl Handlers {
         }
         let marks = self.store().reads_since(rooms, from).await?;
         let fresh = marks.iter().filter(|mark| !since.marks().contains(&tag(mark)));
-        draft.items.extend(fresh.map(|mark| RevEvent { rev: 0, event: Some(told(mark).into()) }));
+        draft
+            .items
+            .extend(fresh.map(|mark| RevEvent { rev: 0, event: Some(EventData::MessageRead(mark.to_wire()).into()) }));
         let mut settled = self.marks_settled();
         if marks.len() >= READS_SINCE_MOST {
             draft.complete = false;
@@ -222,15 +222,6 @@ fn remember(marks: &[ReadMark], until: Timestamp) -> (Timestamp, Vec<u32>) {
 
 fn tag(mark: &ReadMark) -> u32 {
     cursor::mark_tag(mark.room, mark.user, mark.seq)
-}
-
-fn told(mark: &ReadMark) -> EventData {
-    EventData::MessageRead(wire::MessageReadBy {
-        room_id: mark.room.to_string(),
-        user_id: mark.user.to_string(),
-        seq: mark.seq.0,
-        read_at: mark.at.to_rfc3339(),
-    })
 }
 
 fn is_departure_of(event: &EventData, user: UserId) -> bool {

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::presence::Status;
-use domain::{DeviceId, Rev, SessionId, Timestamp, UserId, limits};
+use domain::{DeviceId, SessionId, Timestamp, UserId, limits};
 use protocol::{Channel, EventData, OpenedDelivery, Refusal, VerifiedEnvelope, wire};
 use realtime::{Shown, Wish};
 
@@ -21,8 +21,7 @@ pub(crate) fn typing(event: &VerifiedEnvelope, typing: &wire::SetTyping) -> Plan
         user_id: event.actor.to_string(),
         is_typing: typing.is_typing,
     };
-    let delivery =
-        OpenedDelivery { rev: None, epoch: Rev::ZERO, except: Some(event.actor), event: EventData::Typing(told) };
+    let delivery = OpenedDelivery { except: Some(event.actor), ..OpenedDelivery::passing(EventData::Typing(told)) };
     Planned { channel: Channel::Room(event.room_id), delivery }
 }
 
@@ -63,8 +62,7 @@ impl Handlers {
     /// Tells the other gateways that another connection took the place of that session of a device.
     pub async fn announce_device(&self, user: UserId, device: &DeviceId, session: SessionId) {
         let taken = wire::DeviceTaken { device_id: device.to_string(), session_id: session.to_string() };
-        let delivery =
-            OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::DeviceTaken(taken) };
+        let delivery = OpenedDelivery::passing(EventData::DeviceTaken(taken));
         if let Err(error) = self.publish(&[Planned { channel: Channel::User(user), delivery }]).await {
             tracing::warn!(%error, "a device's older connection was not told to go");
         }
@@ -74,8 +72,7 @@ impl Handlers {
     /// harm: they look into the store all the time.
     pub async fn announce_revocation(&self, user: UserId, valid_after: Timestamp, blocked: bool) {
         let revoked = wire::SessionRevoked { valid_after_ms: valid_after.0, blocked };
-        let delivery =
-            OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::SessionRevoked(revoked) };
+        let delivery = OpenedDelivery::passing(EventData::SessionRevoked(revoked));
         if let Err(error) = self.publish(&[Planned { channel: Channel::User(user), delivery }]).await {
             tracing::warn!(%error, "the end of a user's sessions was not announced");
         }

@@ -1,10 +1,16 @@
 //! Read receipts: a direct event, a watermark that only moves forward.
 
-use domain::{MessageId, Rev, RoomId, Seq, UserId};
+use std::time::Duration;
+
+use domain::{MessageId, RoomId, Seq, UserId};
 use protocol::{Channel, EventData, OpenedDelivery, Refusal, wire};
+use store::ReadMark;
 
 use crate::Handlers;
 use crate::fanout::Planned;
+
+/// Clocks of edges may differ by so much, and a read mark be committed so much after its moment.
+pub(crate) const MARKS_LAG: Duration = Duration::from_secs(10);
 
 impl Handlers {
     /// Marks everything up to and including a message as read, and tells the room if that is news.
@@ -19,14 +25,8 @@ impl Handlers {
         let now = self.parts.clock.now();
         let moved = store.set_read(room, user, seq, now).await.map_err(|error| error.refusal())?;
         if let Some(seq) = moved {
-            let told = wire::MessageReadBy {
-                room_id: room.to_string(),
-                user_id: user.to_string(),
-                seq: seq.0,
-                read_at: now.to_rfc3339(),
-            };
-            let delivery =
-                OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event: EventData::MessageRead(told) };
+            let mark = ReadMark { room, user, seq, at: now };
+            let delivery = OpenedDelivery::passing(EventData::MessageRead(mark.to_wire()));
             let planned = Planned { channel: Channel::Room(room), delivery };
             // The watermark is stored; who misses the telling finds it in the next sync.
             if let Err(error) = self.publish(&[planned]).await {

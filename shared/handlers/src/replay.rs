@@ -1,14 +1,16 @@
 //! What a gateway missed: from the room's short log while it reaches that far, else from the store.
 
 use domain::{Rev, RoomId};
-use protocol::{Channel, OpenedDelivery, delivery};
+use protocol::OpenedDelivery;
+use realtime::LogAsked;
 use telemetry::Counter;
 
 use crate::apply::unavailable;
 use crate::{Handlers, Unavailable};
 
-/// Entries of the log read in one go: at their largest some 8 MiB.
+/// Entries of the log read in one go, and how much they may weigh.
 const LOG_PAGE: usize = 32;
+const LOG_BYTES: usize = 8 * 1024 * 1024;
 /// Changes read from the store in one go, and how much they may weigh.
 const PAGE: usize = 500;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -52,17 +54,8 @@ impl Handlers {
     /// The log's first part after `after` if it is whole and genuine. Trouble with the log is no
     /// trouble: the store has everything.
     async fn replay_from_log(&self, room: RoomId, after: Rev) -> Option<Vec<OpenedDelivery>> {
-        let logged = self.realtime().room_log(room, after, LOG_PAGE).await.ok()??;
-        let mut deliveries = Vec::with_capacity(logged.len());
-        let mut expected = after;
-        for one in logged {
-            let delivery = delivery::open(Channel::Room(room), &one.payload, &self.parts.keys)?;
-            expected = expected.next();
-            if delivery.rev != Some(expected) {
-                return None;
-            }
-            deliveries.push(delivery);
-        }
-        Some(deliveries)
+        let asked = LogAsked { room, after, limit: LOG_PAGE };
+        let payloads = self.realtime().room_logs(&[asked], LOG_BYTES).await.ok()?.pop()??;
+        self.open_all(room, after, &payloads)
     }
 }

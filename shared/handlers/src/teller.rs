@@ -7,7 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use domain::{Rev, UserId};
+use domain::UserId;
+use futures_util::{StreamExt as _, stream};
 use protocol::{Channel, EventData, OpenedDelivery};
 use realtime::{Look, Shown, Wish};
 use telemetry::{Counter, Gauge};
@@ -21,6 +22,8 @@ use crate::{Handlers, Unavailable};
 const SLICE: usize = 250;
 /// How many people at most are told of one change of presence.
 const AUDIENCE: usize = 1000;
+/// Looks at one user alone that are under way at the same time.
+const ABREAST: usize = 8;
 /// How long one slice may take, the taking included: less than it is held, or somebody else would tell
 /// it at the same time.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -61,11 +64,26 @@ impl Handlers {
         if due.looks.is_empty() {
             return Ok(told);
         }
-        let changes: u64 = due.looks.iter().map(|look| look.changes).sum();
-        (told.told, told.deliveries) = self.tell(due.looks).await?;
-        Counter::PresenceTold.add(told.told as u64);
-        Counter::PresenceCoalesced.add(changes.saturating_sub(told.told as u64));
+        (told.told, told.deliveries) = self.tell_apart(due.looks).await?;
         Ok(told)
+    }
+
+    /// Tells together of those who are looked at for the first time, and of each alone whose look was begun
+    /// before and never ended: who was the reason then holds nobody else up again. An error if nobody at
+    /// all could be told of; of whom else it fails, a look is due again when this one is over.
+    async fn tell_apart(&self, looks: Vec<Look>) -> Result<(usize, usize), Unavailable> {
+        let (again, first): (Vec<Look>, Vec<Look>) = looks.into_iter().partition(|look| look.is_unsure);
+        let together = Some(first).filter(|first| !first.is_empty());
+        let groups = together.into_iter().chain(again.into_iter().map(|look| vec![look]));
+        let telling = stream::iter(groups).map(|group| self.tell(group)).buffer_unordered(ABREAST);
+        let results: Vec<Result<(usize, usize), Unavailable>> = telling.collect().await;
+        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+            if results.iter().all(Result::is_err) {
+                return Err(error.clone());
+            }
+            tracing::warn!(%error, "presence of some was not told; it will be");
+        }
+        Ok(results.iter().flatten().fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1)))
     }
 
     /// How those stand who are to be seen by these users, as deliveries to each user: for who may have
@@ -85,12 +103,15 @@ impl Handlers {
 
     /// How many users were told of, and in how many deliveries.
     async fn tell(&self, looks: Vec<Look>) -> Result<(usize, usize), Unavailable> {
+        let changes: u64 = looks.iter().map(|look| look.changes).sum();
         let looks = self.with_wishes(looks).await?;
         let news = looks.iter().filter_map(|look| Some((look.presence.user, look.news()?)));
         let news: HashMap<UserId, Shown> = news.collect();
         let planned = self.plan_news(&news).await?;
         self.publish(&planned).await?;
         self.realtime().looked(&looks, self.parts.clock.now()).await?;
+        Counter::PresenceTold.add(news.len() as u64);
+        Counter::PresenceCoalesced.add(changes.saturating_sub(news.len() as u64));
         Ok((news.len(), planned.len()))
     }
 
@@ -137,7 +158,6 @@ impl Handlers {
 }
 
 fn plan(to: UserId, told: protocol::wire::PresenceChanged) -> Planned {
-    let event = EventData::PresenceChanged(told);
-    let delivery = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+    let delivery = OpenedDelivery::passing(EventData::PresenceChanged(told));
     Planned { channel: Channel::User(to), delivery }
 }

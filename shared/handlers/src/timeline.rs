@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use domain::{Rev, RoomId, limits};
 use prost::Message as _;
 use protocol::wire::{self, RevEvent};
@@ -87,26 +88,27 @@ impl Handlers {
         let asked: Vec<LogAsked> = near.iter().map(ask).collect();
         let round = self.realtime().room_logs(&asked, limits::ANSWER_BYTES);
         let Ok(Ok(logs)) = tokio::time::timeout(LOG_LIMIT, round).await else { return Logged::default() };
-        let read = |(one, payloads): (&Behind, Option<Vec<bytes::Bytes>>)| {
-            let deliveries = self.open_all(one, &payloads?)?;
-            Some((one.room, as_they_stand(deliveries, one.up_to)))
+        let read = |(one, payloads): (&Behind, Option<Vec<Bytes>>)| {
+            let deliveries = self.open_all(one.room, one.after, &payloads?)?;
+            let reached = deliveries.last()?.rev?;
+            (reached >= one.up_to).then(|| (one.room, as_they_stand(deliveries, one.up_to)))
         };
         Logged(near.into_iter().zip(logs).filter_map(read).collect())
     }
 
-    /// The deliveries after `after` if they are genuine, contiguous and reach `up_to`.
-    fn open_all(&self, behind: &Behind, payloads: &[bytes::Bytes]) -> Option<Vec<OpenedDelivery>> {
-        let mut expected = behind.after;
+    /// What a log had after `after`, if it is genuine and contiguous.
+    pub(crate) fn open_all(&self, room: RoomId, after: Rev, payloads: &[Bytes]) -> Option<Vec<OpenedDelivery>> {
+        let mut expected = after;
         let mut opened = Vec::with_capacity(payloads.len());
         for payload in payloads {
-            let delivery = delivery::open(Channel::Room(behind.room), payload, &self.parts.keys)?;
+            let delivery = delivery::open(Channel::Room(room), payload, &self.parts.keys)?;
             expected = expected.next();
             if delivery.rev != Some(expected) {
                 return None;
             }
             opened.push(delivery);
         }
-        (expected >= behind.up_to).then_some(opened)
+        Some(opened)
     }
 
     /// The next events of a room, ascending and without a gap, as many as one room's part of the

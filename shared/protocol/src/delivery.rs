@@ -44,6 +44,13 @@ pub struct OpenedDelivery {
     pub event: EventData,
 }
 
+impl OpenedDelivery {
+    /// Something that leaves no trace, for everybody.
+    pub fn passing(event: EventData) -> Self {
+        Self { rev: None, epoch: Rev::ZERO, except: None, event }
+    }
+}
+
 /// Encodes and signs a delivery for `channel`.
 pub fn seal(channel: Channel, delivery: &OpenedDelivery, keys: &Keyring) -> Bytes {
     let body = Delivery {

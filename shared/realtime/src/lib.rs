@@ -10,7 +10,7 @@
 //!   [`Arrival::Reconnected`] comes in its place. Deliveries of one channel arrive in the order of
 //!   the `publish` calls that carried them; a repeated publish arrives again.
 //! - *Room log.* A room delivery with a rev is kept for a while and is in the log before any inbox
-//!   has it. What [`Realtime::room_log`] returns has neither gap nor repeat.
+//!   has it. What [`Realtime::room_logs`] returns has neither gap nor repeat.
 //! - *Numbers.* Every delivery that enters a log gets a number: larger than all before, whatever the
 //!   room, and the order in which inboxes see them; a repeated one keeps its number or has none.
 //! - *Claim.* `false` is certain to have been asked before; `true` is only very likely new.
@@ -43,7 +43,7 @@ use protocol::Channel;
 pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
 pub use presence::{Arrived, DeviceLease, Due, Look, Presence, Shown, Trimmed, Wish};
-pub use recovery::{LogNumber, Logged, Remembered, Since};
+pub use recovery::{LogNumber, Remembered, Since};
 
 /// No round trip to the engine waits longer than this. Most calls are one; a call about very many
 /// (publish, claim, presence, renewal) takes several, one after the other, and ends with the first
@@ -63,6 +63,14 @@ pub const LOOK_WITHIN: Duration = Duration::from_secs(5);
 pub const ROOM_LOG_ENTRIES: usize = 256;
 /// How long a room's log is kept after its last entry.
 pub const ROOM_LOG_KEPT: Duration = Duration::from_mins(10);
+/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
+pub(crate) const JANITOR_DUE_AFTER: Duration = Duration::from_secs(JANITOR_EVERY.as_secs() / 2);
+/// How long it is known how somebody who is offline stands, and what the others were told of it.
+pub(crate) const PRESENCE_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long a room's members are cached.
+pub(crate) const MEMBERS_CACHED: Duration = Duration::from_mins(30);
+/// How long a user's rooms are cached.
+pub(crate) const ROOMS_CACHED: Duration = Duration::from_hours(12);
 /// How long a connection is remembered after it was begun, for its recovery.
 pub const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{JobId, Rev, RoomId, SessionId, Timestamp, UserId};
+use domain::{JobId, RoomId, SessionId, Timestamp, UserId};
 use protocol::Channel;
 use runtime::Tasks;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
 use crate::{
-    Arrived, DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Logged, Look, Outbound, Presence, RealtimeError,
+    Arrived, DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Look, Outbound, Presence, RealtimeError,
     RealtimeSettings, Remembered, Since, Trimmed, Wish,
 };
 
@@ -120,15 +120,10 @@ impl Realtime {
         }
     }
 
-    /// What has rev `after` + 1, + 2, … up to the newest in the room's log (none if `after` is the
-    /// newest), the first `limit` of them; `None` when the log cannot vouch for these.
-    pub async fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Result<Option<Vec<Logged>>, RealtimeError> {
-        ask!(self, engine => engine.room_log(room, after, limit))
-    }
-
-    /// What the logs of these rooms know about what came after a number, in the order asked.
-    pub async fn since(&self, rooms: &[RoomId], after: LogNumber) -> Result<Vec<Since>, RealtimeError> {
-        ask!(self, engine => engine.since(rooms, after))
+    /// What the logs of these rooms know about what came after a number, in the order asked: the first
+    /// `most` deliveries of all rooms together; a room for which there is no place is [`Since::Unknown`].
+    pub async fn since(&self, rooms: &[RoomId], after: LogNumber, most: usize) -> Result<Vec<Since>, RealtimeError> {
+        ask!(self, engine => engine.since(rooms, after, most))
     }
 
     /// Remembers for a day what a connection is recognised by when it comes back; `pid` is its secret.
@@ -146,8 +141,10 @@ impl Realtime {
         ask!(self, engine => engine.forget_connection(pid))
     }
 
-    /// What [`Realtime::room_log`] answers, for each of many rooms, in one round. Payloads of more than
-    /// `bytes` together are not answered: the rooms for which there is no place are `None`, too.
+    /// What has rev `after` + 1, + 2, … up to the newest in each room's log (none if `after` is the
+    /// newest), the first `limit` of them, in one round; `None` when the log cannot vouch for these.
+    /// Payloads of more than `bytes` together are not answered: the rooms for which there is no place
+    /// are `None`, too.
     pub async fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Result<Vec<Option<Vec<Bytes>>>, RealtimeError> {
         ask!(self, engine => engine.room_logs(asked, bytes))
     }

@@ -84,8 +84,9 @@ pub struct Look {
     pub told: Option<Shown>,
     /// Changes since the last look.
     pub changes: u64,
-    /// Whoever looked last did not say that it was done: perhaps the others know more than `told`.
-    pub(crate) is_unsure: bool,
+    /// Whoever looked last did not say that it was done: perhaps the others know more than `told`, and
+    /// perhaps this user is the reason.
+    pub is_unsure: bool,
     /// Until when the look is held; says which one it is.
     pub(crate) held_until: Timestamp,
     /// When the grace ends, if it runs.

@@ -2,7 +2,6 @@
 //!
 //! Knows neither engine. The invariant: what is not known for sure is [`Since::Unknown`].
 
-use bytes::Bytes;
 use domain::{DeviceId, Membership, Rev, Timestamp, UserId};
 
 /// Where a delivery stands among all that entered a log: microseconds since 1970, or a little more.
@@ -24,17 +23,6 @@ impl LogNumber {
     }
 }
 
-/// An entry of a room's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logged {
-    /// The room's rev.
-    pub rev: Rev,
-    /// The entry's number.
-    pub number: LogNumber,
-    /// The sealed delivery.
-    pub payload: Bytes,
-}
-
 /// What a room's log knows about what came after a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
@@ -45,9 +33,12 @@ pub enum Since {
         /// The last rev in the log, whenever it came.
         newest: Rev,
         /// What came, ascending by rev and number.
-        deliveries: Vec<Logged>,
+        deliveries: Vec<(Rev, LogNumber)>,
+        /// The log begins after this rev, later than at the number asked for: nothing came in between if
+        /// no log was lost before this one began.
+        begins_after: Option<Rev>,
     },
-    /// The log does not reach that far back, or is broken.
+    /// The log does not reach that far back, or is broken, or there was no place for what it has.
     Unknown,
 }
 
@@ -66,70 +57,76 @@ pub struct Remembered {
     pub since: LogNumber,
 }
 
-/// Reads the newest entries of a log, newest first, back to what came not after `after`; `is_whole`:
-/// there are no older ones.
-pub(crate) fn since(
-    entries: impl Iterator<Item = (Rev, LogNumber, Option<Bytes>)>,
-    is_whole: bool,
-    after: LogNumber,
-) -> Since {
-    let mut newest: Option<Rev> = None;
-    let mut expected: Option<Rev> = None;
-    let mut deliveries = Vec::new();
-    let mut is_proven = false;
-    for (rev, number, payload) in entries {
+/// An entry of a log: rev, number, and whether it is none but says after which rev the log begins.
+pub(crate) type Entry = (Rev, LogNumber, bool);
+
+/// Judges the entries of a log, newest first, back to what came not after `after`; takes what came from
+/// `left`, or all of that if it is not enough.
+pub(crate) fn since(entries: impl Iterator<Item = Entry>, after: LogNumber, left: &mut usize) -> Since {
+    let (mut newest, mut expected) = (None, None);
+    let (mut deliveries, mut begins_after, mut is_proven) = (Vec::new(), None, false);
+    for (rev, number, is_beginning) in entries {
         if expected.is_some_and(|expected| expected != rev) {
             return Since::Unknown;
         }
         newest = newest.or(Some(rev));
         expected = Some(Rev(rev.0 - 1));
-        if number <= after {
-            is_proven = true;
+        is_proven = number <= after || is_beginning;
+        begins_after = (is_beginning && number > after).then_some(rev);
+        if is_proven {
             break;
         }
-        let Some(payload) = payload else {
-            // The log begins here: whatever was before is older than the longest a log is kept.
-            is_proven = true;
-            break;
-        };
-        deliveries.push(Logged { rev, number, payload });
+        if deliveries.len() == *left {
+            *left = 0;
+            return Since::Unknown;
+        }
+        deliveries.push((rev, number));
     }
-    let Some(newest) = newest else { return if is_whole { Since::NoLog } else { Since::Unknown } };
-    let begins_with_the_room = is_whole && expected == Some(Rev::ZERO);
-    if !(is_proven || begins_with_the_room) {
+    let Some(newest) = newest else { return Since::NoLog };
+    if !is_proven && expected != Some(Rev::ZERO) {
         return Since::Unknown;
     }
+    *left -= deliveries.len();
     deliveries.reverse();
-    Since::Logged { newest, deliveries }
+    Since::Logged { newest, deliveries, begins_after }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(entries: &[(i64, u64)], is_whole: bool, after: u64) -> Option<(i64, Vec<i64>)> {
-        let newest_first = entries.iter().rev().map(|(rev, number)| {
-            let payload = (*rev > 0).then(|| Bytes::from_static(b"x"));
-            (Rev(rev.abs()), LogNumber(*number), payload)
-        });
-        match since(newest_first, is_whole, LogNumber(after)) {
-            Since::Logged { newest, deliveries } => {
-                Some((newest.0, deliveries.iter().map(|logged| logged.rev.0).collect()))
+    /// What is known of a log of these revs (negative where it begins) and numbers: the newest rev, the
+    /// revs that came, and after which rev it begins.
+    fn of(entries: &[(i64, u64)], after: u64) -> Option<(i64, Vec<i64>, Option<i64>)> {
+        let newest_first = entries.iter().rev().map(|(rev, number)| (Rev(rev.abs()), LogNumber(*number), *rev < 0));
+        match since(newest_first, LogNumber(after), &mut 2) {
+            Since::Logged { newest, deliveries, begins_after } => {
+                let revs = deliveries.iter().map(|(rev, _)| rev.0).collect();
+                Some((newest.0, revs, begins_after.map(|rev| rev.0)))
             }
-            Since::NoLog => Some((0, Vec::new())),
+            Since::NoLog => Some((0, Vec::new(), None)),
             Since::Unknown => None,
         }
     }
 
     #[test]
     fn what_came_after_is_told_if_it_is_proven_to_be_all() {
-        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], false, 10), Some((6, vec![5, 6])));
-        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], false, 15), Some((6, vec![5, 6])));
-        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], false, 30), Some((6, vec![])));
-        assert_eq!(of(&[(4, 10), (5, 20)], true, 5), None, "4 may not be the first one");
-        assert_eq!(of(&[(1, 10), (2, 20)], true, 5), Some((2, vec![1, 2])), "1 is the first one");
-        assert_eq!(of(&[(-4, 10), (5, 20)], true, 5), Some((5, vec![5])), "it begins after 4");
-        assert_eq!(of(&[(4, 10), (6, 20)], true, 5), None, "5 is missing");
-        assert_eq!(of(&[], true, 5), Some((0, vec![])));
+        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], 10), Some((6, vec![5, 6], None)));
+        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], 15), Some((6, vec![5, 6], None)));
+        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], 30), Some((6, vec![], None)));
+        assert_eq!(of(&[(4, 10), (5, 20), (6, 30)], 9), None, "too many");
+        assert_eq!(of(&[(4, 10), (5, 20)], 5), None, "4 may not be the first one");
+        assert_eq!(of(&[(1, 10), (2, 20)], 5), Some((2, vec![1, 2], None)), "1 is the first one");
+        assert_eq!(of(&[(-4, 10), (5, 20)], 5), Some((5, vec![5], Some(4))), "4 came before 10, if not after 5");
+        assert_eq!(of(&[(-4, 10), (5, 20)], 10), Some((5, vec![5], None)), "4 came before 10");
+        assert_eq!(of(&[(4, 10), (6, 20)], 5), None, "5 is missing");
+        assert_eq!(of(&[], 5), Some((0, vec![], None)));
+    }
+
+    #[test]
+    fn of_many_logs_no_more_is_told_than_was_asked_for() {
+        let (log, mut left) = ([(Rev(2), LogNumber(20), false), (Rev(1), LogNumber(10), false)], 3);
+        let mut told = || since(log.into_iter(), LogNumber::NONE, &mut left) != Since::Unknown;
+        assert_eq!((told(), told()), (true, false));
     }
 }

@@ -34,6 +34,8 @@ pub mod lease;
 pub mod member;
 pub mod message;
 mod migrate;
+#[cfg(test)]
+mod plans;
 mod presence;
 mod refused;
 pub mod room;

@@ -5,6 +5,7 @@
 
 use domain::room::{Role, RoomKind};
 use domain::{RoomId, Seq, Timestamp, UserId};
+use protocol::wire;
 use uuid::Uuid;
 
 use crate::error::damaged;
@@ -36,12 +37,12 @@ const SET_READ: &str = "UPDATE room_members
     WHERE room_members.room_id = $1 AND room_members.user_id = $2 AND c.room_id = $1
       AND read_seq < $3 AND read_seq < c.last_seq
     RETURNING read_seq";
-const READS: &str = "SELECT user_id, read_seq FROM room_members
-    WHERE room_id = $1 AND read_seq > 0 ORDER BY read_at DESC, user_id LIMIT $2";
+pub(crate) const READS: &str = "SELECT user_id, read_seq FROM room_members
+    WHERE room_id = $1 AND read_at IS NOT NULL ORDER BY read_at DESC, user_id LIMIT $2";
 
 /// Read marks that [`Store::reads_since`] answers at most.
 pub const READS_SINCE_MOST: usize = 200;
-const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
+pub(crate) const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
     "SELECT m.room_id, m.user_id, m.read_seq, m.read_at FROM given JOIN room_members m ON m.room_id = given.room
      WHERE m.read_at > given.since ORDER BY m.read_at, m.room_id, m.user_id LIMIT 200");
 
@@ -127,6 +128,18 @@ impl Store {
         let found: Vec<(Uuid, i64)> =
             on!(conn, c => sqlx::query_as(READS).bind(room.0).bind(limit as i64).fetch_all(c))?;
         Ok(found.into_iter().map(|(user, seq)| (UserId(user), Seq(seq))).collect())
+    }
+}
+
+impl ReadMark {
+    /// As clients are told.
+    pub fn to_wire(&self) -> wire::MessageReadBy {
+        wire::MessageReadBy {
+            room_id: self.room.to_string(),
+            user_id: self.user.to_string(),
+            seq: self.seq.0,
+            read_at: self.at.to_rfc3339(),
+        }
     }
 }
 

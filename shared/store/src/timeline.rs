@@ -35,9 +35,8 @@ const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.p
     SELECT rev, epoch, message_id, payload FROM sums JOIN room_events ON room_id = $1 AND rev = place
     WHERE before < $4 ORDER BY rev";
 
-const LAST_CHANGES: RowsSql = rows_sql!([1 room uuid] "SELECT e.room_id, e.happened_at FROM given
-     JOIN room_counters c ON c.room_id = given.room
-     JOIN room_events e ON e.room_id = c.room_id AND e.rev = c.rev");
+const HAPPENED: RowsSql = rows_sql!([1 room uuid, 2 rev bigint] "SELECT e.happened_at FROM given
+     JOIN room_events e ON e.room_id = given.room AND e.rev = given.rev");
 
 /// A change as it is stored.
 #[derive(sqlx::FromRow)]
@@ -49,11 +48,12 @@ pub(crate) struct EventRecord {
 }
 
 impl Store {
-    /// When each of these rooms changed last, by the clock of whoever stored it; in no order.
-    pub async fn last_changes(&self, rooms: &[RoomId]) -> Result<Vec<(RoomId, Timestamp)>, StoreError> {
-        let rows = Rows::new().id(rooms.iter().map(|room| room.0));
-        let found: Vec<(Uuid, i64)> = self.db.read().await?.fetch(&LAST_CHANGES, &rows).await?;
-        Ok(found.into_iter().map(|(room, at)| (RoomId(room), Timestamp(at))).collect())
+    /// When these changes happened, by the clock of whoever stored them; in no order, and nothing of
+    /// changes that there are not.
+    pub async fn happened_at(&self, changes: &[(RoomId, Rev)]) -> Result<Vec<Timestamp>, StoreError> {
+        let rows = Rows::new().id(changes.iter().map(|(room, _)| room.0)).int(changes.iter().map(|(_, rev)| rev.0));
+        let found: Vec<(i64,)> = self.db.read().await?.fetch(&HAPPENED, &rows).await?;
+        Ok(found.into_iter().map(|(at,)| Timestamp(at)).collect())
     }
 
     /// The changes that follow `rev`, ascending and without a gap, at most `limit`; fewer when they

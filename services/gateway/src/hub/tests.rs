@@ -270,7 +270,7 @@ async fn user_events_wait_until_the_session_is_ready_and_joins_are_carried_out_b
     let created = EventData::RoomCreated(wire::RoomCreated { room_id: ROOM.to_string(), rev: 1, ..Default::default() });
     let failed = EventData::MessageFailed(wire::MessageFailed::default());
     for event in [failed, created] {
-        let opened = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };
+        let opened = OpenedDelivery::passing(event);
         hub.route(Channel::User(user(1)), opened, LogNumber::NONE);
     }
     assert!(one.is_idle());

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use domain::{Rev, RoomId, UserId};
+use domain::{RoomId, UserId};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::{EventData, OpenedDelivery, wire};
 use telemetry::Counter;
@@ -133,7 +133,7 @@ impl Typing {
 fn stopped(room: RoomId, user: UserId) -> Delivered {
     let typing = wire::Typing { room_id: room.to_string(), user_id: user.to_string(), is_typing: false };
     let event = EventData::Typing(typing);
-    Delivered::new(OpenedDelivery { rev: None, epoch: Rev::ZERO, except: Some(user), event })
+    Delivered::new(OpenedDelivery { except: Some(user), ..OpenedDelivery::passing(event) })
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Catching up by `rev`: the room's log and the store answer the same, and the log only when it may.
 
-use domain::{EventKind, JobId, MessageId, Rev, RoomId, UserId};
+use domain::{EventKind, JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use handlers::{Handlers, Job};
 use protocol::wire::{self, SyncedRoom};
 use protocol::{Change, Channel, EventData, OpenedDelivery, delivery};
 use realtime::{Outbound, RealtimeSettings};
+use store::ReadMark;
 use testkit::services::RedisServer;
 
 use crate::world::{World, add, job, remove, send};
@@ -168,4 +169,20 @@ async fn without_redis_the_store_answers() {
     assert_eq!(contents(&synced(&world.handlers, ann, room, 1).await), ["stored"; 3]);
     drop(redis);
     assert_eq!(contents(&synced(&world.handlers, ann, room, 1).await), ["stored"; 3]);
+}
+
+#[tokio::test]
+async fn a_read_mark_that_was_committed_late_is_told_by_a_poll() {
+    let world = World::new().await;
+    let ann = world.user().await;
+    let room = world.group(ann, &[]).await;
+    world.apply(&[send(room, ann, "m1", "hello")]).await;
+    let before = world.handlers.poll(ann, None).await.expect("a cursor").cursor;
+    let at = Timestamp(world.clock.now().0 - 9_000);
+    let mark = ReadMark { room, user: ann, seq: Seq(1), at };
+    world.store.set_read(room, ann, mark.seq, at).await.expect("set").expect("moved");
+    let polled = world.handlers.poll(ann, Some(&before)).await.expect("news");
+    let told: Vec<EventData> = polled.items.into_iter().filter_map(|item| item.event?.kind).collect();
+    assert_eq!(told, [EventData::MessageRead(mark.to_wire())]);
+    assert!(world.handlers.poll(ann, Some(&polled.cursor)).await.expect("an answer").items.is_empty(), "once");
 }

@@ -7,7 +7,7 @@ use domain::room::RoomKind;
 use domain::{DeviceId, EventKind, JobId, RoomId, SessionId, UserId};
 use handlers::{Handlers, Told};
 use protocol::{Change, Channel, EventData, wire};
-use realtime::{DeviceLease, RealtimeSettings};
+use realtime::{DeviceLease, LOOK_WITHIN, RealtimeSettings};
 use store::{ImportRoom, ImportUser};
 use testkit::services::RedisServer;
 use uuid::Uuid;
@@ -184,6 +184,31 @@ async fn who_may_have_missed_a_change_is_told_how_the_others_stand_as_far_as_tha
     let mut expected = [(ann, ben.to_string(), "online".to_owned()), (ann, eve.to_string(), "offline".to_owned())];
     expected.sort();
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn one_whose_look_always_fails_holds_nobody_else_up() {
+    let world = World::new().await;
+    let people = world.people(23).await;
+    let (ben, damaged, late) = (people[0], people[1], people[2]);
+    world.direct_rooms(people[1..].iter().map(|user| (ben, *user))).await;
+    world.damage_wish(damaged).await;
+    let channel = Channel::User(ben);
+    let mut bens = world.inbox(channel).await;
+    for user in people[1..].iter().filter(|user| **user != late) {
+        world.arrive(*user).await;
+    }
+    let tell = async || {
+        let told = world.handlers.tell_presence().await;
+        world.clock.shift(LOOK_WITHIN.as_millis() as i64);
+        told.map(|told| told.told).ok()
+    };
+    assert_eq!(tell().await, None, "of all together");
+    assert_eq!(tell().await, Some(20));
+    world.arrive(late).await;
+    assert_eq!(tell().await, Some(1));
+    assert_eq!(tell().await, None, "nobody else is due");
+    assert_eq!(statuses(&world.arrived(&mut bens, channel).await), ["online"; 21], "of each once");
 }
 
 /// What a crowd costs: calls of commands on the server, slices, deliveries.

@@ -8,6 +8,8 @@ use handlers::{HandlerParts, Handlers, Job, Outcome};
 use protocol::{Change, Channel, EventData, Keyring, VerifiedEnvelope, delivery, wire};
 use realtime::{Arrival, Inbox, Realtime, RealtimeSettings};
 use runtime::{Clock, Shutdown, Tasks};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use store::user::NewUser;
 use store::{Store, StoreSettings};
 
@@ -19,7 +21,7 @@ pub(crate) struct World {
     pub(crate) keys: Keyring,
     pub(crate) clock: Clock,
     tasks: Tasks,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -45,7 +47,7 @@ impl World {
         let keys = Keyring::parse(&format!("k1:{}", "QUJD".repeat(11))).expect("keys");
         let clock = Clock::system();
         let handlers = handlers_over(&store, &realtime, &keys, &clock);
-        Self { handlers, store, realtime, keys, clock, tasks, _folder: folder }
+        Self { handlers, store, realtime, keys, clock, tasks, folder }
     }
 
     /// The same store under a realtime engine that has forgotten everything.
@@ -77,6 +79,14 @@ impl World {
     pub(crate) async fn group(&self, owner: UserId, others: &[UserId]) -> RoomId {
         let made = Box::pin(self.handlers.create_room(owner, RoomKind::Group, None, others.to_vec())).await;
         made.expect("a room").room.id
+    }
+
+    /// Leaves something in the store that nobody can read as a wish of this user.
+    pub(crate) async fn damage_wish(&self, user: UserId) {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join("store.db"));
+        let mut conn = SqliteConnection::connect_with(&options).await.expect("connects");
+        let damage = sqlx::query("INSERT INTO presence_wishes (user_id, status) VALUES ($1, 'nonsense')").bind(user.0);
+        damage.execute(&mut conn).await.expect("damaged");
     }
 
     pub(crate) async fn inbox(&self, channel: Channel) -> Inbox {

@@ -16,7 +16,7 @@ use protocol::Channel;
 use super::EmbeddedEngine;
 use crate::inbox::{Arrival, Mailbox};
 use crate::recovery::since;
-use crate::{LogAsked, LogNumber, Logged, Outbound, ROOM_LOG_ENTRIES, Since};
+use crate::{LogAsked, LogNumber, Outbound, ROOM_LOG_ENTRIES, Since};
 
 const SHARDS: usize = 32;
 /// Payload bytes in the logs of one shard: 64 MiB in all.
@@ -44,6 +44,13 @@ impl Shards {
 struct Shard {
     subscribers: HashMap<Channel, Vec<Arc<Mailbox>>>,
     logs: Logs,
+}
+
+/// An entry of a room's log.
+struct Logged {
+    rev: Rev,
+    number: LogNumber,
+    payload: Bytes,
 }
 
 /// The logs of a shard's rooms; when they are too large the oldest entry of any room goes.
@@ -91,8 +98,8 @@ impl Logs {
         }
     }
 
-    /// As [`crate::Realtime::room_log`].
-    fn after(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Logged>> {
+    /// As [`crate::Realtime::room_logs`], for one room.
+    fn after(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Bytes>> {
         let log = self.rooms.get(&room)?;
         let start = log.partition_point(|logged| logged.rev < after);
         let mut entries = log.range(start..).peekable();
@@ -110,21 +117,21 @@ impl Logs {
             }
             expected = logged.rev.next();
             if logged.rev > after {
-                found.push(logged.clone());
+                found.push(logged.payload.clone());
             }
         }
         Some(found)
     }
 
     /// As [`crate::Realtime::since`], for one room.
-    fn since(&self, room: RoomId, after: LogNumber) -> Since {
+    fn since(&self, room: RoomId, after: LogNumber, left: &mut usize) -> Since {
         let nothing_dropped = self.dropped <= after;
         let Some(log) = self.rooms.get(&room) else {
             return if nothing_dropped { Since::NoLog } else { Since::Unknown };
         };
-        let entries = log.iter().rev().map(|logged| (logged.rev, logged.number, Some(logged.payload.clone())));
-        let before = log.front().filter(|_| nothing_dropped).map(|first| (Rev(first.rev.0 - 1), LogNumber::NONE, None));
-        since(entries.chain(before), true, after)
+        let entries = log.iter().rev().map(|logged| (logged.rev, logged.number, false));
+        let before = log.front().filter(|_| nothing_dropped).map(|first| (Rev(first.rev.0 - 1), LogNumber::NONE, true));
+        since(entries.chain(before), after, left)
     }
 }
 
@@ -149,19 +156,17 @@ impl EmbeddedEngine {
         }
     }
 
-    pub(crate) fn room_log(&self, room: RoomId, after: Rev, limit: usize) -> Option<Vec<Logged>> {
-        self.shards.of(Channel::Room(room)).logs.after(room, after, limit)
-    }
-
-    pub(crate) fn since(&self, rooms: &[RoomId], after: LogNumber) -> Vec<Since> {
-        rooms.iter().map(|room| self.shards.of(Channel::Room(*room)).logs.since(*room, after)).collect()
+    pub(crate) fn since(&self, rooms: &[RoomId], after: LogNumber, most: usize) -> Vec<Since> {
+        let mut left = most;
+        let mut one = |room: &RoomId| self.shards.of(Channel::Room(*room)).logs.since(*room, after, &mut left);
+        rooms.iter().map(&mut one).collect()
     }
 
     pub(crate) fn room_logs(&self, asked: &[LogAsked], bytes: usize) -> Vec<Option<Vec<Bytes>>> {
         let mut left = bytes;
         let mut read = |one: &LogAsked| {
-            let logged = self.room_log(one.room, one.after, one.limit.max(1)).filter(|_| left > 0)?;
-            let payloads: Vec<Bytes> = logged.into_iter().map(|logged| logged.payload).collect();
+            let shard = self.shards.of(Channel::Room(one.room));
+            let payloads = shard.logs.after(one.room, one.after, one.limit.max(1)).filter(|_| left > 0)?;
             let weight = payloads.iter().map(Bytes::len).sum();
             let fits = weight <= left;
             left = left.saturating_sub(weight);
@@ -219,8 +224,10 @@ mod tests {
         }
         assert_eq!(logs.after(ROOM, Rev(1), 1000), None);
         assert_eq!(logs.after(ROOM, Rev(98), 1000).map(|found| found.len()), Some(2));
-        assert_eq!(logs.since(ROOM, LogNumber(500)), Since::Unknown);
-        assert!(matches!(logs.since(ROOM, LogNumber(985)), Since::Logged { deliveries, .. } if deliveries.len() == 1));
+        assert_eq!(logs.since(ROOM, LogNumber(500), &mut 9), Since::Unknown);
+        assert!(
+            matches!(logs.since(ROOM, LogNumber(985), &mut 9), Since::Logged { deliveries, .. } if deliveries.len() == 1)
+        );
         for number in 0..2 * SHARD_LOG_ENTRIES {
             logs.append(RoomId(Uuid::from_u128(100 + number as u128)), Rev(1), &Bytes::new(), LogNumber(2000));
         }

@@ -11,7 +11,6 @@ mod presence;
 mod recovery;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::{RoomId, UserId};
 use parking_lot::Mutex;
@@ -23,13 +22,9 @@ use self::expiring::Expiring;
 use self::fanout::Shards;
 use self::presence::People;
 use self::recovery::Connections;
-use crate::LogNumber;
 use crate::inbox::{Address, Inbox, Mailbox};
+use crate::{LogNumber, MEMBERS_CACHED, ROOMS_CACHED};
 
-/// A room's members are remembered for so long.
-const MEMBERS_TTL: Duration = Duration::from_mins(30);
-/// A user's rooms are remembered for so long.
-const GROUPS_TTL: Duration = Duration::from_hours(12);
 /// Ids in each cache, 16 bytes each.
 const CACHED_IDS: usize = 500_000;
 
@@ -53,8 +48,8 @@ impl Default for EmbeddedEngine {
             connections: Mutex::default(),
             claims: Mutex::default(),
             people: People::default(),
-            rooms: Mutex::new(Expiring::new(GROUPS_TTL, CACHED_IDS)),
-            members: Mutex::new(Expiring::new(MEMBERS_TTL, CACHED_IDS)),
+            rooms: Mutex::new(Expiring::new(ROOMS_CACHED, CACHED_IDS)),
+            members: Mutex::new(Expiring::new(MEMBERS_CACHED, CACHED_IDS)),
             clock: Clock::system(),
         }
     }

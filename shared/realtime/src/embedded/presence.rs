@@ -4,7 +4,6 @@
 //! than a bounded number of those who are offline are remembered at all.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
@@ -16,14 +15,13 @@ use uuid::Uuid;
 use super::EmbeddedEngine;
 use super::due::DueSet;
 use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
-use crate::{Arrived, DeviceLease, Due, JANITOR_EVERY, LOOK_WITHIN, Look, ONLINE_FOR, Presence, Shown, Trimmed, Wish};
+use crate::{
+    Arrived, DeviceLease, Due, JANITOR_DUE_AFTER, LOOK_WITHIN, Look, ONLINE_FOR, PRESENCE_KEPT, Presence, Shown,
+    Trimmed, Wish,
+};
 
-/// Those offline are remembered for so long, and fewer when there are too many people.
-const REMEMBERED_FOR: Duration = Duration::from_hours(7 * 24);
 /// People above which the janitor forgets everybody who is offline.
 const PEOPLE: usize = 500_000;
-/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
-const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
 /// Whoever needs both locks takes the person first.
 pub(super) struct People {
@@ -199,7 +197,7 @@ impl EmbeddedEngine {
 
     pub(crate) fn janitor(&self, now: Timestamp, _grace_ms: i64) -> Trimmed {
         let last = self.people.swept_at.load(Ordering::Relaxed);
-        if last != i64::MIN && now.0.abs_diff(last) < DUE_AFTER_MS {
+        if last != i64::MIN && now.0.abs_diff(last) < JANITOR_DUE_AFTER.as_millis() as u64 {
             return Trimmed::default();
         }
         self.people.swept_at.store(now.0, Ordering::Relaxed);
@@ -284,7 +282,7 @@ impl Person {
     }
 
     fn is_forgettable(&self, now: Timestamp, crowded: bool) -> bool {
-        let long_gone = self.seen.max(self.left).is_none_or(|at| at.plus(REMEMBERED_FOR) < now);
+        let long_gone = self.seen.max(self.left).is_none_or(|at| at.plus(PRESENCE_KEPT) < now);
         let is_told = self.told.is_none_or(|told| told.status == Status::Offline);
         self.online_at.is_none() && self.devices.is_empty() && is_told && (long_gone || crowded)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{RedisEngine, keys};
-use crate::RealtimeError;
+use crate::{MEMBERS_CACHED, ROOMS_CACHED, RealtimeError};
 
 /// Ids in one SADD, keys in one DEL.
 const SLICE: usize = 1000;
@@ -18,7 +18,7 @@ impl RedisEngine {
     }
 
     pub(crate) async fn cache_rooms(&self, user: UserId, rooms: &[RoomId]) -> Result<(), RealtimeError> {
-        self.cache(keys::groups(user), rooms.iter().map(|room| room.0), keys::GROUPS_TTL).await
+        self.cache(keys::groups(user), rooms.iter().map(|room| room.0), ROOMS_CACHED).await
     }
 
     pub(crate) async fn forget_rooms(&self, users: &[UserId]) -> Result<(), RealtimeError> {
@@ -30,7 +30,7 @@ impl RedisEngine {
     }
 
     pub(crate) async fn cache_members(&self, room: RoomId, members: &[UserId]) -> Result<(), RealtimeError> {
-        self.cache(keys::members(room), members.iter().map(|user| user.0), keys::MEMBERS_TTL).await
+        self.cache(keys::members(room), members.iter().map(|user| user.0), MEMBERS_CACHED).await
     }
 
     pub(crate) async fn forget_members(&self, rooms: &[RoomId]) -> Result<(), RealtimeError> {

@@ -11,15 +11,13 @@ use redis::Script;
 
 use super::presence::people_script;
 use super::{RedisEngine, keys};
-use crate::{JANITOR_EVERY, ONLINE_FOR, RealtimeError, Trimmed};
+use crate::{JANITOR_DUE_AFTER, ONLINE_FOR, RealtimeError, Trimmed};
 
 /// Users in one run of the script (about a millisecond of the server).
 const SLICE: u64 = 500;
-/// The janitor is due early, so that a call about every [`JANITOR_EVERY`] never comes just too soon.
-const DUE_AFTER_MS: u64 = JANITOR_EVERY.as_millis() as u64 / 2;
 
 static JANITOR: LazyLock<Script> = people_script!("scripts/janitor.lua");
-static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/due.lua")));
+static DUE: LazyLock<Script> = people_script!("scripts/due.lua");
 
 impl RedisEngine {
     pub(crate) async fn janitor(&self, now: Timestamp, grace_ms: i64) -> Result<Trimmed, RealtimeError> {
@@ -40,8 +38,8 @@ impl RedisEngine {
     }
 
     async fn is_due(&self, now: Timestamp) -> Result<bool, RealtimeError> {
-        let mut script = DUE.prepare_invoke();
-        script.key(keys::JANITOR).arg(now.0).arg(DUE_AFTER_MS).arg(keys::JANITOR_TTL.as_millis() as u64);
+        let mut script = self.about_people(&DUE, now);
+        script.arg(JANITOR_DUE_AFTER.as_millis() as u64).arg(keys::JANITOR_TTL.as_millis() as u64);
         self.script(&script).await
     }
 

@@ -1,7 +1,8 @@
 //! Names of keys and channels, all under `chat:`, and how long each lives.
 //!
-//! Operators read these names, so they are part of the public contract. The invariant: every key
-//! but the mark and the three sorted sets, which are trimmed, has a time to live.
+//! Operators read these names, so they are part of the public contract. The invariant: every key has a
+//! time to live but the mark and the last number, of which there is one, and the three sorted sets, which
+//! are trimmed.
 
 use std::time::Duration;
 
@@ -15,12 +16,6 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// A user's connected devices, sliding.
 pub(super) const SOCKET_TTL: Duration = DAY;
-/// How a user stands and what the others were told of it, sliding.
-pub(super) const PRESENCE_TTL: Duration = Duration::from_hours(7 * 24);
-/// A room's members.
-pub(super) const MEMBERS_TTL: Duration = Duration::from_mins(30);
-/// A user's rooms.
-pub(super) const GROUPS_TTL: Duration = Duration::from_hours(12);
 /// A room's log, sliding.
 pub(super) const LOG_TTL: Duration = crate::ROOM_LOG_KEPT;
 /// A claimed job: repeats come within seconds, and later ones are the store's to find. An hour of

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{RedisEngine, keys};
 use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
-use crate::{Arrived, DeviceLease, Presence, RealtimeError, Wish};
+use crate::{Arrived, DeviceLease, PRESENCE_KEPT, Presence, RealtimeError, Wish};
 
 /// Users in one script or round.
 pub(super) const SLICE: usize = 500;
@@ -45,7 +45,7 @@ impl RedisEngine {
         // Clocks of processes differ; a look planned by one of them is carried out by another.
         call.arg(self.is_by_callers_clock().then_some(now.0).map_or(String::new(), |now_ms| now_ms.to_string()));
         call.arg(keys::SOCKET_PREFIX).arg(keys::PRESENCE_PREFIX).arg(keys::GATEWAY_PREFIX);
-        for time_to_live in [keys::SOCKET_TTL, keys::PRESENCE_TTL, keys::GATEWAY_TTL] {
+        for time_to_live in [keys::SOCKET_TTL, PRESENCE_KEPT, keys::GATEWAY_TTL] {
             call.arg(time_to_live.as_millis() as u64);
         }
         call.arg(LOOK_AGAIN_AFTER.as_millis() as u64);

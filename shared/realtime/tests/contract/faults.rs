@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::{JobId, Rev, UserId};
 use protocol::Channel;
-use realtime::{Arrival, Inbox, RealtimeError};
+use realtime::{Arrival, Inbox, LogAsked, LogNumber, RealtimeError};
 use rstest::rstest;
 use testkit::{PATIENCE, until};
 use uuid::Uuid;
@@ -77,15 +77,13 @@ async fn a_wipe_is_noticed_and_everything_goes_on() {
     world.ask("SCRIPT FLUSH").await;
     assert_eq!(until_reconnected(&mut inbox).await, 0);
     assert_eq!(world.realtime.cached_rooms(user).await, Ok(None));
-    assert_eq!(world.realtime.room_log(room_of(room), Rev(0), 10).await, Ok(None));
+    let asked = |after| [LogAsked { room: room_of(room), after: Rev(after), limit: 10 }];
+    assert_eq!(world.realtime.room_logs(&asked(0), 100).await, Ok(vec![None]));
     assert_eq!(world.realtime.claim(&[job]).await, Ok(vec![true]), "the store decides");
     assert!(world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("an answer").was_offline);
     world.publish(&[durable(room, 2), durable(room, 3)]).await;
     assert_eq!(next_text(&mut inbox).await.1, "2");
-    assert_eq!(
-        world.realtime.room_log(room_of(room), Rev(1), 10).await.map(|log| log.map(|log| log.len())),
-        Ok(Some(2))
-    );
+    assert_eq!(world.realtime.room_logs(&asked(1), 100).await, Ok(vec![Some(vec!["2".into(), "3".into()])]));
 }
 
 #[tokio::test]
@@ -102,7 +100,7 @@ async fn a_paused_redis_makes_every_call_unavailable_in_time() {
         world.realtime.publish(&deliveries),
         async { world.realtime.claim(&jobs).await.map(|_| ()) },
         async { world.realtime.presence(&[user], at(0)).await.map(|_| ()) },
-        async { world.realtime.room_log(room_of(rooms[0]), Rev(0), 10).await.map(|_| ()) },
+        async { world.realtime.since(&[room_of(rooms[0])], LogNumber::NONE, 10).await.map(|_| ()) },
         async { world.realtime.subscribe(&id, &[room()]).await },
     );
     let elapsed = started.elapsed();

@@ -2,7 +2,7 @@
 
 use domain::UserId;
 use domain::presence::Status;
-use realtime::{Trimmed, Wish};
+use realtime::{Realtime, RealtimeSettings, Trimmed, Wish};
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -41,6 +41,16 @@ async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embed
     assert_eq!(world.realtime.janitor(at(290)).await, Ok(Trimmed { gone: 0, extended: 1 }));
     assert_eq!(world.realtime.janitor(at(301)).await, Ok(Trimmed::default()), "not due yet");
     assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { gone: 1, extended: 0 }));
+}
+
+#[tokio::test]
+async fn clocks_of_processes_do_not_decide_when_the_janitor_is_due() {
+    let world = World::new(Kind::Redis).await;
+    let settings = RealtimeSettings::Redis { url: world.server().url() };
+    let realtime = Realtime::open(settings, &world.tasks).await.expect("the engine opens");
+    realtime.arrive(&device(UserId::generate(), "phone", Uuid::now_v7()), at(0)).await.expect("done");
+    assert_eq!(realtime.janitor(at(0)).await, Ok(Trimmed { gone: 0, extended: 1 }));
+    assert_eq!(realtime.janitor(at(1000)).await, Ok(Trimmed::default()), "a moment ago by Redis' clock");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Numbers of deliveries, what came after one, and what connections are recognised by.
 
 use domain::{DeviceId, Membership, Rev, UserId};
+use protocol::Channel;
 use realtime::{Arrival, Inbox, LogNumber, Remembered, Since};
 use rstest::rstest;
 use uuid::Uuid;
@@ -18,13 +19,30 @@ async fn numbers(inbox: &mut Inbox, count: usize) -> Vec<LogNumber> {
     numbers
 }
 
-/// The newest rev in the log and the revs that came after a number; `None`: not known.
-async fn since(world: &World, room: protocol::Channel, after: LogNumber) -> Option<(i64, Vec<i64>)> {
-    let found = world.realtime.since(&[room_of(room)], after).await.expect("an answer");
-    match &found[..] {
-        [Since::Logged { newest, deliveries }] => Some((newest.0, deliveries.iter().map(|one| one.rev.0).collect())),
-        [Since::NoLog] => Some((0, vec![])),
-        _ => None,
+const MOST: usize = 100;
+
+/// The newest rev in each log and the revs that came after a number; `None`: not known.
+async fn since_of(world: &World, rooms: &[Channel], after: LogNumber, most: usize) -> Vec<Option<(i64, Vec<i64>)>> {
+    let rooms: Vec<_> = rooms.iter().map(|room| room_of(*room)).collect();
+    let found = world.realtime.since(&rooms, after, most).await.expect("an answer");
+    let read = |since| match since {
+        Since::Logged { newest, deliveries, .. } => Some((newest.0, deliveries.iter().map(|(rev, _)| rev.0).collect())),
+        Since::NoLog => Some((0, vec![])),
+        Since::Unknown => None,
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// The same of one log.
+async fn since(world: &World, room: Channel, after: LogNumber) -> Option<(i64, Vec<i64>)> {
+    since_of(world, &[room], after, MOST).await.remove(0)
+}
+
+/// After which rev the log begins, if that is all it knows of what was before.
+async fn begins_after(world: &World, room: Channel, after: LogNumber) -> Option<i64> {
+    match world.realtime.since(&[room_of(room)], after, MOST).await.expect("an answer").remove(0) {
+        Since::Logged { begins_after, .. } => begins_after.map(|rev| rev.0),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -39,8 +57,9 @@ async fn numbers_grow_over_all_rooms_and_are_those_of_the_log(#[values(Kind::Red
     assert!(got[0] < got[1] && got[1] < got[3], "{got:?}");
     assert!(!got[2].is_some(), "what enters no log has none");
     assert_eq!(got[4], got[0], "a repeated one has the one it has in the log");
-    let logged = world.realtime.room_log(room_of(one), Rev(0), 10).await.expect("an answer").expect("whole");
-    assert_eq!(logged.iter().map(|one| one.number).collect::<Vec<_>>(), [got[0], got[3]]);
+    let logged = world.realtime.since(&[room_of(one)], LogNumber::NONE, MOST).await.expect("an answer");
+    let deliveries = vec![(Rev(1), got[0]), (Rev(2), got[3])];
+    assert_eq!(logged, [Since::Logged { newest: Rev(2), deliveries, begins_after: None }]);
 }
 
 #[rstest]
@@ -73,6 +92,55 @@ async fn what_the_log_has_lost_is_not_known(#[values(Kind::Redis, Kind::Embedded
     let got = numbers(&mut inbox, 1000).await;
     assert_eq!(since(&world, room, got[100]).await, None);
     assert_eq!(since(&world, room, got[950]).await, Some((1000, (952..=1000).collect())));
+}
+
+#[rstest]
+#[tokio::test]
+async fn of_many_logs_no_more_is_told_together_than_was_asked_for(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    let rooms = [room(), room(), room(), room()];
+    let mut inbox = world.inbox(&rooms[3..]).await;
+    world.publish(&[durable(rooms[3], 1)]).await;
+    let after = numbers(&mut inbox, 1).await[0];
+    for room in &rooms[..3] {
+        world.publish(&(1..=8).map(|rev| durable(*room, rev)).collect::<Vec<_>>()).await;
+    }
+    let eight = Some((8, (1..=8).collect::<Vec<_>>()));
+    let quiet = Some((1, vec![]));
+    let told = async |most| since_of(&world, &rooms, after, most).await;
+    assert_eq!(told(24).await, [eight.clone(), eight.clone(), eight.clone(), quiet.clone()]);
+    assert_eq!(told(23).await, [eight.clone(), eight.clone(), None, quiet.clone()]);
+    assert_eq!(told(8).await, [eight, None, None, quiet.clone()]);
+    assert_eq!(told(7).await, [None, None, None, quiet]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn where_only_its_beginning_speaks_for_a_log_it_says_after_which_rev_it_begins(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let (other, one) = (room(), room());
+    let mut inbox = world.inbox(&[other, one]).await;
+    world.publish(&[durable(other, 1), durable(one, 7), durable(one, 8)]).await;
+    let got = numbers(&mut inbox, 3).await;
+    // What one process keeps it loses only with the numbers that it gave.
+    let expected = if matches!(kind, Kind::Redis) { Some(6) } else { None };
+    assert_eq!(begins_after(&world, one, got[0]).await, expected);
+    assert_eq!(begins_after(&world, one, got[1]).await, None, "7 is known to be");
+    assert_eq!(begins_after(&world, other, LogNumber::NONE).await, None, "before 1 was nothing");
+}
+
+#[tokio::test]
+async fn a_log_that_was_lost_in_between_does_not_speak_for_what_it_had() {
+    let world = World::new(Kind::Redis).await;
+    let room = room();
+    let mut inbox = world.inbox(&[room]).await;
+    world.publish(&[durable(room, 1), durable(room, 2)]).await;
+    let got = numbers(&mut inbox, 2).await;
+    world.ask(&format!("DEL chat:log:{}", room_of(room))).await;
+    world.publish(&[durable(room, 3)]).await;
+    assert_eq!(begins_after(&world, room, got[0]).await, Some(2), "2 came after that");
 }
 
 #[tokio::test]

@@ -7,14 +7,26 @@ use rstest::rstest;
 
 use super::world::{Kind, World, durable, passing, room, room_of};
 
+/// What is answered for these rooms: the revs of each.
+async fn logs(world: &World, asked: &[(Channel, i64, usize)], bytes: usize) -> Vec<Option<Vec<i64>>> {
+    let ask = |(room, after, limit): &(Channel, i64, usize)| realtime::LogAsked {
+        room: room_of(*room),
+        after: Rev(*after),
+        limit: *limit,
+    };
+    let asked: Vec<_> = asked.iter().map(ask).collect();
+    let answers = world.realtime.room_logs(&asked, bytes).await.expect("an answer");
+    let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
+    let revs = |payloads: Vec<Bytes>| payloads.iter().map(|payload| number(payload).expect("a number")).collect();
+    answers.into_iter().map(|answer| answer.map(revs)).collect()
+}
+
 async fn log(world: &World, room: Channel, after: i64) -> Option<Vec<i64>> {
     log_of_at_most(world, room, after, 1000).await
 }
 
 async fn log_of_at_most(world: &World, room: Channel, after: i64, limit: usize) -> Option<Vec<i64>> {
-    let payloads = world.realtime.room_log(room_of(room), Rev(after), limit).await.expect("an answer")?;
-    let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
-    Some(payloads.iter().map(|logged| number(&logged.payload).expect("a number")).collect())
+    logs(world, &[(room, after, limit)], 1_000_000).await.remove(0)
 }
 
 #[rstest]
@@ -98,20 +110,6 @@ async fn a_redis_log_lives_ten_minutes_after_the_last_append() {
     world.publish(&[durable(room, 1)]).await;
     let left_ms = world.ask_number(&format!("PTTL chat:log:{}", room_of(room))).await;
     assert!((590_000..=600_000).contains(&left_ms), "{left_ms}");
-}
-
-/// What is answered for these rooms: the revs of each.
-async fn logs(world: &World, asked: &[(Channel, i64, usize)], bytes: usize) -> Vec<Option<Vec<i64>>> {
-    let ask = |(room, after, limit): &(Channel, i64, usize)| realtime::LogAsked {
-        room: room_of(*room),
-        after: Rev(*after),
-        limit: *limit,
-    };
-    let asked: Vec<_> = asked.iter().map(ask).collect();
-    let answers = world.realtime.room_logs(&asked, bytes).await.expect("an answer");
-    let number = |payload: &Bytes| std::str::from_utf8(payload).ok()?.parse().ok();
-    let revs = |payloads: Vec<Bytes>| payloads.iter().map(|payload| number(payload).expect("a number")).collect();
-    answers.into_iter().map(|answer| answer.map(revs)).collect()
 }
 
 #[rstest]

@@ -17,6 +17,7 @@ on_both!(
     an_edit_does_not_bring_back_what_was_taken_back,
     reactions_are_counted_once_for_each_person,
     the_timeline_is_contiguous_and_tells_messages_as_they_now_stand,
+    when_changes_happened_is_known_of_those_that_there_are,
     many_rows_with_every_character_survive,
     a_page_is_bounded_by_weight_and_never_empty,
 );
@@ -243,6 +244,22 @@ async fn the_timeline_is_contiguous_and_tells_messages_as_they_now_stand(bench: 
     assert_eq!((third.content.as_deref(), third.deleted_at.is_some()), (None, true));
     assert_eq!(bench.store.after_rev(room, Rev(6), 10).await, Ok(Vec::new()));
     assert_eq!(bench.store.after_rev(RoomId::generate(), Rev::ZERO, 10).await, Ok(Vec::new()));
+}
+
+async fn when_changes_happened_is_known_of_those_that_there_are(bench: Bench) {
+    let ann = bench.user().await;
+    let (one, other) = (bench.group(&[ann]).await, bench.group(&[ann]).await);
+    let batch = bench.begin(one, &[ann]).await;
+    let mut draft = Draft::of(&batch, one);
+    draft.message(ann, "1");
+    draft.message(ann, "2");
+    draft.writes.events[1].at = Timestamp(NOW.0 + 5);
+    batch.commit(draft.finish()).await.expect("commits");
+    let asked = [(one, Rev(3)), (other, Rev(1)), (one, Rev(4)), (RoomId::generate(), Rev(1))];
+    let mut happened = bench.store.happened_at(&asked).await.expect("reads");
+    happened.sort_unstable();
+    assert_eq!(happened, [NOW, Timestamp(NOW.0 + 5)]);
+    assert_eq!(bench.store.happened_at(&[]).await, Ok(Vec::new()));
 }
 
 async fn many_rows_with_every_character_survive(bench: Bench) {

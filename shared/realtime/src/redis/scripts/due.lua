@@ -1,6 +1,6 @@
--- Answers 1 to the one who shall run the janitor now. KEYS: the stamp of the last run.
--- ARGV: now in ms, least time between two runs in ms, the stamp's time to live in ms.
-local last = redis.call('GET', KEYS[1])
-if last and math.abs(tonumber(ARGV[1]) - tonumber(last)) < tonumber(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+-- Answers 1 to the one who shall run the janitor now. ARGV adds: least time between two runs and the
+-- stamp's time to live, in ms.
+local last = redis.call('GET', JANITOR)
+if last and math.abs(NOW - tonumber(last)) < tonumber(ARGV[9]) then return 0 end
+redis.call('SET', JANITOR, NOW, 'PX', ARGV[10])
 return 1

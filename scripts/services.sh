@@ -226,7 +226,7 @@ guard() { # lines: child PID | folder DIR (holding DIR/services and files) | dat
   declare -A children=() folders=() databases=() vhosts=()
   while read -r verb what more; do
     case $verb in
-      child) children[$what]=$(born "$what") ;;
+      child) children[$what]=$(born "$what" || true) ;; # it may have ended already
       folder) folders[$what]=1 ;;
       database) databases[$what]=1 ;;
       vhost) vhosts[$more]=$what ;;

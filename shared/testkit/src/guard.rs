@@ -57,3 +57,19 @@ pub fn vhost(management_url: &str, name: &str) {
 pub fn forget(what: &str) {
     tell(&format!("forget {what}"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_has_ended_already_does_not_end_the_guard() {
+        let mut gone = Command::new("true").spawn().expect("a process");
+        gone.wait().expect("it ends");
+        let mut guard = Command::new(script()).arg("guard").stdin(Stdio::piped()).spawn().expect("bash is installed");
+        let mut lines = guard.stdin.take().expect("standard input was asked for");
+        writeln!(lines, "child {0}\nforget {0}", gone.id()).expect("it reads");
+        drop(lines);
+        assert!(guard.wait().expect("it ends").success());
+    }
+}

@@ -6,7 +6,6 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -78,14 +77,12 @@ impl Upgrade {
 }
 
 impl Pending {
-    /// The socket, once the response was sent; `None` if the client went away before. A message from
-    /// the client may have `max_bytes`.
+    /// The socket, once the response was sent; `None` if the client went away before, or if the request
+    /// was not served from a plain TCP stream. A message from the client may have `max_bytes`.
     pub async fn accept(self, max_bytes: usize) -> Option<Socket> {
         let upgraded = self.0.await.ok()?;
-        Some(match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Socket::Plain(WebSocket::new(parts.io.into_inner(), parts.read_buf, max_bytes).await),
-            Err(upgraded) => Socket::Wrapped(WebSocket::new(TokioIo::new(upgraded), Bytes::new(), max_bytes).await),
-        })
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some(WebSocket::new(parts.io.into_inner(), parts.read_buf, max_bytes).await)
     }
 }
 

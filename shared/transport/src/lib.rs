@@ -6,7 +6,6 @@
 pub mod engineio;
 mod frames;
 pub mod handshake;
-mod socket;
 pub mod socketio;
 mod websocket;
 
@@ -16,8 +15,10 @@ use bytes::Bytes;
 use protocol::CloseCode;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-pub use socket::Socket;
 pub use websocket::WebSocket;
+
+/// A WebSocket over what our HTTP server reads from.
+pub type Socket = WebSocket<tokio::net::TcpStream>;
 
 /// What came from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,7 +69,7 @@ impl EngineLink {
     }
 
     /// True while the client polls.
-    pub fn is_polling(&self) -> bool {
+    fn is_polling(&self) -> bool {
         matches!(self.wire, Wire::Polling(_))
     }
 }
@@ -88,10 +88,10 @@ impl Carried {
             }
             match probe.socket.poll_receive(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Received::Text(text)) if text.as_str() == PROBE => {
+                Poll::Ready(Received::Text(text)) if text.as_str() == PROBE && !probe.is_asked => {
                     probe.is_asked = true;
                     probe.socket.send(Frame::Text(Bytes::from_static(PROBED.as_bytes())));
-                    self.polling.probed();
+                    self.polling.release();
                 }
                 Poll::Ready(Received::Text(text)) if text.as_str() == UPGRADE && probe.is_asked => {
                     probe.is_chosen = true;

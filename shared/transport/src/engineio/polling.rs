@@ -55,6 +55,8 @@ struct State {
     /// Wakes the task that serves the session.
     waker: Option<Waker>,
     poll: Option<oneshot::Sender<Bytes>>,
+    /// The poll that waits is to be ended when nothing is being put together for it.
+    is_release_due: bool,
     answer: Vec<u8>,
     is_posting: bool,
     posted: Option<oneshot::Sender<()>>,
@@ -152,7 +154,7 @@ impl Polling {
             if let Ok(answered) = tokio::time::timeout(RELEASE_AFTER, &mut answer).await {
                 answered
             } else {
-                self.release();
+                self.ask_for_release();
                 answer.await
             }
         } else {
@@ -181,6 +183,7 @@ impl Polling {
         }
         let (poll, answer) = oneshot::channel();
         state.poll = Some(poll);
+        state.is_release_due = false;
         state.wake();
         Begun::Waiting { answer, is_probing: state.phase == Phase::Probing }
     }
@@ -281,8 +284,11 @@ impl Polling {
         Ok(())
     }
 
-    fn release(&self) {
-        self.state.lock().answer_poll(NOOP);
+    /// Only the serving task knows whether it is just putting an answer together.
+    fn ask_for_release(&self) {
+        let mut state = self.state.lock();
+        state.is_release_due = true;
+        state.wake();
     }
 }
 
@@ -298,6 +304,9 @@ impl Polling {
                 let _ = posted.send(());
             }
             return Poll::Ready(packet);
+        }
+        if std::mem::take(&mut state.is_release_due) {
+            state.answer_poll(NOOP);
         }
         match state.phase {
             Phase::Broken(fault) => return Poll::Ready(Received::Broken(fault)),
@@ -349,9 +358,9 @@ impl Polling {
         self.state.lock().phase == Phase::Probing
     }
 
-    /// The WebSocket works: the poll that waits is ended, so that the client can go over.
-    pub(crate) fn probed(&self) {
-        self.release();
+    /// Ends the poll that waits, so that the client can go over.
+    pub(crate) fn release(&self) {
+        self.state.lock().answer_poll(NOOP);
     }
 
     /// The WebSocket does not work, or the session ends.

@@ -39,11 +39,6 @@ impl Server {
         Self { inner: Arc::new(Inner { config, sessions: DashMap::new() }) }
     }
 
-    /// What it tells its clients.
-    pub fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     /// Finds out what a request wants.
     pub fn route(&self, request: &Request) -> Result<Route, Rejection> {
         route::route(request, |sid| self.inner.find(sid))

@@ -1,9 +1,10 @@
-//! The stock `engine.io-client` against the example server.
+//! The stock `engine.io-client` and `socket.io-client` against the example server.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rstest::rstest;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -16,19 +17,22 @@ fn example() -> PathBuf {
 }
 
 /// The example on a free port, and its address.
-async fn serve() -> (Child, String) {
+async fn serve(mode: &str) -> (Child, String) {
     let mut command = Command::new(example());
-    command.env("MODE", "engine").env("PORT", "0").stderr(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command.env("MODE", mode).env("PORT", "0").stderr(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut server = command.spawn().expect("the example starts");
     let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
     let address = lines.next_line().await.expect("readable").expect("its address");
     (server, address)
 }
 
+#[rstest]
+#[case::engine("engine", "engine-echo.mjs")]
+#[case::socketio("socketio", "socketio-echo.mjs")]
 #[tokio::test]
-async fn every_transport_and_the_upgrade_carry_everything_in_order() {
-    let (_server, address) = serve().await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/js/engine-echo.mjs");
+async fn every_transport_and_the_upgrade_carry_everything_in_order(#[case] mode: &str, #[case] script: &str) {
+    let (_server, address) = serve(mode).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/js").join(script);
     let mut command = Command::new("node");
     command.arg(&script).env("ENGINE", address).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(SCRIPT_LIMIT, command.output()).await;

@@ -2,6 +2,7 @@
 
 use rstest::rstest;
 use serde_json::json;
+use testkit::client::Socket;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -28,6 +29,31 @@ async fn what_is_no_frame_closes_the_connection_with_the_agreed_code(#[case] mes
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (culprit, witness) = (house.connect(ann).await, house.connect(bob).await);
+    // The server may close before all of it was sent.
+    drop(culprit.raw(message).await);
+    assert_eq!(culprit.closed().await.map(|(code, _)| code), Some(code));
+    assert_eq!(witness.say(&room, "m1", "still here").await["status"], "QUEUED");
+    witness.delivered(&room, 1).await;
+}
+
+#[rstest]
+#[case::not_protobuf(Message::binary(vec![0xff; 20]), 4400)]
+#[case::cut_short(Message::binary(vec![0x0a, 100, 1]), 4400)]
+#[case::text(Message::text(r#"{"event":"ping"}"#), 4400)]
+#[case::ten_megabytes(Message::binary(vec![0; 10 * 1024 * 1024]), 4413)]
+#[case::just_too_large(Message::binary(vec![0; 256 * 1024 + 1]), 4413)]
+#[tokio::test]
+async fn what_is_no_protobuf_frame_closes_the_connection_with_the_agreed_code(
+    #[case] message: Message,
+    #[case] code: u16,
+) {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let path = format!("/ws?token={}", House::token(ann));
+    let subprotocol = [("sec-websocket-protocol", "chatchit.v1.protobuf")];
+    let culprit = Socket::try_open(&house.base, &path, &subprotocol).await.expect("upgraded");
+    let witness = house.connect(bob).await;
     // The server may close before all of it was sent.
     drop(culprit.raw(message).await);
     assert_eq!(culprit.closed().await.map(|(code, _)| code), Some(code));

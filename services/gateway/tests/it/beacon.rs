@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use domain::RoomId;
 use domain::room::RoomKind;
+use rstest::rstest;
 use serde_json::{Value, json};
 use store::ImportRoom;
 use testkit::client::Socket;
 
+use crate::codec::Codec;
 use crate::house::{House, until};
 use crate::silent;
 
@@ -15,9 +17,12 @@ fn beacons(socket: &Socket) -> Vec<Value> {
     socket.events("rooms.beacon")
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_quiet_connection_is_told_which_version_of_its_rooms_is_the_newest() {
-    let house = House::with(&[("BEACON_EVERY", "600ms")]).await;
+async fn a_quiet_connection_is_told_which_version_of_its_rooms_is_the_newest(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking_with(codec, &[("BEACON_EVERY", "600ms")]).await;
     let (ann, bob) = (house.user().await, house.user().await);
     house.handlers().create_room(ann, RoomKind::Group, None, vec![bob]).await.expect("made");
     let socket = Socket::open(&house.base, &format!("/ws?token={}", House::token(bob))).await;
@@ -29,9 +34,10 @@ async fn a_quiet_connection_is_told_which_version_of_its_rooms_is_the_newest() {
     until(|| beacons(&socket).iter().any(|beacon| beacon["membership"] == 2)).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn it_says_where_the_store_has_what_moved_and_says_it_once() {
-    let house = House::with(&[("BEACON_EVERY", "1s")]).await;
+async fn it_says_where_the_store_has_what_moved_and_says_it_once(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking_with(codec, &[("BEACON_EVERY", "1s")]).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let (moves, _still) = (house.room(&[ann, bob]).await, house.room(&[ann, bob]).await);
     let socket = house.connect(bob).await;

@@ -35,6 +35,8 @@ pub(crate) struct House {
     pub(crate) engine: Engine,
     pub(crate) gateway: Gateway,
     pub(crate) base: String,
+    /// The gateway itself, whatever it is spoken to in.
+    pub(crate) direct: String,
     settings: Arc<Settings>,
     tasks: Tasks,
     _processor: Processor,
@@ -48,7 +50,12 @@ impl House {
 
     /// A house whose gateway is spoken to in that codec; clients of `base` speak JSON in any case.
     pub(crate) async fn speaking(codec: Codec) -> Self {
-        let mut house = Self::open().await;
+        Self::speaking_with(codec, &[]).await
+    }
+
+    /// The same with these settings besides the usual ones.
+    pub(crate) async fn speaking_with(codec: Codec, more: &[(&str, &str)]) -> Self {
+        let mut house = Self::with(more).await;
         if codec == Codec::Protobuf {
             house.base = relay(&house.base, &house.tasks).await;
         }
@@ -85,7 +92,7 @@ impl House {
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("an engine");
         let processor = Processor::start(&engine, &tasks);
         let (gateway, base) = start_gateway(&settings, &engine, &tasks, send_buffer);
-        Self { engine, gateway, base, settings, tasks, _processor: processor, _folder: folder }
+        Self { engine, gateway, direct: base.clone(), base, settings, tasks, _processor: processor, _folder: folder }
     }
 
     /// One more gateway over the same engine.

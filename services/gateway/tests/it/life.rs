@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
 use serde_json::json;
 use testkit::client::Socket;
 use testkit::token::mint;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::codec::Codec;
 use crate::house::{House, QUIET, Raw, SECRET, until};
 
+#[rstest]
 #[tokio::test]
-async fn who_does_not_say_who_it_is_in_five_seconds_is_closed() {
-    let house = House::open().await;
+async fn who_does_not_say_who_it_is_in_five_seconds_is_closed(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let socket = Socket::open(&house.base, "/ws").await;
     house.engine.clock.shift(4_000);
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -20,9 +23,10 @@ async fn who_does_not_say_who_it_is_in_five_seconds_is_closed() {
     assert_eq!(socket.closed().await.map(|(code, _)| code), Some(4401));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_second_connection_of_a_device_replaces_the_first() {
-    let house = House::open().await;
+async fn a_second_connection_of_a_device_replaces_the_first(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     let path = format!("/ws?token={}&deviceId=phone", House::token(ann));
     let first = Socket::open(&house.base, &path).await;
@@ -88,9 +92,10 @@ async fn who_does_not_answer_pings_is_closed_and_who_does_is_not() {
     assert!(answers.request("ping", json!({})).await["serverTime"].is_string());
 }
 
+#[rstest]
 #[tokio::test]
-async fn expiry_is_told_ahead_and_a_refresh_moves_it() {
-    let house = House::open().await;
+async fn expiry_is_told_ahead_and_a_refresh_moves_it(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, eve) = (house.user().await, house.user().await);
     let token = mint(SECRET, &ann.to_string(), 120);
     let refreshed = Socket::open(&house.base, &format!("/ws?token={token}")).await;
@@ -128,9 +133,12 @@ async fn presence_lasts_as_long_as_the_connection() {
     is_online(false).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_drain_tells_when_to_come_back_acks_what_was_accepted_and_refuses_newcomers() {
-    let house = House::open().await;
+async fn a_drain_tells_when_to_come_back_acks_what_was_accepted_and_refuses_newcomers(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     let room = house.room(&[ann]).await.to_string();
     let sockets = [house.connect(ann).await, house.connect(ann).await];
@@ -148,7 +156,7 @@ async fn a_drain_tells_when_to_come_back_acks_what_was_accepted_and_refuses_newc
     }
     let acks = sockets[0].acks();
     assert!(acks.iter().all(|ack| ack["status"] == "QUEUED"), "{acks:?}");
-    match Raw::try_open(&house.base, "/ws").await.map(|_| ()) {
+    match Raw::try_open(&house.direct, "/ws").await.map(|_| ()) {
         Err(Error::Http(answer)) => assert_eq!(answer.status(), 503),
         other => panic!("{other:?}"),
     }

@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use domain::room::RoomKind;
+use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 
+use crate::codec::Codec;
 use crate::house::{House, connect_to, until};
 use crate::silent;
 
@@ -23,9 +25,12 @@ fn left_at(socket: &Socket, room: &str) -> Option<i64> {
     socket.events("room.memberLeft").iter().find(|left| left["roomId"] == room).and_then(|left| left["rev"].as_i64())
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_kick_without_a_word_works_within_a_second_while_messages_flow() {
-    let house = House::open().await;
+async fn a_kick_without_a_word_works_within_a_second_while_messages_flow(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (_second, second_base) = house.another_gateway();
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
@@ -55,9 +60,12 @@ async fn a_kick_without_a_word_works_within_a_second_while_messages_flow() {
     assert_eq!(revs(&talker, &name), (2..=152).collect::<Vec<_>>());
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_kick_that_nobody_is_told_of_is_noticed_in_a_silent_room() {
-    let house = House::open().await;
+async fn a_kick_that_nobody_is_told_of_is_noticed_in_a_silent_room(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
@@ -72,9 +80,12 @@ async fn a_kick_that_nobody_is_told_of_is_noticed_in_a_silent_room() {
     assert_eq!(revs(&kicked, &name), [2, 3]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_room_lost_by_a_change_without_a_trace_is_left_none_the_less() {
-    let house = House::open().await;
+async fn a_room_lost_by_a_change_without_a_trace_is_left_none_the_less(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await;
     let name = room.to_string();
@@ -158,9 +169,12 @@ async fn nothing_is_told_after_a_kick_to_whoever_joins_connects_or_syncs_just_th
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_room_gained_without_a_word_is_joined_and_nobody_is_closed() {
-    let house = House::open().await;
+async fn a_room_gained_without_a_word_is_joined_and_nobody_is_closed(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann]).await;
     let name = room.to_string();
@@ -176,9 +190,10 @@ async fn a_room_gained_without_a_word_is_joined_and_nobody_is_closed() {
     assert!(gains.is_open());
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_new_room_whose_word_was_lost_is_told_of() {
-    let house = House::open().await;
+async fn a_new_room_whose_word_was_lost_is_told_of(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let gains = house.connect(bob).await;
     // An import tells nobody.
@@ -187,9 +202,12 @@ async fn a_new_room_whose_word_was_lost_is_told_of() {
     assert_eq!((&created["roomId"], &created["rev"]), (&json!(room), &json!(1)));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_room_that_was_switched_off_is_not_switched_on_by_a_change_elsewhere() {
-    let house = House::open().await;
+async fn a_room_that_was_switched_off_is_not_switched_on_by_a_change_elsewhere(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let listener = house.connect(bob).await;

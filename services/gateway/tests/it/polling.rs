@@ -106,8 +106,8 @@ async fn a_body_that_breaks_the_rules_is_refused_once_the_client_was_told_why(
     let mut refused = Box::pin(poster.post(body));
     let error = tokio::select! {
         biased;
-        early = &mut refused => panic!("{early:?} before it was told"),
         error = poller.json_after("42/chat,[\"error\",") => error,
+        early = &mut refused => panic!("{early:?} before it was told"),
     };
     assert_eq!((&error["code"], &error["closeCode"]), (&json!(code), &json!(close_code)));
     assert_eq!(poller.next().await, "1");
@@ -115,12 +115,15 @@ async fn a_body_that_breaks_the_rules_is_refused_once_the_client_was_told_why(
     assert_eq!(poller.poll().await.code(), Some(OVER));
 }
 
+#[rstest]
+#[case::over_long("x".repeat(256 * 1024 + 1), 413)]
+#[case::no_packets("abc".to_owned(), 400)]
 #[tokio::test]
-async fn who_does_not_poll_is_refused_none_the_less() {
+async fn who_does_not_poll_is_refused_soon_and_the_session_is_over_by_then(#[case] body: String, #[case] status: u16) {
     let house = House::open().await;
     let poller = entered(&house).await;
-    assert_eq!(poller.post("x".repeat(256 * 1024 + 1)).await.status, 413);
-    assert_eq!(poller.post("3").await.code(), Some(OVER));
+    assert_eq!(poller.post(body).await.status, status);
+    assert_eq!(poller.poll().await.code(), Some(OVER));
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! What the others see of who comes, goes and rests.
 
+use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 
+use crate::codec::Codec;
 use crate::house::{House, QUIET, connect_to, until};
 
 /// The next change of presence to `status`.
@@ -14,9 +16,12 @@ fn changes(socket: &Socket) -> Vec<Value> {
     socket.events("presence.changed").into_iter().map(|changed| changed["status"].clone()).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn whoever_sends_nothing_for_a_while_is_away_and_back_with_the_next_command() {
-    let house = House::with(&[("PRESENCE_IDLE", "3s"), ("PRESENCE_GRACE", "0s")]).await;
+async fn whoever_sends_nothing_for_a_while_is_away_and_back_with_the_next_command(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking_with(codec, &[("PRESENCE_IDLE", "3s"), ("PRESENCE_GRACE", "0s")]).await;
     let (ann, ben) = (house.user().await, house.user().await);
     house.direct_room(ann, ben).await;
     let bens = house.connect(ben).await;
@@ -37,9 +42,10 @@ async fn whoever_sends_nothing_for_a_while_is_away_and_back_with_the_next_comman
     assert!(turns(&bens, "offline").await["lastSeenAt"].is_string());
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_reconnect_within_the_grace_is_not_noticed() {
-    let house = House::with(&[("PRESENCE_GRACE", "60s")]).await;
+async fn a_reconnect_within_the_grace_is_not_noticed(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking_with(codec, &[("PRESENCE_GRACE", "60s")]).await;
     let (ann, ben) = (house.user().await, house.user().await);
     house.direct_room(ann, ben).await;
     let (_second, elsewhere) = house.another_gateway();
@@ -70,9 +76,10 @@ async fn a_reconnect_within_the_grace_is_not_noticed() {
     assert!(last_seen <= left.to_rfc3339(), "when the device left, not when the grace ended");
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_hides_goes_at_once_and_comes_unseen() {
-    let house = House::open().await;
+async fn who_hides_goes_at_once_and_comes_unseen(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, ben) = (house.user().await, house.user().await);
     house.direct_room(ann, ben).await;
     let bens = house.connect(ben).await;

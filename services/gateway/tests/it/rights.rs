@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use domain::{Timestamp, UserId};
+use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 use testkit::token::{now_s, sign};
 
+use crate::codec::Codec;
 use crate::house::{House, Raw, SECRET, connect_to};
 
 /// What a change of rights may take to work, and a little for a busy machine.
@@ -33,9 +35,12 @@ async fn closed_as(socket: &Socket) -> Option<(u16, String)> {
     tokio::time::timeout(SOON, socket.closed()).await.expect("closed within a second")
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_word_ends_sessions_of_older_tokens_at_once_and_no_others() {
-    let house = House::open().await;
+async fn the_word_ends_sessions_of_older_tokens_at_once_and_no_others(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let (older, newer) =
         (connect_with(&house.base, &issued(ann, 60)).await, connect_with(&house.base, &issued(ann, 10)).await);
@@ -49,9 +54,12 @@ async fn the_word_ends_sessions_of_older_tokens_at_once_and_no_others() {
     assert!(other.request("ping", json!({})).await["serverTime"].is_string());
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_only_the_store_knows_ends_sessions_on_every_gateway() {
-    let house = House::open().await;
+async fn what_only_the_store_knows_ends_sessions_on_every_gateway(
+    #[values(Codec::Json, Codec::Protobuf)] codec: Codec,
+) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let (_second, second_base) = house.another_gateway();
     let (anns, bobs) = (issued(ann, 60), issued(bob, 60));
@@ -88,9 +96,10 @@ async fn a_socketio_client_is_told_and_leaves_the_namespace() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_session_lives_by_the_token_it_was_refreshed_with() {
-    let house = House::open().await;
+async fn a_session_lives_by_the_token_it_was_refreshed_with(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let ann = house.user().await;
     let (kept, fallen) =
         (connect_with(&house.base, &issued(ann, 60)).await, connect_with(&house.base, &issued(ann, 5)).await);

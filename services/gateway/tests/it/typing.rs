@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 
+use crate::codec::Codec;
 use crate::house::{House, QUIET, connect_to, until};
 
 async fn type_in(socket: &Socket, room: &str, is_typing: bool) {
@@ -16,9 +18,10 @@ fn words(socket: &Socket) -> Vec<bool> {
     socket.events("typing").iter().map(|typing| typing["isTyping"] == true).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_goes_silent_stops_typing_after_six_seconds() {
-    let house = House::open().await;
+async fn who_goes_silent_stops_typing_after_six_seconds(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (typer, reader) = (house.connect(ann).await, house.connect(bob).await);
@@ -33,9 +36,10 @@ async fn who_goes_silent_stops_typing_after_six_seconds() {
     assert!(words(&typer).is_empty(), "nobody is told of itself");
 }
 
+#[rstest]
 #[tokio::test]
-async fn typing_outlives_the_typers_gateway_by_six_seconds_only() {
-    let house = House::open().await;
+async fn typing_outlives_the_typers_gateway_by_six_seconds_only(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (other, base) = house.another_gateway();
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
@@ -49,9 +53,10 @@ async fn typing_outlives_the_typers_gateway_by_six_seconds_only() {
     until(|| words(&reader) == [true, false]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_is_said_again_is_passed_on_now_and_then() {
-    let house = House::open().await;
+async fn what_is_said_again_is_passed_on_now_and_then(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let room = house.room(&[ann, bob]).await.to_string();
     let (typer, reader) = (house.connect(ann).await, house.connect(bob).await);
@@ -75,9 +80,10 @@ async fn what_is_said_again_is_passed_on_now_and_then() {
     assert_eq!(words(&reader).iter().filter(|is_typing| !**is_typing).count(), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_has_said_it_or_was_removed_no_longer_types() {
-    let house = House::open().await;
+async fn who_has_said_it_or_was_removed_no_longer_types(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
+    let house = House::speaking(codec).await;
     let (ann, bob) = (house.user().await, house.user().await);
     let id = house.room(&[ann, bob]).await;
     let room = id.to_string();

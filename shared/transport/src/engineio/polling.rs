@@ -29,6 +29,8 @@ const BODY_LIMIT: Duration = Duration::from_secs(20);
 const RELEASE_AFTER: Duration = Duration::from_millis(50);
 /// How long a client that polls may take to learn that it is over.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// How long one may take to poll, whose body is refused while it does not.
+const POLL_LIMIT: Duration = Duration::from_millis(500);
 /// How long one that took leave is waited for.
 const OVERTAKEN_LIMIT: Duration = Duration::from_millis(100);
 /// How long a client may take to go over.
@@ -246,11 +248,11 @@ impl Polling {
         Some(taken)
     }
 
-    /// Tells the serving task what is wrong with what was posted and waits until the session has ended:
-    /// a client whose request is refused hears none of its polls any more.
+    /// Ends the session for what was posted, once the serving task has told why: a client whose request
+    /// is refused hears none of its polls any more.
     async fn tell_fault(&self, fault: CloseCode) {
         let (posted, ended) = oneshot::channel();
-        {
+        let limit = {
             let mut state = self.state.lock();
             if !state.is_open() {
                 return;
@@ -258,8 +260,11 @@ impl Polling {
             state.phase = Phase::Broken(fault);
             state.posted = Some(posted);
             state.wake();
+            if state.poll.is_some() { GOODBYE_LIMIT } else { POLL_LIMIT }
+        };
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            self.end();
         }
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
     }
 
     /// Brings a WebSocket to go over to and waits until that is decided.

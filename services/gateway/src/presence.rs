@@ -80,14 +80,14 @@ pub(crate) async fn arrive(shared: &Shared, handle: &Handle, identity: &Identity
             return Ok(());
         }
         let lease = lease(shared, identity);
-        let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
+        let replaced = shared.realtime.arrive(&lease, shared.clock.now()).await?;
         shared.hub.users.each_of(identity.user, |handle| {
             if handle.identity().is_some_and(|other| other.session == identity.session) {
                 Idle::arrived(handle, shared.wheel.now_ms());
             }
         });
         // A connection on this gateway has learnt it from the hub already.
-        if let Some(replaced) = arrived.replaced
+        if let Some(replaced) = replaced
             && !handle.is_over()
         {
             shared.handlers.announce_device(lease.user, &lease.device, replaced).await;
@@ -146,5 +146,5 @@ pub(crate) async fn depart_again(shared: &Shared) {
 async fn note_departure(shared: &Shared, lease: &DeviceLease) -> Result<(), RealtimeError> {
     let late = || RealtimeError::Unavailable("no answer in time".to_owned());
     let noted = tokio::time::timeout(TELL_LIMIT, shared.realtime.depart(lease, shared.clock.now())).await;
-    noted.map_err(|_| late())?.map(drop)
+    noted.map_err(|_| late())?
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{JobId, RoomId, Timestamp, UserId};
+use domain::{JobId, RoomId, SessionId, Timestamp, UserId};
 use protocol::Channel;
 use runtime::Tasks;
 use uuid::Uuid;
@@ -16,8 +16,8 @@ use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
 use crate::{
-    Arrived, DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Look, Outbound, Presence, RealtimeError,
-    RealtimeSettings, Remembered, Since, Trimmed, Wish,
+    DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Look, Outbound, Presence, RealtimeError, RealtimeSettings,
+    Remembered, Since, Trimmed, Wish,
 };
 
 /// The realtime engine of this process. Clones share it.
@@ -158,14 +158,15 @@ impl Realtime {
 
     /// A device is connected; it replaces whatever session held the device, in one step, so that of
     /// two that come at once one learns of the other. Of two of one gateway the one with the larger id
-    /// stays, whichever comes first. Repeating it is harmless.
-    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
+    /// stays, whichever comes first. Repeating it is harmless. Answers the live session that held the
+    /// device until now.
+    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Option<SessionId>, RealtimeError> {
         ask!(self, engine => engine.arrive(lease, now))
     }
 
-    /// A device is gone, if this session still holds it. True if it was the user's last one, who was
-    /// last seen at `now` and looks offline when the grace is over.
-    pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+    /// A device is gone, if this session still holds it. If it was the user's last one, the user was last
+    /// seen at `now` and looks offline when the grace is over.
+    pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<(), RealtimeError> {
         ask!(self, engine => engine.depart(lease, now, self.grace_ms))
     }
 

@@ -1,5 +1,5 @@
--- A device is connected. Answers 1 if its user was offline before, and the live session whose place
--- it takes, if another held the device. ARGV adds: user, device, session, gateway.
+-- A device is connected. Answers the live session whose place it takes, if another held the device.
+-- ARGV adds: user, device, session, gateway.
 local user, device, session, gateway = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local socket, presence = SOCKET .. user, PRESENCE .. user
 renew(gateway)
@@ -10,7 +10,7 @@ local held_by, held_at = false, false
 if holder then held_by, held_at = string.match(holder, '^(.*)@(.*)$') end
 local is_repeat = held_by == session
 -- On one gateway the newer session has the larger id, whichever arrives first.
-if not is_repeat and held_by and held_at == gateway and held_by > session then return {0, false} end
+if not is_repeat and held_by and held_at == gateway and held_by > session then return false end
 redis.call('HSET', socket, device, session .. '@' .. gateway)
 redis.call('PEXPIRE', socket, SOCKET_TTL)
 redis.call('ZADD', ONLINE, 'GT', NOW, user)
@@ -19,4 +19,4 @@ redis.call('HDEL', presence, 'idle:' .. device, 'gone')
 redis.call('HSETNX', presence, 'told', 'offline')
 redis.call('PEXPIRE', presence, PRESENCE_TTL)
 if settle(user, false) or not was_online then note(user, NOW) end
-return {was_online and 0 or 1, not is_repeat and held_by or false}
+return not is_repeat and held_by or false

@@ -82,9 +82,9 @@ pub(crate) async fn arrive(shared: &Shared, handle: &Handle, identity: &Identity
             return Ok(());
         }
         let lease = lease(shared, identity);
-        let arrived = shared.realtime.arrive(&lease, shared.clock.now()).await?;
+        let other = shared.realtime.arrive(&lease, shared.clock.now()).await?;
         handle.activity.arrived(shared.wheel.now_ms());
-        match arrived.other {
+        match other {
             Some(newer) if newer > lease.session => handle.close(CloseCode::Replaced),
             // A connection on this gateway has learnt it from the hub already.
             Some(older) => shared.handlers.announce_device(lease.user, &lease.device, older).await,
@@ -168,5 +168,5 @@ pub(crate) async fn depart_again(shared: &Shared) {
 async fn note_departure(shared: &Shared, lease: &DeviceLease) -> Result<(), RealtimeError> {
     let late = || RealtimeError::Unavailable("no answer in time".to_owned());
     let noted = tokio::time::timeout(TELL_LIMIT, shared.realtime.depart(lease, shared.clock.now())).await;
-    noted.map_err(|_| late())?.map(drop)
+    noted.map_err(|_| late())?
 }

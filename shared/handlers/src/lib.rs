@@ -17,6 +17,7 @@ mod presence;
 mod read;
 mod replay;
 mod room;
+mod session;
 mod sync;
 mod teller;
 mod timeline;

@@ -42,7 +42,7 @@ use protocol::Channel;
 
 pub use inbox::{Arrival, Inbox, InboxId};
 pub use port::Realtime;
-pub use presence::{Arrived, DeviceLease, Due, Look, Presence, Shown, Trimmed, Wish};
+pub use presence::{DeviceLease, Due, Look, Presence, Shown, Trimmed, Wish};
 pub use recovery::{LogNumber, Remembered, Since};
 
 /// No round trip to the engine waits longer than this. Most calls are one; a call about very many

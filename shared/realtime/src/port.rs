@@ -16,8 +16,8 @@ use crate::embedded::EmbeddedEngine;
 use crate::inbox::Address;
 use crate::redis::RedisEngine;
 use crate::{
-    Arrived, DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Look, Outbound, Presence, RealtimeError,
-    RealtimeSettings, Remembered, Since, Trimmed, Wish,
+    DeviceLease, Due, Inbox, InboxId, LogAsked, LogNumber, Look, Outbound, Presence, RealtimeError, RealtimeSettings,
+    Remembered, Since, Trimmed, Wish,
 };
 
 /// The realtime engine of this process. Clones share it.
@@ -162,16 +162,17 @@ impl Realtime {
         ask!(self, engine => engine.new_session(now))
     }
 
-    /// A device is connected. Of two sessions of one device the one with the larger id holds it,
-    /// whichever comes first: a gateway that hung takes nothing from those who went elsewhere. It is one
-    /// step, so that of two that come at once one learns of the other. Repeating it is harmless.
-    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
+    /// A device is connected. Answers the other live session of the device, if there is one: of the two
+    /// the one with the larger id holds the device, whichever comes first, so that a gateway that hung
+    /// takes nothing from those who went elsewhere. It is one step, so that of two that come at once one
+    /// learns of the other. Repeating it is harmless.
+    pub async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Option<SessionId>, RealtimeError> {
         ask!(self, engine => engine.arrive(lease, now))
     }
 
-    /// A device is gone, if this session still holds it. True if it was the user's last one, who was
-    /// last seen at `now` and looks offline when the grace is over.
-    pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<bool, RealtimeError> {
+    /// A device is gone, if this session still holds it. If it was the user's last one, the user was last
+    /// seen at `now` and looks offline when the grace is over.
+    pub async fn depart(&self, lease: &DeviceLease, now: Timestamp) -> Result<(), RealtimeError> {
         ask!(self, engine => engine.depart(lease, now, self.grace_ms))
     }
 

@@ -15,16 +15,6 @@ pub(crate) const LIST_DOUBTED_FOR: Duration = Duration::from_mins(1);
 /// Between two looks at a user, and so between two words about a user, at least.
 pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What a device's arrival changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived {
-    /// The user had no other device there.
-    pub was_offline: bool,
-    /// The other live session of the device, if there is one: of the two, the one with the larger id
-    /// holds the device from now on.
-    pub other: Option<SessionId>,
-}
-
 /// One device of a user, connected to one gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeviceLease {

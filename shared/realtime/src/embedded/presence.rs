@@ -16,8 +16,7 @@ use super::EmbeddedEngine;
 use super::due::DueSet;
 use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
 use crate::{
-    Arrived, DeviceLease, Due, JANITOR_DUE_AFTER, LOOK_WITHIN, Look, ONLINE_FOR, PRESENCE_KEPT, Presence, Shown,
-    Trimmed, Wish,
+    DeviceLease, Due, JANITOR_DUE_AFTER, LOOK_WITHIN, Look, ONLINE_FOR, PRESENCE_KEPT, Presence, Shown, Trimmed, Wish,
 };
 
 /// People above which the janitor forgets everybody who is offline.
@@ -73,13 +72,13 @@ impl EmbeddedEngine {
         SessionId::numbered(*last)
     }
 
-    pub(crate) fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Arrived {
+    pub(crate) fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Option<SessionId> {
         let mut person = self.people.of(lease.user);
         let was_online = !person.devices.is_empty() && person.online_at.is_some();
         let holder = person.devices.iter().find(|held| held.lease.device == lease.device);
         let other = holder.map(|held| held.lease.session).filter(|session| *session != lease.session);
         if other > Some(lease.session) {
-            return Arrived { was_offline: false, other };
+            return other;
         }
         person.devices.retain(|held| held.lease.device != lease.device);
         person.devices.push(Held { lease: lease.clone(), is_idle: false });
@@ -90,27 +89,26 @@ impl EmbeddedEngine {
         if person.settle_idle() || !was_online {
             self.people.note(&mut person, lease.user, now);
         }
-        Arrived { was_offline: !was_online, other }
+        other
     }
 
-    pub(crate) fn depart(&self, lease: &DeviceLease, now: Timestamp, grace_ms: i64) -> bool {
+    pub(crate) fn depart(&self, lease: &DeviceLease, now: Timestamp, grace_ms: i64) {
         let mut person = self.people.of(lease.user);
         let taken_over = |held: &Held| held.lease.device == lease.device && held.lease != *lease;
         if person.devices.iter().any(taken_over) {
-            return false;
+            return;
         }
         person.devices.retain(|held| held.lease.device != lease.device);
         if !person.devices.is_empty() {
             if person.settle_idle() {
                 self.people.note(&mut person, lease.user, now);
             }
-            return false;
+            return;
         }
         person.left = Some(now);
         let gone = Timestamp(now.0.saturating_add(grace_ms));
         person.see_off(now, gone);
         self.people.note(&mut person, lease.user, gone);
-        true
     }
 
     pub(crate) fn set_idle(&self, devices: &[DeviceLease], is_idle: bool, now: Timestamp) {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{RedisEngine, keys};
 use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
-use crate::{Arrived, DeviceLease, PRESENCE_KEPT, Presence, RealtimeError, Wish};
+use crate::{DeviceLease, PRESENCE_KEPT, Presence, RealtimeError, Wish};
 
 /// Users in one script or round.
 pub(super) const SLICE: usize = 500;
@@ -66,18 +66,12 @@ impl RedisEngine {
         self.script(&script).await.map(SessionId::numbered)
     }
 
-    pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Arrived, RealtimeError> {
-        let (was_offline, other): (bool, Option<String>) = self.script(&self.moving(&ARRIVE, lease, now)).await?;
-        let other = other.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId);
-        Ok(Arrived { was_offline, other })
+    pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Option<SessionId>, RealtimeError> {
+        let other: Option<String> = self.script(&self.moving(&ARRIVE, lease, now)).await?;
+        Ok(other.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId))
     }
 
-    pub(crate) async fn depart(
-        &self,
-        lease: &DeviceLease,
-        now: Timestamp,
-        grace_ms: i64,
-    ) -> Result<bool, RealtimeError> {
+    pub(crate) async fn depart(&self, lease: &DeviceLease, now: Timestamp, grace_ms: i64) -> Result<(), RealtimeError> {
         let mut script = self.moving(&DEPART, lease, now);
         script.arg(grace_ms);
         self.script(&script).await

@@ -80,7 +80,8 @@ async fn a_wipe_is_noticed_and_everything_goes_on() {
     let asked = |after| [LogAsked { room: room_of(room), after: Rev(after), limit: 10 }];
     assert_eq!(world.realtime.room_logs(&asked(0), 100).await, Ok(vec![None]));
     assert_eq!(world.realtime.claim(&[job]).await, Ok(vec![true]), "the store decides");
-    assert!(world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("an answer").was_offline);
+    world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("done");
+    assert_eq!(world.realtime.due_presence(10, at(0)).await.expect("an answer").looks.len(), 1, "was offline");
     world.publish(&[durable(room, 2), durable(room, 3)]).await;
     assert_eq!(next_text(&mut inbox).await.1, "2");
     assert_eq!(world.realtime.room_logs(&asked(1), 100).await, Ok(vec![Some(vec!["2".into(), "3".into()])]));

@@ -10,12 +10,20 @@ use uuid::Uuid;
 
 use super::world::{Kind, World, at, device};
 
-async fn arrive(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
-    world.realtime.arrive(lease, now).await.expect("an answer").was_offline
+/// The session that held the device until then.
+async fn arrive(world: &World, lease: &DeviceLease, now: Timestamp) -> Option<SessionId> {
+    world.realtime.arrive(lease, now).await.expect("an answer")
 }
 
-async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) -> bool {
-    world.realtime.depart(lease, now).await.expect("an answer")
+async fn depart(world: &World, lease: &DeviceLease, now: Timestamp) {
+    world.realtime.depart(lease, now).await.expect("done");
+}
+
+/// Who is to be looked at because of what changed; they were looked at by then.
+async fn due(world: &World, now: Timestamp) -> Vec<UserId> {
+    let looks = world.realtime.due_presence(500, now).await.expect("an answer").looks;
+    world.realtime.looked(&looks, now).await.expect("done");
+    looks.iter().map(|look| look.presence.user).collect()
 }
 
 /// What the others are shown of somebody at some time.
@@ -44,18 +52,24 @@ async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis
     let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
     let (phone, laptop) = (device(user, "a-phone", one), device(user, "b-laptop", other));
     assert_eq!(shown(&world, user, at(0)).await, (Status::Offline, None));
-    assert!(arrive(&world, &phone, at(0)).await);
     wish(&world, user, Status::Online, at(0)).await;
-    assert!(!arrive(&world, &laptop, at(1)).await);
-    assert!(!arrive(&world, &laptop, at(1)).await, "a repeat is harmless");
+    arrive(&world, &phone, at(0)).await;
+    assert_eq!(due(&world, at(0)).await, [user]);
+    for _ in 0..2 {
+        assert_eq!(arrive(&world, &laptop, at(1)).await, None, "a repeat is harmless");
+        assert_eq!(due(&world, at(2)).await, [], "it was there");
+    }
     assert_eq!(sessions(&world, user).await, [phone.clone(), laptop.clone()]);
     assert_eq!(shown(&world, user, at(1)).await, (Status::Online, None));
-    assert!(!depart(&world, &phone, at(2)).await);
+    depart(&world, &phone, at(2)).await;
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&laptop));
-    assert!(depart(&world, &laptop, at(3)).await);
+    assert_eq!(due(&world, at(2)).await, [], "it is still there");
+    depart(&world, &laptop, at(3)).await;
     assert_eq!(sessions(&world, user).await, []);
     assert_eq!(shown(&world, user, at(3)).await, (Status::Offline, Some(at(3))));
-    assert!(arrive(&world, &phone, at(4)).await);
+    assert_eq!(due(&world, at(3)).await, [user]);
+    arrive(&world, &phone, at(4)).await;
+    assert_eq!(due(&world, at(4)).await, [user]);
 }
 
 #[rstest]
@@ -68,7 +82,7 @@ async fn of_sessions_that_take_a_device_at_once_the_newest_holds_it_and_each_oth
     let leases: Vec<DeviceLease> = (0..20).map(|_| device(user, "phone", Uuid::now_v7())).collect();
     let arrivals = leases.iter().map(|lease| world.realtime.arrive(lease, at(0)));
     let arrived = futures_util::future::join_all(arrivals).await;
-    let others = arrived.into_iter().map(|arrived| arrived.expect("an answer").other);
+    let others = arrived.into_iter().map(|other| other.expect("an answer"));
     let older = |(lease, other): (&DeviceLease, Option<SessionId>)| other.map(|other| other.min(lease.session));
     let mut sent_away: Vec<_> = leases.iter().zip(others).filter_map(older).collect();
     sent_away.sort_unstable();
@@ -76,8 +90,7 @@ async fn of_sessions_that_take_a_device_at_once_the_newest_holds_it_and_each_oth
     assert_eq!(sent_away, all[..all.len() - 1], "all but the newest, each once");
     let holder = sessions(&world, user).await.remove(0);
     assert_eq!(Some(&holder), leases.last());
-    let again = world.realtime.arrive(&holder, at(1)).await.expect("an answer");
-    assert_eq!((again.was_offline, again.other), (false, None));
+    assert_eq!(arrive(&world, &holder, at(1)).await, None);
 }
 
 #[rstest]
@@ -90,11 +103,10 @@ async fn the_newer_session_holds_the_device_whichever_arrives_first_and_wherever
     let (mut older, mut newer) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
     older.session = world.realtime.new_session(at(0)).await.expect("an id");
     newer.session = world.realtime.new_session(at(0)).await.expect("an id");
-    assert!(arrive(&world, &newer, at(0)).await);
-    let late = world.realtime.arrive(&older, at(1)).await.expect("an answer");
-    assert_eq!((late.was_offline, late.other), (false, Some(newer.session)));
+    assert_eq!(arrive(&world, &newer, at(0)).await, None);
+    assert_eq!(arrive(&world, &older, at(1)).await, Some(newer.session));
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&newer));
-    assert!(!depart(&world, &older, at(2)).await);
+    depart(&world, &older, at(2)).await;
     wish(&world, user, Status::Online, at(2)).await;
     assert_eq!(shown(&world, user, at(2)).await.0, Status::Online);
 }
@@ -121,13 +133,14 @@ async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, 
     let world = World::new(kind).await;
     let user = UserId::generate();
     let (before, after) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
-    assert!(arrive(&world, &before, at(0)).await);
-    assert!(!arrive(&world, &after, at(1)).await);
-    assert!(!depart(&world, &before, at(2)).await);
+    arrive(&world, &before, at(0)).await;
+    assert_eq!(arrive(&world, &after, at(1)).await, Some(before.session));
+    depart(&world, &before, at(2)).await;
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&after));
     wish(&world, user, Status::Online, at(2)).await;
     assert_eq!(shown(&world, user, at(2)).await.0, Status::Online);
-    assert!(depart(&world, &after, at(3)).await);
+    depart(&world, &after, at(3)).await;
+    assert_eq!(shown(&world, user, at(3)).await.0, Status::Offline);
 }
 
 #[rstest]
@@ -194,16 +207,16 @@ async fn within_the_grace_the_others_do_not_notice_that_the_last_device_left(
     let phone = device(user, "phone", Uuid::now_v7());
     arrive(&world, &phone, at(0)).await;
     wish(&world, user, Status::Busy, at(0)).await;
-    assert!(depart(&world, &phone, at(10)).await);
+    depart(&world, &phone, at(10)).await;
     assert_eq!(sessions(&world, user).await, []);
     assert_eq!(shown(&world, user, at(24)).await, (Status::Busy, None));
     assert_eq!(shown(&world, user, at(25)).await, (Status::Offline, Some(at(10))), "when the device left");
     arrive(&world, &phone, at(30)).await;
-    assert!(depart(&world, &phone, at(31)).await);
+    depart(&world, &phone, at(31)).await;
     wish(&world, user, Status::Invisible, at(32)).await;
     assert_eq!(shown(&world, user, at(33)).await, (Status::Offline, Some(at(31))), "hiding knows no grace");
     arrive(&world, &phone, at(40)).await;
-    assert!(depart(&world, &phone, at(41)).await);
+    depart(&world, &phone, at(41)).await;
     wish(&world, user, Status::Online, at(42)).await;
     assert_eq!(shown(&world, user, at(43)).await, (Status::Offline, Some(at(31))), "the hidden go unseen");
 }
@@ -296,9 +309,12 @@ async fn devices_of_a_gateway_that_died_do_not_count() {
     arrive(&world, &lost, at(0)).await;
     world.ask(&format!("DEL chat:gateway:{dead}")).await;
     assert_eq!(sessions(&world, user).await, []);
-    assert!(arrive(&world, &phone, at(60)).await, "nobody was there any more");
+    assert_eq!(due(&world, at(0)).await, [user]);
+    arrive(&world, &phone, at(60)).await;
+    assert_eq!(due(&world, at(60)).await, [user], "nobody was there any more");
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
-    assert!(depart(&world, &phone, at(61)).await);
+    depart(&world, &phone, at(61)).await;
+    assert_eq!(due(&world, at(61)).await, [user]);
 }
 
 #[tokio::test]
@@ -310,11 +326,14 @@ async fn after_a_wipe_leaving_and_arriving_still_come_out_right() {
     arrive(&world, &laptop, at(0)).await;
     world.ask("FLUSHALL").await;
     assert_eq!(shown(&world, user, at(1)).await, (Status::Offline, None));
-    assert!(arrive(&world, &phone, at(1)).await, "as far as is known");
-    assert!(!depart(&world, &laptop, at(2)).await, "the phone is there");
+    arrive(&world, &phone, at(1)).await;
+    assert_eq!(due(&world, at(1)).await, [user], "it came, as far as is known");
+    depart(&world, &laptop, at(2)).await;
+    assert_eq!(due(&world, at(2)).await, [], "the phone is there");
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
     world.ask("FLUSHALL").await;
-    assert!(depart(&world, &phone, at(3)).await);
+    depart(&world, &phone, at(3)).await;
+    assert_eq!(due(&world, at(3)).await, [user]);
     world.realtime.learn_wishes(&[Wish { user, status: Status::Online }], at(4)).await.expect("done");
     assert_eq!(shown(&world, user, at(4)).await, (Status::Offline, Some(at(3))));
 }

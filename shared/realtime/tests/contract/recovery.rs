@@ -2,7 +2,7 @@
 
 use domain::{DeviceId, Membership, Rev, UserId};
 use protocol::Channel;
-use realtime::{Arrival, Inbox, LogNumber, Remembered, Since};
+use realtime::{Arrival, Inbox, LogNumber, Outbound, Remembered, Since};
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -112,6 +112,26 @@ async fn of_many_logs_no_more_is_told_together_than_was_asked_for(#[values(Kind:
     assert_eq!(told(23).await, [eight.clone(), eight.clone(), None, quiet.clone()]);
     assert_eq!(told(8).await, [eight, None, None, quiet.clone()]);
     assert_eq!(told(7).await, [None, None, None, quiet]);
+}
+
+#[tokio::test]
+async fn redis_answers_what_came_without_payloads_and_no_more_than_was_asked_for() {
+    let world = World::new(Kind::Redis).await;
+    let rooms: Vec<Channel> = (0..10).map(|_| room()).collect();
+    for room in &rooms {
+        let heavy = |rev| Outbound { payload: vec![b'x'; 500].into(), ..durable(*room, rev) };
+        world.publish(&(1..=250).map(heavy).collect::<Vec<_>>()).await;
+    }
+    let sent = async || {
+        let stats = world.ask("INFO stats").await;
+        let sent = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")?.trim().parse().ok());
+        sent.expect("a number")
+    };
+    let before: u64 = sent().await;
+    assert_eq!(since_of(&world, &rooms, LogNumber::NONE, 249).await, vec![None; 10]);
+    assert_eq!(since_of(&world, &rooms[..1], LogNumber::NONE, 250).await, [Some((250, (1..=250).collect()))]);
+    let bytes = sent().await - before;
+    assert!(bytes < 40_000, "{bytes}");
 }
 
 #[rstest]

@@ -18,9 +18,9 @@ use crate::read::MARKS_LAG;
 use crate::{Handlers, Unavailable};
 
 /// Changes that are worth bringing up to date one by one; over it a client reads the state anew.
-const CHANGES: usize = 500;
+const RECOVERED_CHANGES: usize = 500;
 /// The same, bytes.
-const CHANGES_BYTES: usize = 96 * 1024;
+const RECOVERED_BYTES: usize = 96 * 1024;
 /// By so much clocks and the way through the broker may differ.
 const MARGIN: Duration = Duration::from_mins(1);
 /// How often and how long it is waited for what is stored and not in the log yet.
@@ -59,7 +59,7 @@ impl Handlers {
         for news in &news {
             let Some(found) = self.read_news(news).await? else { return Ok(None) };
             bytes += found.iter().map(weight).sum::<usize>();
-            if bytes > CHANGES_BYTES {
+            if bytes > RECOVERED_BYTES {
                 return Ok(None);
             }
             missed.extend(found);
@@ -92,7 +92,7 @@ impl Handlers {
     ) -> Result<Option<(Vec<News<'a>>, Vec<(RoomId, Rev)>)>, Unavailable> {
         let ids: Vec<RoomId> = rooms.iter().map(|state| state.room_id).collect();
         for _ in 0..LOOKS {
-            match sort(rooms, self.realtime().since(&ids, after, CHANGES).await?) {
+            match sort(rooms, self.realtime().since(&ids, after, RECOVERED_CHANGES).await?) {
                 Sorted::Known { news, older } => return Ok(Some((news, older))),
                 Sorted::Unknown => return Ok(None),
                 Sorted::Early => tokio::time::sleep(LOOK_EVERY).await,
@@ -114,7 +114,7 @@ impl Handlers {
         let wanted: Vec<_> = news.logged.iter().filter(|(rev, _)| *rev <= news.state.rev).collect();
         let Some((first, _)) = wanted.first() else { return Ok(Some(Vec::new())) };
         let (room, before) = (news.state.room_id, Rev(first.0 - 1));
-        let page = self.store().after_rev_within(room, before, wanted.len(), CHANGES_BYTES).await;
+        let page = self.store().after_rev_within(room, before, wanted.len(), RECOVERED_BYTES).await;
         let page = page.map_err(|error| unavailable(&error))?;
         if !page.iter().map(|entry| entry.rev).eq(wanted.iter().map(|(rev, _)| *rev)) {
             return Ok(None);

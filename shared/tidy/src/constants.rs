@@ -36,7 +36,8 @@ fn in_words(ms: u64) -> String {
     }
 }
 
-/// The constants of a Rust file that can be computed, by name. Numbers named `…_MS` are durations.
+/// The constants of a Rust file that can be computed, by name. Numbers named `…_MS` and `…_US` are
+/// durations.
 pub fn constants(text: &str) -> Vec<(String, Value)> {
     let Ok(file) = syn::parse_file(text) else { return Vec::new() };
     let each = file.items.iter().filter_map(|item| match item {
@@ -45,6 +46,7 @@ pub fn constants(text: &str) -> Vec<(String, Value)> {
     });
     each.map(|(name, value)| match value {
         Value::Number(ms) if name.ends_with("_MS") => (name, Value::Millis(ms)),
+        Value::Number(us) if name.ends_with("_US") => (name, Value::Millis(us / 1000)),
         value => (name, value),
     })
     .collect()
@@ -107,6 +109,7 @@ mod tests {
         assert_eq!(value("Duration::from_secs(5)").as_deref(), Some("5 s"));
         assert_eq!(value("Duration::from_hours(24)").as_deref(), Some("24 h"));
         assert_eq!(constants("const A_MS: u64 = 250;"), [("A_MS".to_owned(), Value::Millis(250))]);
+        assert_eq!(constants("const A_US: u64 = 250_000;"), [("A_US".to_owned(), Value::Millis(250))]);
     }
 
     #[test]

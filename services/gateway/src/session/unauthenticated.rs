@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::socketio::{self, Claim, Connect, Said};
 
 /// How often a client may get it wrong on one connection.
-const ATTEMPTS: u32 = 8;
+const AUTH_ATTEMPTS: u32 = 8;
 
 /// A client that has not said who it is.
 pub(crate) struct Unauthenticated {
@@ -142,7 +142,7 @@ impl Unauthenticated {
 
     fn count(&mut self) -> Result<(), End> {
         self.attempts += 1;
-        if self.attempts > ATTEMPTS { Err(End::Close(CloseCode::Unauthenticated)) } else { Ok(()) }
+        if self.attempts > AUTH_ATTEMPTS { Err(End::Close(CloseCode::Unauthenticated)) } else { Ok(()) }
     }
 
     fn judge(&self, received: Received) -> Verdict {

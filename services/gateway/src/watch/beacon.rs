@@ -20,7 +20,7 @@ use crate::shared::{LOOK_UP_LIMIT, Shared};
 use crate::watch::changes;
 
 /// Rooms in one beacon; the others are in the next one.
-const ROOMS: usize = 100;
+const BEACON_ROOMS: usize = 100;
 /// Visits without news in between after which a connection gets one: two halves of the time.
 const QUIET_VISITS: u8 = 2;
 /// Users whose membership is read in one go.
@@ -110,8 +110,8 @@ fn tell(shared: &Shared, handle: &Handle, membership: Membership) {
         Vec::new()
     };
     moved.sort_unstable_by_key(|it| it.number);
-    let is_all = moved.len() <= ROOMS;
-    moved.truncate(ROOMS);
+    let is_all = moved.len() <= BEACON_ROOMS;
+    moved.truncate(BEACON_ROOMS);
     let told = if is_all { up_to } else { moved.last().map_or(up_to, |last| last.number) };
     let rooms = moved.iter().map(|it| wire::RoomPosition { room_id: it.room.to_string(), rev: it.rev.0 }).collect();
     let beacon = wire::RoomsBeacon { rooms, membership: membership.0 };

@@ -11,4 +11,4 @@ pub use attachments::{Assembled, Assembler};
 pub use packet::{BadPacket, Message, Packet, event, parse};
 
 /// Binary attachments of one packet.
-pub const ATTACHMENTS: usize = 10;
+pub const PACKET_ATTACHMENTS: usize = 10;

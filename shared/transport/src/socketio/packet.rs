@@ -6,7 +6,7 @@
 use protocol::nesting;
 use serde_json::value::RawValue;
 
-use super::ATTACHMENTS;
+use super::PACKET_ATTACHMENTS;
 
 /// A longer name of a namespace breaks the protocol; a shorter one is refused by name.
 const NAMESPACE_BYTES: usize = 1024;
@@ -76,7 +76,7 @@ pub fn parse(text: &str) -> Result<Packet<'_>, BadPacket> {
 fn split_attachments(text: &str) -> Result<(usize, &str), BadPacket> {
     let (count, rest) = text.split_once('-').ok_or(BadPacket)?;
     match count.parse() {
-        Ok(count) if count <= ATTACHMENTS && !rest.is_empty() => Ok((count, rest)),
+        Ok(count) if count <= PACKET_ATTACHMENTS && !rest.is_empty() => Ok((count, rest)),
         _ => Err(BadPacket),
     }
 }

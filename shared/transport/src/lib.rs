@@ -5,6 +5,7 @@
 
 pub mod engineio;
 mod frames;
+mod gate;
 pub mod handshake;
 pub mod socketio;
 mod websocket;
@@ -87,6 +88,12 @@ pub trait Link: Send + Unpin {
     /// Bytes that were sent and have not left this process, as far as they are known.
     fn backlog(&self) -> usize {
         0
+    }
+
+    /// Before anything was received: no frame may be larger than that. `None`, later: none than the
+    /// transport allows. Bodies of long-polling know their own bound only.
+    fn bound(&mut self, max_bytes: Option<usize>) {
+        let _ = max_bytes;
     }
 
     /// Says goodbye with a code, if the transport has codes, and ends; bounded in time.

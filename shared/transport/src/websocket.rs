@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Sink as _, SinkExt as _, Stream as _};
 use protocol::CloseCode;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::frames::Frames;
+use crate::gate::Gate;
 use crate::{Frame, Gone, Link, Received};
 
 /// What one read takes at most; this much memory every idle socket holds. A larger frame makes the
@@ -43,12 +44,6 @@ struct Inner<S> {
     owes: bool,
 }
 
-/// The socket as tungstenite sees it: it takes nothing while a frame of ours has left in part.
-struct Gate<S> {
-    io: S,
-    is_shut: bool,
-}
-
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
     /// Speaks over `io`; `read` was read from it already. A message from the client may have
     /// `max_bytes`.
@@ -59,9 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
             .max_write_buffer_size(PONG_BYTES)
             .max_message_size(Some(max_bytes))
             .max_frame_size(Some(max_bytes));
-        let gate = Gate { io, is_shut: false };
-        // A copy, because `read` would bring the whole buffer of the HTTP server along.
-        let stream = WebSocketStream::from_partially_read(gate, read.to_vec(), Role::Server, Some(config)).await;
+        let stream = WebSocketStream::from_raw_socket(Gate::new(io, &read), Role::Server, Some(config)).await;
         Self { inner: Box::new(Inner { stream, frames: Frames::default(), owes: false }) }
     }
 
@@ -146,30 +139,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for WebSocket<S> {
         self.inner.frames.held_bytes()
     }
 
+    fn bound(&mut self, max_bytes: Option<usize>) {
+        self.inner.stream.get_mut().bound(max_bytes);
+    }
+
     async fn close(self, code: CloseCode) {
         // Over the time it is cut off.
         let _ = tokio::time::timeout(GOODBYE_LIMIT, self.say_goodbye(code)).await;
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
-    /// While it is shut, whoever writes the rest of our frame is woken, and that is the same task.
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_shut { Poll::Pending } else { Pin::new(&mut self.io).poll_write(cx, bytes) }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -177,6 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
 fn fault(error: &Error) -> Option<CloseCode> {
     match error {
         Error::Capacity(_) => Some(CloseCode::FrameTooLarge),
+        Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => Some(CloseCode::FrameTooLarge),
         Error::Utf8(_) => Some(CloseCode::InvalidUtf8),
         Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some(CloseCode::BadFrame),

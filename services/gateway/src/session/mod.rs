@@ -34,6 +34,8 @@ use crate::handle::Handle;
 use crate::handle::outbox::Kind;
 use crate::shared::{Counted, Shared};
 
+/// A WebSocket frame of a client that has not said who it is: no more is held for strangers.
+const FIRST_FRAME_BYTES: usize = 16 * 1024;
 /// How long a native client has to say who it is.
 const NATIVE_AUTH_MS: u64 = 5_000;
 /// How long a Socket.IO client has; its library waits for nothing else, its network may.
@@ -52,6 +54,7 @@ pub(crate) async fn serve<L: Link>(
 ) {
     let greeting = link.greeting();
     let mut connection = Connection::new(link, shared.new_handle(dialect, auth_within_ms(dialect)));
+    connection.link.bound(Some(FIRST_FRAME_BYTES));
     if let Some(greeting) = greeting {
         connection.handle.push(greeting, Kind::Answer);
     }
@@ -61,7 +64,10 @@ pub(crate) async fn serve<L: Link>(
         let brought = if dialect == Dialect::SocketIo { offered.clone() } else { offered.take() };
         // The early and the late phases are boxed: an idle connection does not carry their size.
         let (end, arrival) = match Box::pin(establish(&shared, &mut connection, brought, &admitted)).await {
-            Ok(open) => open.run(&mut connection).await,
+            Ok(open) => {
+                connection.link.bound(None);
+                open.run(&mut connection).await
+            }
             Err(end) => {
                 if end.is_failure() {
                     admitted.failed(shared.clock.monotonic_us());

@@ -1,5 +1,6 @@
 //! Whatever comes in: a coded refusal or the agreed close code, and nobody else notices.
 
+use futures_util::SinkExt as _;
 use rstest::rstest;
 use serde_json::json;
 use testkit::client::Socket;
@@ -192,4 +193,37 @@ async fn who_keeps_to_the_hints_gets_everything_through() {
     };
     let refused: u32 = futures_util::future::join_all((0..50).map(|_| one())).await.into_iter().sum();
     assert!(socket.is_open() && refused < 3 * 200, "{refused} refusals for 200 commands");
+}
+
+#[rstest]
+#[case::native("/ws")]
+#[case::socketio("/socket.io/?EIO=4&transport=websocket")]
+#[tokio::test]
+async fn of_a_stranger_no_large_frame_is_taken(#[case] path: &str) {
+    let house = House::open().await;
+    let mut socket = Raw::open(&house.base, path).await;
+    socket.say("x".repeat(16 * 1024 + 1)).await;
+    assert_eq!(socket.close_code().await, Some(4413));
+}
+
+#[tokio::test]
+async fn a_large_frame_right_behind_the_first_one_is_taken_once_the_client_was_let_in() {
+    let house = House::open().await;
+    let ann = house.user().await;
+    let room = house.room(&[ann]).await.to_string();
+    let mut socket = Raw::open(&house.base, "/ws").await;
+    let auth = json!({"event": "auth", "data": {"token": House::token(ann)}});
+    let send = json!({"id": 1, "event": "message.send", "data":
+        {"roomId": room, "clientMsgId": "m1", "content": "x".repeat(200_000)}});
+    for frame in [auth, send] {
+        socket.socket.feed(Message::text(frame.to_string())).await.expect("taken");
+    }
+    socket.socket.flush().await.expect("sent");
+    let ack = loop {
+        let said: serde_json::Value = serde_json::from_str(&socket.text().await).expect("JSON");
+        if said["id"] == 1 {
+            break said;
+        }
+    };
+    assert_eq!(ack["ack"]["code"], "TOO_LARGE", "{ack}");
 }

@@ -15,10 +15,15 @@ use super::polling::Polling;
 use super::server::Registered;
 use crate::{Frame, Gone, Link, Received, Socket};
 
+/// A frame by which a client goes over, at most.
+const UPGRADE_BYTES: usize = 125;
+
 /// An Engine.IO session.
 pub struct EngineLink {
     registered: Registered,
     wire: Wire,
+    /// The bound on frames of a WebSocket.
+    max_bytes: Option<usize>,
 }
 
 enum Wire {
@@ -60,12 +65,12 @@ impl Drop for Counted {
 
 impl EngineLink {
     pub(crate) fn over_socket(registered: Registered, socket: Socket) -> Self {
-        Self { registered, wire: Wire::Socket(socket) }
+        Self { registered, wire: Wire::Socket(socket), max_bytes: None }
     }
 
     pub(crate) fn over_polling(registered: Registered, polling: Arc<Polling>) -> Self {
         let carried = Carried { polling, probe: None, _counted: Counted::new() };
-        Self { registered, wire: Wire::Polling(Box::new(carried)) }
+        Self { registered, wire: Wire::Polling(Box::new(carried)), max_bytes: None }
     }
 
     /// True while the client polls.
@@ -79,7 +84,10 @@ impl Carried {
     fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<Socket> {
         if self.probe.is_none() {
             let brought = self.polling.take_socket();
-            self.probe = brought.map(|socket| Probe { socket, is_asked: false, is_chosen: false });
+            self.probe = brought.map(|mut socket| {
+                socket.bound(Some(UPGRADE_BYTES));
+                Probe { socket, is_asked: false, is_chosen: false }
+            });
         }
         let Some(probe) = &mut self.probe else { return Poll::Pending };
         while !probe.is_chosen {
@@ -120,11 +128,13 @@ impl Link for EngineLink {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        let max_bytes = self.max_bytes;
         loop {
             match &mut self.wire {
                 Wire::Socket(socket) => return socket.poll_receive(cx),
                 Wire::Polling(carried) => match carried.poll_probe(cx) {
-                    Poll::Ready(socket) => {
+                    Poll::Ready(mut socket) => {
+                        socket.bound(max_bytes);
                         self.registered.upgraded();
                         self.wire = Wire::Socket(socket);
                     }
@@ -156,6 +166,13 @@ impl Link for EngineLink {
         match &mut self.wire {
             Wire::Socket(socket) => socket.poll_flush(cx),
             Wire::Polling(carried) => Poll::Ready(carried.polling.flush()),
+        }
+    }
+
+    fn bound(&mut self, max_bytes: Option<usize>) {
+        self.max_bytes = max_bytes;
+        if let Wire::Socket(socket) = &mut self.wire {
+            socket.bound(max_bytes);
         }
     }
 

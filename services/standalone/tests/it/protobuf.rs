@@ -53,6 +53,19 @@ impl Binary {
         }
     }
 
+    /// Waits for the end; its code.
+    async fn closed(&mut self) -> Option<u16> {
+        let end = async {
+            loop {
+                match self.socket.next().await.expect("a close").unwrap() {
+                    Message::Close(frame) => return frame.map(|frame| u16::from(frame.code)),
+                    other => assert!(!other.is_text(), "{other:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(testkit::PATIENCE, end).await.expect("the connection is closed")
+    }
+
     /// Sends a command and awaits its ack.
     async fn request(&mut self, number: i64, command: client_frame::Command) -> ack_frame::Ack {
         let frame = wire::ClientFrame { id: Some(client_frame::Id::Number(number)), command: Some(command) };
@@ -109,14 +122,8 @@ async fn who_speaks_protobuf_talks_with_who_speaks_json(#[case] spec: SystemSpec
         panic!("not refused")
     };
     assert_eq!(refusal.code, "NOT_FOUND");
-    binary.socket.send(Message::text("{}")).await.unwrap();
-    let end = loop {
-        match binary.socket.next().await.expect("a close").unwrap() {
-            Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
-            other => assert!(!other.is_text(), "{other:?}"),
-        }
-    };
-    assert_eq!(end, Some(4400), "text is not its kind of frame");
+    binary.socket.send(Message::text(r#"{"event":"ping"}"#)).await.unwrap();
+    assert_eq!(binary.closed().await, Some(4400), "text is not its kind of frame");
     assert!(text.is_open());
     system.assert_healthy();
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use protocol::{Channel, EventData, Keyring, delivery};
+use protocol::{Channel, Keyring, delivery};
 use realtime::{Arrival, Inbox, LogNumber};
 use telemetry::Counter;
 use tokio::sync::Notify;
@@ -37,7 +37,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
             }
             Some(Arrival::Reconnected) => {
                 tracing::warn!("deliveries may have been lost; comparing all rooms with the store");
-                shared.hub.note_loss();
+                shared.hub.sound.note_loss();
                 lost.notify_one();
             }
             None => return,
@@ -51,8 +51,5 @@ fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, pa
         tracing::warn!(?channel, "a delivery that is not genuine was dropped");
         return;
     };
-    if matches!(opened.event, EventData::Typing(_)) {
-        shared.hub.notice_time(shared.wheel.now_ms());
-    }
-    shared.hub.route(channel, opened, number);
+    shared.hub.route(channel, opened, number, shared.wheel.now_ms());
 }

@@ -79,7 +79,7 @@ impl Gateway {
     pub fn start(parts: GatewayParts) -> Self {
         let GatewayParts { settings, engine, tasks } = parts;
         let inbox = engine.realtime.inbox();
-        let (hub, requests) = Hub::new();
+        let (hub, requests) = Hub::new(settings.limits.user_devices);
         let (idle, returned) = Idle::new(settings.presence.idle);
         let (renewals, asked) = Renewals::new();
         let keys = engine.keys.clone();
@@ -140,7 +140,6 @@ fn share(
     let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
     let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
     let gateway = Uuid::now_v7();
-    hub.users.limit_devices(settings.limits.user_devices);
     Shared {
         hub,
         engine: Server::new(engineio(gateway)),

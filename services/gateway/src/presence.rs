@@ -144,7 +144,7 @@ pub(crate) async fn refresh(shared: &Shared) {
         match tokio::time::timeout(TELL_LIMIT, shared.handlers.presence_for(slice)).await {
             Ok(Ok(found)) => {
                 for (user, delivery) in found {
-                    shared.hub.route(Channel::User(user), delivery, LogNumber::NONE);
+                    shared.hub.route(Channel::User(user), delivery, LogNumber::NONE, shared.wheel.now_ms());
                 }
             }
             Ok(Err(error)) => tracing::warn!(%error, "presence was not told anew"),

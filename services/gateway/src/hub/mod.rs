@@ -7,6 +7,7 @@
 mod member;
 mod moved;
 mod room;
+mod sound;
 mod typing;
 mod user;
 
@@ -15,7 +16,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, Timestamp, UserId};
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
+use sound::Soundness;
 use typing::Typing;
 pub(crate) use user::SHARDS as USER_SHARDS;
 use user::Users;
@@ -83,17 +85,9 @@ pub(crate) struct Hub {
     rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
     pub(crate) users: Users,
     typing: Typing,
-    /// What the clock said when it was last looked at, milliseconds.
-    now_ms: AtomicU64,
+    pub(crate) sound: Soundness,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
-    /// Rooms in which something is missing.
-    gaps: AtomicUsize,
-    /// How often something may have been lost, and for which of these it is known by now what.
-    losses: AtomicU64,
-    known_losses: AtomicU64,
-    /// The largest number of a delivery so far.
-    last_number: AtomicU64,
     /// How often a room was seen to have moved in the store.
     moves: AtomicU64,
 }
@@ -116,21 +110,18 @@ fn revoke(handle: &Handle, revoked: wire::SessionRevoked) {
 }
 
 impl Hub {
-    pub(crate) fn new() -> (Arc<Self>, Requests) {
+    /// A user may have so many devices here; zero: any number.
+    pub(crate) fn new(user_devices: u32) -> (Arc<Self>, Requests) {
         let (fills, fill_requests) = mpsc::channel(FILLS);
         let (joins, join_requests) = (0..JOIN_LANES).map(|_| mpsc::channel(JOINS)).unzip();
         let rooms = (0..SHARDS).map(|_| Mutex::default()).collect();
         let hub = Self {
             rooms,
-            users: Users::new(),
+            users: Users::new(user_devices),
             typing: Typing::new(),
-            now_ms: AtomicU64::new(0),
+            sound: Soundness::default(),
             fills,
             joins,
-            gaps: AtomicUsize::new(0),
-            losses: AtomicU64::new(0),
-            known_losses: AtomicU64::new(0),
-            last_number: AtomicU64::new(0),
             moves: AtomicU64::new(0),
         };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
@@ -229,8 +220,8 @@ impl Hub {
 
     // ---- deliveries
 
-    /// Takes a genuine delivery to where it belongs.
-    pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery, number: LogNumber) {
+    /// Takes a genuine delivery that came at `now_ms` to where it belongs.
+    pub(crate) fn route(&self, channel: Channel, opened: OpenedDelivery, number: LogNumber, now_ms: u64) {
         match (channel, &opened.event) {
             (Channel::User(user), EventData::DeviceTaken(taken)) => {
                 return self.users.each_of(user, |handle| yield_device(handle, taken));
@@ -242,22 +233,16 @@ impl Hub {
         }
         let delivered = Arc::new(Delivered::numbered(opened, number));
         match channel {
-            Channel::Room(room) => self.accept(room, delivered),
+            Channel::Room(room) => self.accept(room, delivered, now_ms),
             Channel::User(user) => self.users.each_of(user, |handle| self.tell(user, handle, &delivered)),
         }
     }
 
-    /// The largest number of a delivery so far.
-    pub(crate) fn last_number(&self) -> LogNumber {
-        LogNumber(self.last_number.load(Ordering::SeqCst))
-    }
-
-    fn accept(&self, id: RoomId, delivered: Arc<Delivered>) {
-        self.last_number.fetch_max(delivered.number.0, Ordering::SeqCst);
-        let place = if self.is_sound() { Place::Sound } else { Place::Void };
+    fn accept(&self, id: RoomId, delivered: Arc<Delivered>, now_ms: u64) {
+        let place = self.sound.place(delivered.number);
         let mut shard = self.shard(id);
         let Some(room) = shard.get_mut(&id) else { return };
-        if !self.typing.is_news(id, &delivered.event, self.now_ms.load(Ordering::Relaxed)) {
+        if !self.typing.is_news(id, &delivered.event, now_ms) {
             return;
         }
         if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
@@ -270,14 +255,8 @@ impl Hub {
         self.see_to(id, need);
     }
 
-    /// It is that late now. To be said before what depends on it: typing lasts from when it came.
-    pub(crate) fn notice_time(&self, now_ms: u64) {
-        self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
-    }
-
     /// Time goes on: whoever has typed for too long is told to have stopped.
     pub(crate) fn tick(&self, now_ms: u64) {
-        self.notice_time(now_ms);
         for (id, ended) in self.typing.expired(now_ms) {
             if let Some(room) = self.shard(id).get_mut(&id) {
                 let _ = room.accept(Arc::new(ended), Place::Void);
@@ -285,34 +264,9 @@ impl Hub {
         }
     }
 
-    /// True while nothing is missing in any room, as far as can be known.
-    fn is_sound(&self) -> bool {
-        let losses = self.losses.load(Ordering::SeqCst);
-        self.gaps.load(Ordering::SeqCst) == 0 && self.known_losses.load(Ordering::SeqCst) == losses
-    }
-
     fn count_gap(&self, room: &mut Room) {
         let has_gap = room.gap().is_some();
-        match (std::mem::replace(&mut room.has_gap, has_gap), has_gap) {
-            (false, true) => drop(self.gaps.fetch_add(1, Ordering::SeqCst)),
-            (true, false) => drop(self.gaps.fetch_sub(1, Ordering::SeqCst)),
-            _ => {}
-        }
-    }
-
-    /// From now on anything may be missing; see `losses_are_known`.
-    pub(crate) fn note_loss(&self) {
-        self.losses.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// How often something may have been lost.
-    pub(crate) fn losses(&self) -> u64 {
-        self.losses.load(Ordering::SeqCst)
-    }
-
-    /// Of the first so many losses it is known what is missing, room by room.
-    pub(crate) fn losses_are_known(&self, losses: u64) {
-        self.known_losses.fetch_max(losses, Ordering::SeqCst);
+        self.sound.count_gap(std::mem::replace(&mut room.has_gap, has_gap), has_gap);
     }
 
     /// Passes something of a user's own channel to one of the user's connections.
@@ -422,9 +376,8 @@ impl Hub {
             }
             if !gone.is_empty() {
                 for id in &gone {
-                    if shard.remove(id).is_some_and(|room| room.has_gap) {
-                        self.gaps.fetch_sub(1, Ordering::SeqCst);
-                    }
+                    let had_gap = shard.remove(id).is_some_and(|room| room.has_gap);
+                    self.sound.count_gap(had_gap, false);
                 }
                 let channels: Vec<Channel> = gone.into_iter().map(Channel::Room).collect();
                 unsubscribe(&channels);

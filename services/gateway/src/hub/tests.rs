@@ -191,7 +191,7 @@ fn known(rev: i64) -> Known {
 
 #[tokio::test]
 async fn a_gap_is_asked_for_once_and_filled() {
-    let (hub, mut requests) = Hub::new();
+    let (hub, mut requests) = Hub::new(0);
     let one = handle(1, 1);
     assert_eq!(hub.enter(&one, &[ROOM]), [ROOM], "has to be subscribed");
     hub.subscribed(&[ROOM]);
@@ -199,7 +199,7 @@ async fn a_gap_is_asked_for_once_and_filled() {
     assert!(hub.arm(&one, &[known(3)]).is_empty());
     hub.open(&one, &[ROOM]);
     for rev in [6, 7, 9] {
-        hub.route(Channel::Room(ROOM), message(rev), LogNumber::NONE);
+        hub.route(Channel::Room(ROOM), message(rev), LogNumber::NONE, 0);
     }
     assert_eq!(requests.fills.recv().await, Some(ROOM));
     assert!(requests.fills.try_recv().is_err());
@@ -222,12 +222,12 @@ fn offsets(handle: &Handle) -> Vec<String> {
 #[tokio::test]
 async fn offsets_are_given_only_while_nothing_is_missing_anywhere() {
     const OTHER: RoomId = RoomId(Uuid::from_u128(78));
-    let (hub, _requests) = Hub::new();
+    let (hub, _requests) = Hub::new(0);
     let one = crate::handle::tests::handle_of(Dialect::SocketIo, 1, 1);
     let in_room = |room, rev| Known { room, ..known(rev) };
     hub.enter(&one, &[ROOM, OTHER]);
     assert!(hub.arm(&one, &[in_room(ROOM, 3), in_room(OTHER, 0)]).is_empty());
-    let route = |room, rev, number| hub.route(Channel::Room(room), message(rev), LogNumber(number));
+    let route = |room, rev, number| hub.route(Channel::Room(room), message(rev), LogNumber(number), 0);
     route(OTHER, 1, 10);
     hub.open(&one, &[ROOM, OTHER]);
     one.followed.begin(LogNumber(5));
@@ -242,17 +242,17 @@ async fn offsets_are_given_only_while_nothing_is_missing_anywhere() {
     assert_eq!(offsets(&one), ["-", "-"], "the one that was missing, and the one that waited for it");
     route(OTHER, 4, 70);
     assert_eq!(offsets(&one), ["70"]);
-    hub.note_loss();
+    hub.sound.note_loss();
     route(OTHER, 5, 80);
     assert_eq!(offsets(&one), ["-"], "nobody knows what is missing");
-    hub.losses_are_known(hub.losses());
+    hub.sound.losses_are_known(hub.sound.losses());
     route(OTHER, 6, 90);
     assert_eq!(offsets(&one), ["90"]);
 }
 
 #[tokio::test]
 async fn a_member_knows_its_standing_only_once_the_store_said_so() {
-    let (hub, _requests) = Hub::new();
+    let (hub, _requests) = Hub::new(0);
     let one = handle(1, 1);
     hub.enter(&one, &[ROOM]);
     assert_eq!(hub.standing(&one, ROOM), None);
@@ -264,14 +264,14 @@ async fn a_member_knows_its_standing_only_once_the_store_said_so() {
 
 #[tokio::test]
 async fn user_events_wait_until_the_session_is_ready_and_joins_are_carried_out_by_others() {
-    let (hub, mut requests) = Hub::new();
+    let (hub, mut requests) = Hub::new(0);
     let one = handle(17, 1);
     hub.users.enter(&one);
     let created = EventData::RoomCreated(wire::RoomCreated { room_id: ROOM.to_string(), rev: 1, ..Default::default() });
     let failed = EventData::MessageFailed(wire::MessageFailed::default());
     for event in [failed, created] {
         let opened = OpenedDelivery::passing(event);
-        hub.route(Channel::User(user(1)), opened, LogNumber::NONE);
+        hub.route(Channel::User(user(1)), opened, LogNumber::NONE, 0);
     }
     assert!(one.is_idle());
     for early in one.take_early() {
@@ -284,7 +284,7 @@ async fn user_events_wait_until_the_session_is_ready_and_joins_are_carried_out_b
 
 #[test]
 fn a_second_connection_of_a_device_takes_the_place_of_the_first() {
-    let (hub, _requests) = Hub::new();
+    let (hub, _requests) = Hub::new(0);
     let (first, second) = (handle(1, 1), handle(2, 1));
     assert!(hub.users.enter(&first).is_none());
     let replaced = hub.users.enter(&second).expect("the first one");
@@ -297,7 +297,7 @@ fn a_second_connection_of_a_device_takes_the_place_of_the_first() {
 
 #[test]
 fn rooms_and_users_without_connections_are_swept_after_a_while() {
-    let (hub, _requests) = Hub::new();
+    let (hub, _requests) = Hub::new(0);
     let one = handle(1, 1);
     hub.users.enter(&one);
     hub.enter(&one, &[ROOM]);
@@ -313,7 +313,7 @@ fn rooms_and_users_without_connections_are_swept_after_a_while() {
 
 #[test]
 fn a_connection_that_has_departed_is_not_added_any_more() {
-    let (hub, _requests) = Hub::new();
+    let (hub, _requests) = Hub::new(0);
     let one = handle(1, 1);
     hub.depart(&one);
     hub.enter(&one, &[ROOM]);

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::UserId;
 use parking_lot::Mutex;
@@ -39,17 +38,12 @@ impl Present {
 pub(crate) struct Users {
     shards: Box<[Mutex<HashMap<UserId, Present>>]>,
     /// Devices of one user; zero: any number.
-    devices: AtomicUsize,
+    devices: usize,
 }
 
 impl Users {
-    pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), devices: AtomicUsize::new(0) }
-    }
-
-    /// A user may have so many devices here; zero: any number.
-    pub(crate) fn limit_devices(&self, devices: u32) {
-        self.devices.store(devices as usize, Ordering::Relaxed);
+    pub(crate) fn new(devices: u32) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), devices: devices as usize }
     }
 
     fn shard(&self, user: UserId) -> &Mutex<HashMap<UserId, Present>> {
@@ -69,7 +63,7 @@ impl Users {
         if at.and_then(|at| present.handles[at].identity()).is_some_and(|other| other.session > identity.session) {
             return Some(Arc::clone(handle));
         }
-        let at = at.or_else(|| present.one_too_many(self.devices.load(Ordering::Relaxed)));
+        let at = at.or_else(|| present.one_too_many(self.devices));
         let replaced = at.map(|at| present.handles.swap_remove(at));
         present.handles.push(Arc::clone(handle));
         replaced
@@ -109,10 +103,7 @@ impl Users {
 
     /// All connections of identified users at the moment.
     pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
-        let of_shard = |shard: &Mutex<HashMap<UserId, Present>>| {
-            shard.lock().values().flat_map(|present| present.handles.iter().cloned()).collect::<Vec<_>>()
-        };
-        self.shards.iter().flat_map(of_shard).collect()
+        (0..SHARDS).flat_map(|shard| self.handles_in(shard)).collect()
     }
 
     /// All users with a connection at the moment.

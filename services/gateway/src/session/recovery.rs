@@ -178,7 +178,7 @@ async fn renew(shared: &Shared, handle: Arc<Handle>, membership: Membership) {
     let (Some(pid), Some(identity)) = (handle.followed.pid(), handle.identity()) else { return };
     let Ok(Some(remembered)) = shared.realtime.recall(pid).await else { return };
     if remembered.user == identity.user && !handle.is_selective() {
-        let remembered = Remembered { membership, since: shared.hub.last_number(), ..remembered };
+        let remembered = Remembered { membership, since: shared.hub.sound.last_number(), ..remembered };
         // Err: then it cannot be recovered.
         let _ = shared.realtime.remember(pid, &remembered).await;
     }

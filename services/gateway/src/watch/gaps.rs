@@ -144,7 +144,7 @@ async fn compare_slice(shared: &Shared, rooms: &[RoomId]) {
 
 /// Everything that may have been lost with a connection to pub/sub: deliveries, joins, presence.
 async fn catch_up(shared: &Arc<Shared>) {
-    let losses = shared.hub.losses();
+    let losses = shared.hub.sound.losses();
     let mut rooms = shared.hub.room_ids();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     while !rooms.is_empty() {
@@ -159,7 +159,7 @@ async fn catch_up(shared: &Arc<Shared>) {
             shared.hub.learn(room, rev);
         }
     }
-    shared.hub.losses_are_known(losses);
+    shared.hub.sound.losses_are_known(losses);
     shared.doubts.suspect(shared.hub.users.ids());
     let handles = futures_util::stream::iter(shared.hub.users.handles());
     handles.for_each_concurrent(AT_ONCE, async |handle| look_after(shared, &handle).await).await;

@@ -172,10 +172,12 @@ async fn after_a_kick_nothing_is_told_to_who_listens_joins_syncs_or_connects(#[c
     assert_eq!(revs(&witness, &room), (2..=last).collect::<Vec<_>>(), "who stays misses nothing");
     let left = witness.event("room.memberLeft", |_| true).await["rev"].as_i64().unwrap();
     assert!(left < last, "messages flowed on");
-    for (socket, in_time) in bobs.iter().chain(&pressing).zip(in_time) {
-        assert_eq!(in_time, (2..=left).collect::<Vec<_>>(), "a second later: all up to the removal");
-        assert_eq!(revs(socket, &room), in_time, "and nothing after it");
+    for (socket, in_time) in bobs.iter().chain(&pressing).zip(&in_time) {
+        assert_eq!(revs(socket, &room), *in_time, "nothing after a second");
     }
+    // Whoever asks at the moment of the removal may learn of it by the answer alone.
+    let listened = &in_time[..bobs.len()];
+    assert!(listened.iter().all(|told| *told == (2..=left).collect::<Vec<_>>()), "not {left} but {listened:?}");
     assert!(!came.is_empty());
     for socket in came.iter().chain(&pressing) {
         let told = revs(socket, &room);
@@ -200,7 +202,7 @@ async fn assert_none_slips_through(system: &System, person: &Person, end: impl F
     let over = Shutdown::new();
     let refreshing = everywhere(person, system).await;
     let ending = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         end.await;
         let answered = Instant::now();
         over.request();
@@ -208,7 +210,7 @@ async fn assert_none_slips_through(system: &System, person: &Person, end: impl F
     };
     let [one, two] = [&refreshing[0], &refreshing[1]].map(|socket| refresh(socket, &person.token, &over));
     let (mut sockets, answered, ..) = tokio::join!(come(system, person, &over), ending, one, two);
-    assert!(sockets.len() > 3, "some came before it");
+    assert!(!sockets.is_empty());
     sockets.extend(refreshing);
     for socket in &sockets {
         let left = SOON.saturating_sub(answered.elapsed());

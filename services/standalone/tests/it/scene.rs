@@ -12,7 +12,7 @@ use testkit::{PATIENCE, until};
 pub(crate) const SETTLED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What unoptimised programs on a busy machine may take besides; the contract's own figures are held
-/// against optimised ones (`./test.sh --full`).
+/// against optimised ones (`./test.sh -- --release -p chatchit`).
 pub(crate) const SLACK: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 0 });
 
 /// What `QUEUE_SHARDS` is when nobody says.

@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Refuses new connections, tells the others when to come back, closes them, waits for them.
 pub(crate) async fn drain(shared: &Arc<Shared>) {
-    shared.draining.store(true, Ordering::SeqCst);
+    shared.draining.request();
     let drained = async {
         let handles = shared.wheel.handles();
         tracing::info!(connections = handles.len(), "taking leave of all clients");

@@ -77,7 +77,7 @@ pub(crate) async fn follow(
 ) -> Result<Option<RoomState>, Refusal> {
     let was_there = shared.hub.position(handle, room) != Position::Absent;
     let mut entering = Entering { shared, handle, room, undo: !was_there };
-    let followed = try_follow(shared, handle, user, room).await;
+    let followed = try_follow(shared, handle, user, room, was_there).await;
     entering.undo &= followed.is_err();
     followed
 }
@@ -103,11 +103,17 @@ async fn try_follow(
     handle: &Arc<Handle>,
     user: UserId,
     room: RoomId,
+    was_there: bool,
 ) -> Result<Option<RoomState>, Refusal> {
     enter(shared, handle, &[room], None).await?;
     for _ in 0..READINGS {
         let Some(state) = state_of(shared, user, room).await? else {
-            shared.hub.leave(handle, &[room]);
+            if was_there {
+                // It is told what led to its removal before it leaves.
+                shared.doubts.know(user);
+            } else {
+                shared.hub.leave(handle, &[room]);
+            }
             return Ok(None);
         };
         if shared.hub.arm(handle, &known(std::slice::from_ref(&state))).is_empty() {

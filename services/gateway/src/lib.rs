@@ -27,7 +27,7 @@ mod watch;
 mod wheel;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use auth::Tokens;
 use axum::Router;
@@ -38,7 +38,7 @@ use engine::Engine;
 use handlers::{HandlerParts, Handlers};
 use intake::{Intake, IntakeParts};
 use protocol::wire::SessionLimits;
-use runtime::Tasks;
+use runtime::{Shutdown, Tasks};
 use tokio::sync::Notify;
 use transport::engineio::{self, Server};
 use uuid::Uuid;
@@ -162,7 +162,7 @@ fn share(
         tasks,
         gateway,
         limits: session_limits(rate),
-        draining: AtomicBool::new(false),
+        draining: Shutdown::new(),
         return_within_ms: AtomicU64::new(drain::RETURN_WITHIN_MS),
         live: AtomicUsize::new(0),
         next_key: AtomicU64::new(1),

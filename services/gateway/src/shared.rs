@@ -4,7 +4,7 @@
 //! borrows from it and leaves nothing behind but its count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use auth::Tokens;
@@ -13,7 +13,7 @@ use handlers::Handlers;
 use intake::Intake;
 use protocol::{Channel, Refusal, wire};
 use realtime::{InboxId, Realtime};
-use runtime::{Clock, Tasks};
+use runtime::{Clock, Shutdown, Tasks};
 use store::Store;
 use telemetry::{Counter, Gauge};
 use transport::engineio::Server;
@@ -61,7 +61,8 @@ pub(crate) struct Shared {
     /// This process, as leases name it.
     pub(crate) gateway: Uuid,
     pub(crate) limits: wire::SessionLimits,
-    pub(crate) draining: AtomicBool,
+    /// Requested once the service is about to stop.
+    pub(crate) draining: Shutdown,
     /// Over how long clients that are sent away are spread.
     pub(crate) return_within_ms: AtomicU64,
     pub(crate) live: AtomicUsize,
@@ -87,7 +88,7 @@ impl Shared {
 
     /// True once the service is about to stop.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
+        self.draining.is_requested()
     }
 
     /// When `at` will be, on the clock that never goes back.

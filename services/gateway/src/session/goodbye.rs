@@ -23,8 +23,9 @@ use crate::socketio;
 
 /// How long what waits may take to be sent.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
-/// The same for a client that reads too slowly: it is to learn why, once it reads again.
-const SLOW_LAST_WORDS_LIMIT: Duration = Duration::from_secs(20);
+/// How much longer for a client that reads too slowly: it is to learn why, once it reads again. Not when
+/// the service stops.
+const SLOW_LAST_WORDS_LIMIT: Duration = Duration::from_secs(18);
 /// How long a Socket.IO client that was sent away may take to close its transport itself.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// When to come back after a connection that was closed for what the client did, milliseconds.
@@ -61,7 +62,7 @@ pub(crate) async fn say<L: Link>(
         depart(shared, &handle, arrival).await;
     };
     let leave = async {
-        take_leave(connection, end, code, words).await;
+        take_leave(shared, connection, end, code, words).await;
         drop(admitted);
     };
     tokio::join!(leave, departure);
@@ -86,16 +87,33 @@ async fn depart(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
     }
 }
 
-async fn take_leave<L: Link>(mut connection: Connection<L>, end: End, code: CloseCode, words: Vec<Bytes>) {
+async fn take_leave<L: Link>(
+    shared: &Shared,
+    mut connection: Connection<L>,
+    end: End,
+    code: CloseCode,
+    words: Vec<Bytes>,
+) {
     if end != End::Gone {
         let is_sent_away = code.is_final() && !words.is_empty();
         let last = async {
             connection.sent().await?;
             connection.send_last(words).await
         };
-        let limit = if code == CloseCode::TooSlow { SLOW_LAST_WORDS_LIMIT } else { LAST_WORDS_LIMIT };
-        let told = tokio::time::timeout(limit, last).await;
-        if is_sent_away && matches!(told, Ok(Ok(()))) {
+        let patience = async {
+            tokio::time::sleep(LAST_WORDS_LIMIT).await;
+            if code == CloseCode::TooSlow {
+                tokio::select! {
+                    () = tokio::time::sleep(SLOW_LAST_WORDS_LIMIT) => {}
+                    () = shared.draining.requested() => {}
+                }
+            }
+        };
+        let told = tokio::select! {
+            told = last => told.is_ok(),
+            () = patience => false,
+        };
+        if is_sent_away && told {
             let _ = tokio::time::timeout(LEAVE_LIMIT, connection.gone()).await;
         }
     }

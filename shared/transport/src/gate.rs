@@ -1,8 +1,8 @@
 //! A socket as tungstenite sees it.
 //!
 //! It takes nothing while a frame of ours has left in part, and yields nothing of a frame that is too
-//! large for who sends it. The invariant: tungstenite sees the header of no such frame, because it
-//! would make room for all that the header announces.
+//! large for who sends it, or of a message of such frames. The invariant: tungstenite sees the header of
+//! none of them, because it would make room for all that the header announces.
 
 use std::io;
 use std::pin::Pin;
@@ -29,6 +29,8 @@ struct Bound {
     have: usize,
     /// Bytes of the payload and its mask that are still to come.
     left: u64,
+    /// Bytes of the message so far whose last frame is still to come.
+    message: u64,
 }
 
 impl<S> Gate<S> {
@@ -59,10 +61,10 @@ impl<S> Gate<S> {
 
 impl Bound {
     fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, header: [0; 10], have: 0, left: 0 }
+        Self { max_bytes, header: [0; 10], have: 0, left: 0, message: 0 }
     }
 
-    /// How many of these bytes come before it is known that a frame is too large.
+    /// How many of these bytes come before it is known that a message is too large.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -74,8 +76,12 @@ impl Bound {
             }
             self.header[self.have] = bytes[at];
             match self.payload_bytes(self.have + 1) {
-                Some(payload) if payload > self.max_bytes => return at,
+                Some(payload) if payload.saturating_add(self.message) > self.max_bytes => return at,
                 Some(payload) => {
+                    let (is_last, is_control) = (self.header[0] & 0x80 != 0, self.header[0] & 0x08 != 0);
+                    if !is_control {
+                        self.message = if is_last { 0 } else { self.message + payload };
+                    }
                     let mask = if self.header[1] & 0x80 == 0 { 0 } else { 4 };
                     (self.left, self.have) = (payload + mask, 0);
                 }
@@ -184,6 +190,19 @@ mod tests {
                 assert!(passed.starts_with(&small) && passed.len() <= small.len() + 9, "{step} {already_read}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_message_are_bounded_together() {
+        let part = |first: u8| [&[first][..], &frame(100)[1..]].concat();
+        let (begin, middle, end, ping) = (part(0x02), part(0x00), part(0x80), part(0x89));
+        let good = [&begin, &ping, &middle, &end, &begin, &middle, &ping, &end].map(Vec::as_slice).concat();
+        let all = [good.clone(), begin, middle.clone(), middle.clone(), middle].concat();
+        let mut gate = Gate::new(&all[..], &[]);
+        gate.bound(Some(300));
+        let (passed, error) = read(&mut gate, 1024).await;
+        assert_eq!(error, Some(io::ErrorKind::FileTooLarge));
+        assert!((good.len() + 300..all.len() - 100).contains(&passed.len()), "{}", passed.len());
     }
 
     #[tokio::test]

@@ -90,8 +90,14 @@ pub trait Link: Send + Unpin {
         0
     }
 
+    /// True while the client goes over to another transport: it takes nothing meanwhile, and what it says
+    /// has to be read for it to arrive there.
+    fn is_going_over(&self) -> bool {
+        false
+    }
+
     /// Before anything was received: no frame may be larger than that. `None`, later: none than the
-    /// transport allows. Bodies of long-polling know their own bound only.
+    /// transport allows.
     fn bound(&mut self, max_bytes: Option<usize>) {
         let _ = max_bytes;
     }

@@ -161,7 +161,8 @@ impl<L: Link> Connection<L> {
 
     /// True while answers wait that the client does not read: it should not be given more to ask for.
     pub(crate) fn is_congested(&self) -> bool {
-        self.handle.answer_bytes() + self.answers.min(self.backlog) > CONGESTED_BYTES
+        let waiting = self.handle.answer_bytes() + self.answers.min(self.backlog);
+        waiting > CONGESTED_BYTES && !self.link.is_going_over()
     }
 
     /// The question whether the client is there, in the way of its dialect. It goes before all that

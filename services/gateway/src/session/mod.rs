@@ -34,7 +34,7 @@ use crate::handle::Handle;
 use crate::handle::outbox::Kind;
 use crate::shared::{Counted, Shared};
 
-/// A WebSocket frame of a client that has not said who it is: no more is held for strangers.
+/// A message, or a body of polling, of a client that has not said who it is: no more is held for strangers.
 const FIRST_FRAME_BYTES: usize = 16 * 1024;
 /// How long a native client has to say who it is.
 const NATIVE_AUTH_MS: u64 = 5_000;

@@ -191,6 +191,32 @@ async fn the_poll_that_waits_is_released_so_that_the_client_can_go_over() {
     serves(&mut socket).await;
 }
 
+/// Whoever goes over takes nothing by polling any more, and is to be read all the same.
+#[tokio::test]
+async fn much_that_is_asked_for_while_going_over_arrives_there() {
+    let house = House::open().await;
+    let ann = house.user().await;
+    let room = house.room(&[ann]).await.to_string();
+    let native = house.connect(ann).await;
+    for number in 0..60 {
+        assert_eq!(native.say(&room, &format!("m{number}"), &"x".repeat(500)).await["status"], "QUEUED");
+    }
+    native.delivered(&room, 60).await;
+    let poller = Poller::enter(&house, ann).await;
+    let mut socket = probe(&house, &poller).await;
+    socket.say("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+    let sync = |id: i64| format!("42/chat,{id}[\"sync\",{}]", json!({"rooms": [{"roomId": room, "afterSeq": 0}]}));
+    for id in 1..=2 {
+        poller.say(&sync(id)).await;
+    }
+    socket.say("5").await;
+    for id in 1..=2 {
+        let answer = socket.json_after(&format!("43/chat,{id}")).await;
+        assert_eq!(answer[0]["rooms"][0]["items"].as_array().map(Vec::len), Some(60));
+    }
+}
+
 #[tokio::test]
 async fn a_second_websocket_is_closed_and_the_first_goes_on() {
     let house = House::open().await;

@@ -169,10 +169,18 @@ impl Link for EngineLink {
         }
     }
 
+    fn is_going_over(&self) -> bool {
+        match &self.wire {
+            Wire::Socket(_) => false,
+            Wire::Polling(carried) => carried.polling.is_probing(),
+        }
+    }
+
     fn bound(&mut self, max_bytes: Option<usize>) {
         self.max_bytes = max_bytes;
-        if let Wire::Socket(socket) = &mut self.wire {
-            socket.bound(max_bytes);
+        match &mut self.wire {
+            Wire::Socket(socket) => socket.bound(max_bytes),
+            Wire::Polling(carried) => carried.polling.bound(max_bytes),
         }
     }
 

@@ -65,6 +65,8 @@ struct State {
     incoming: VecDeque<Received>,
     socket: Option<Socket>,
     has_left: bool,
+    /// A body may have so many bytes; `None`: as many as any.
+    max_bytes: Option<usize>,
 }
 
 impl State {
@@ -192,9 +194,10 @@ impl Polling {
 
     /// Takes a body of at most `max_bytes`; answered when its packets have been seen to.
     pub async fn post(&self, body: Body, max_bytes: usize) -> Response {
-        if let Err(rejection) = self.begin_post() {
-            return rejection.into_response();
-        }
+        let max_bytes = match self.begin_post() {
+            Ok(bound) => bound.map_or(max_bytes, |bound| bound.min(max_bytes)),
+            Err(rejection) => return rejection.into_response(),
+        };
         let mut carried = Carried { polling: self, is_done: false };
         let read = tokio::time::timeout(BODY_LIMIT, Limited::new(body, max_bytes).collect()).await;
         let packets = match read {
@@ -221,7 +224,8 @@ impl Polling {
         if is_taken || state.has_left { plain("ok") } else { Rejection::BadRequest.into_response() }
     }
 
-    fn begin_post(&self) -> Result<(), Rejection> {
+    /// How many bytes the body may have, if not as many as any.
+    fn begin_post(&self) -> Result<Option<usize>, Rejection> {
         let mut state = self.state.lock();
         if !state.is_open() {
             let is_over = state.phase != Phase::Upgraded;
@@ -231,7 +235,7 @@ impl Polling {
             state.break_off();
             return Err(Rejection::BadRequest);
         }
-        Ok(())
+        Ok(state.max_bytes)
     }
 
     /// Hands packets to the serving task. `None`: the session is over.
@@ -351,6 +355,11 @@ impl Polling {
         }
         let answer = std::mem::take(&mut state.answer);
         if state.answer_poll(answer) { Ok(()) } else { Err(Gone) }
+    }
+
+    /// A body may have so many bytes from now on.
+    pub(crate) fn bound(&self, max_bytes: Option<usize>) {
+        self.state.lock().max_bytes = max_bytes;
     }
 
     /// The WebSocket that was brought, once.

@@ -49,7 +49,7 @@ const EMPTY: Variable =
     Variable { name: "", what: "", default: None, zero: None, example: "", secret: false, list: false };
 
 variables! {
-    /// Where the program runs: `development`, `test`, `staging` or `production`. In production no `.env` file is read and `/api-docs` is off.
+    /// Where the program runs: `development`, `test`, `staging` or `production`. In production no `.env` file is read and the page `/api-docs` is off.
     APP_ENV { default: Some("development"), example: "production" }
     /// The address to listen on, IPv4 or IPv6.
     HOST { default: Some("0.0.0.0"), example: "127.0.0.1" }

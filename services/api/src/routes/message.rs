@@ -66,7 +66,7 @@ pub(crate) struct NewMessage {
     /// `TEXT` when absent.
     #[schema(schema_with = openapi::message_type)]
     r#type: Option<String>,
-    /// The id of a message of the same conversation.
+    /// The id of a message of the same conversation; it is not checked.
     #[schema(format = Uuid)]
     reply_to: Option<String>,
     /// Ids of users.

@@ -135,8 +135,9 @@ fn channels() -> Value {
         "socketio": {
             "address": "/chat",
             "title": "Socket.IO",
-            "description": "The address is the namespace. An event's one argument is the message's payload, the ack is \
-                            the callback's one argument. Binary attachments are not used.",
+            "description": "The address is the namespace. An event's first argument is the message's payload; events \
+                            of rooms and `session.ready` have an offset, a text, as a second one. The ack is the \
+                            callback's one argument. Binary attachments are not used.",
             "servers": [reference("servers", "socketio")],
             "messages": channel_messages(Dialect::SocketIo),
         },

@@ -1,4 +1,5 @@
--- A device is gone. A device that another session holds by now stays; one that is not known any more (wiped) still counts as gone.
+-- A device is gone. A device that another session holds by now stays; one that is not known any more
+-- (wiped) still counts as gone.
 -- ARGV adds: user, device, session, gateway, for how long the others do not notice (ms).
 local user, device, session, gateway = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local socket, presence = SOCKET .. user, PRESENCE .. user

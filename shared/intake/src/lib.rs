@@ -16,7 +16,7 @@ use broker::Broker;
 use domain::permission::{Action, Verdict, judge};
 use domain::rate::Rate;
 use domain::room::{Role, RoomKind};
-use domain::{JobId, RoomId, UserId};
+use domain::{JobId, MessageId, RoomId, UserId};
 use protocol::envelope::NewEvent;
 use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
 use runtime::{Clock, Tasks};
@@ -122,5 +122,10 @@ fn done() -> wire::Done {
 }
 
 fn queued(client_msg_id: Option<String>, id: impl std::fmt::Display) -> wire::Queued {
-    wire::Queued { status: "QUEUED".to_owned(), client_msg_id, message_id: id.to_string() }
+    wire::Queued { status: "QUEUED".to_owned(), client_msg_id, message_id: id.to_string(), job_id: None }
+}
+
+/// The ack of an event about a message that has an id of its own.
+fn queued_about(message: MessageId, job: JobId) -> wire::Queued {
+    wire::Queued { job_id: Some(job.to_string()), ..queued(None, message) }
 }

@@ -6,7 +6,7 @@ use domain::{Invalid, JobId, MessageId, RoomId, UserId, limits};
 use protocol::{Change, Refusal, wire};
 use store::message::MessageRow;
 
-use crate::{Accepted, Actor, Intake, Standing, permit, queued};
+use crate::{Accepted, Actor, Intake, Standing, permit, queued, queued_about};
 
 /// Checks everything about a new message but the sender's standing; answers its room.
 pub fn check(send: &wire::MessageSend) -> Result<RoomId, Refusal> {
@@ -100,7 +100,8 @@ impl Intake {
             // The words of an attachment may be emptied, those of a text may not.
             check_content(&edit.content, !row.attachments.is_empty())?;
         }
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageEdit(edit), queued(None, id)))
+        let job = JobId::generate();
+        Ok(self.submit(actor, job, room, Change::MessageEdit(edit), queued_about(id, job)))
     }
 
     /// Accepts taking back a message: one's own, or anybody's by right.
@@ -123,7 +124,8 @@ impl Intake {
         {
             permit(standing, Action::DeleteOthers)?;
         }
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageDelete(delete), queued(None, id)))
+        let job = JobId::generate();
+        Ok(self.submit(actor, job, room, Change::MessageDelete(delete), queued_about(id, job)))
     }
 
     /// Accepts a reaction, or taking one back.
@@ -137,7 +139,8 @@ impl Intake {
         check_emoji(&react.emoji)?;
         permit(standing, Action::ChangeOwn)?;
         self.known_target(room, id).await?;
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageReact(react), queued(None, id)))
+        let job = JobId::generate();
+        Ok(self.submit(actor, job, room, Change::MessageReact(react), queued_about(id, job)))
     }
 
     /// The message if it is stored already. One that is not may still be on its way; one that was

@@ -2,11 +2,15 @@
 //!
 //! They speak plain JSON as the public contract says and share no code with the server.
 
+mod balancer;
+pub mod line;
 mod person;
 mod rest;
 mod socket;
 pub mod token;
 
+pub use balancer::Balancer;
+pub use line::Line;
 pub use person::Person;
-pub use rest::{Answer, Rest};
+pub use rest::{Answer, Method, Rest};
 pub use socket::{Closed, Socket};

@@ -5,10 +5,8 @@
 //! the end all have the list that the store has, without gap and without double, and whoever was
 //! told when to come back was connected again soon after that.
 
-mod balancer;
 mod book;
 mod client;
-mod line;
 mod list;
 mod talk;
 
@@ -21,15 +19,14 @@ use std::time::Duration;
 use domain::{RoomId, UserId};
 use runtime::{Shutdown, Tasks};
 use serde_json::{Value, json};
-use testkit::client::Person;
+use testkit::client::line::Kind;
+use testkit::client::{Balancer, Person};
 use testkit::cluster::{System, SystemSpec};
 use testkit::until;
 
 use crate::scene::{assert_exactly_once, assert_order, dead_letters, settled};
-use balancer::Balancer;
 use book::{Book, Wait};
 use client::{Client, Lists, Memory, World};
-use line::Kind;
 use list::List;
 use talk::Talk;
 

@@ -1,6 +1,8 @@
 //! REST as a client sees it.
 
-use reqwest::Method;
+use std::time::Duration;
+
+pub use reqwest::Method;
 use serde_json::Value;
 
 /// A REST client, anonymous or somebody.
@@ -69,20 +71,33 @@ impl Rest {
 
     /// Any method with any text as the JSON body.
     pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> Answer {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).timeout(crate::PATIENCE);
+        let answer = self.try_call(method, path, body, crate::PATIENCE).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error:?}"))
+    }
+
+    /// The same, for when there may be no answer, within `limit`.
+    pub async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        limit: Duration,
+    ) -> reqwest::Result<Answer> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).timeout(limit);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let answer = request.send().await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let answer = request.send().await?;
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let content_type = header("content-type").unwrap_or_default();
         let retry_after_s = header("retry-after").and_then(|value| value.parse().ok());
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().to_owned();
-        Answer { status, content_type, body: serde_json::from_str(&text).unwrap_or(Value::Null), text, retry_after_s }
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status, content_type, body, text, retry_after_s })
     }
 }

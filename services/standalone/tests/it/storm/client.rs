@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::client::Balancer;
+use testkit::client::line::{Heard, Kind, Line, Pass};
 use tokio::time::{Instant, sleep_until};
 
-use super::balancer::Balancer;
 use super::book::{Book, Wait};
-use super::line::{Heard, Kind, Line, Pass};
 use super::list::List;
 use super::talk::Talk;
 
@@ -157,6 +157,7 @@ impl Client {
                 }
                 Heard::Ack { id, body } => self.acked(&mut session, id, &body).await,
                 Heard::Nothing => {}
+                Heard::Unreadable(text) => self.book().wrong(&format!("client {} was sent {text}", self.number)),
                 Heard::Closed(code) => return self.closed(&session, code),
             }
         }

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::client::Line;
 use tokio::time::Instant;
 
 use super::book::Book;
-use super::line::Line;
 use crate::scene::Sent;
 
 /// How long an ack may take before the message is sent again.

@@ -12,7 +12,9 @@ use runtime::Shutdown;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
-pub(crate) struct Balancer {
+/// Several addresses, of which one is picked.
+#[derive(Debug)]
+pub struct Balancer {
     gateways: Vec<(String, AtomicBool)>,
     turn: AtomicUsize,
     http: reqwest::Client,
@@ -20,20 +22,20 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     /// Before gateways at these addresses (`http://host:port`), which are ready.
-    pub(crate) fn new(urls: Vec<String>) -> Self {
+    pub fn new(urls: Vec<String>) -> Self {
         let gateways = urls.into_iter().map(|url| (url, AtomicBool::new(true))).collect();
         Self { gateways, turn: AtomicUsize::new(0), http: reqwest::Client::new() }
     }
 
     /// Where the next connection goes.
-    pub(crate) fn pick(&self) -> &str {
+    pub fn pick(&self) -> &str {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let ready: Vec<_> = self.gateways.iter().filter(|gateway| gateway.1.load(Ordering::Relaxed)).collect();
         if ready.is_empty() { &self.gateways[turn % self.gateways.len()].0 } else { &ready[turn % ready.len()].0 }
     }
 
     /// Looks who is ready, until the end.
-    pub(crate) async fn watch(self: Arc<Self>, shutdown: Shutdown) {
+    pub async fn watch(self: Arc<Self>, shutdown: Shutdown) {
         while !shutdown.is_requested() {
             for (url, is_ready) in &self.gateways {
                 let answer = self.http.get(format!("{url}/readyz")).timeout(LOOK_LIMIT).send().await;

@@ -21,55 +21,69 @@ const NAMESPACE: &str = "/chat";
 
 /// Which protocol a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A native WebSocket.
     Native,
+    /// Socket.IO over a WebSocket.
     SocketIo,
 }
 
 /// What a client shows when it connects.
-pub(crate) struct Pass<'a> {
-    pub(crate) token: &'a str,
+pub struct Pass<'a> {
+    /// An access token.
+    pub token: &'a str,
     /// Native clients name their device; Socket.IO's stock settings do not.
-    pub(crate) device: &'a str,
+    pub device: &'a str,
     /// Socket.IO's `pid` and `offset` of the connection before.
-    pub(crate) recovery: Option<(&'a str, &'a str)>,
+    pub recovery: Option<(&'a str, &'a str)>,
 }
 
 /// What came.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// An event; `offset` is what the stock Socket.IO client would keep.
     Event {
+        /// Its name.
         name: String,
+        /// Its object.
         data: Value,
+        /// Socket.IO's, of events of rooms.
         offset: Option<String>,
     },
+    /// The answer to a command.
     Ack {
+        /// What `send` returned.
         id: i64,
+        /// The answer.
         body: Value,
     },
     /// Socket.IO: let into the namespace, recoverable by `pid`.
     Accepted {
+        /// Public to nobody but this client.
         pid: Option<String>,
     },
     /// Socket.IO: not let in.
     Declined(Value),
     /// Nothing that concerns a client's application.
     Nothing,
+    /// A frame that no server sends.
+    Unreadable(String),
     /// The end; the code where the protocol has one.
     Closed(Option<u16>),
 }
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub struct Refused {
     /// HTTP's, when there was an answer.
-    pub(crate) status: Option<u16>,
-    pub(crate) retry_after: Option<Duration>,
+    pub status: Option<u16>,
+    /// When to come back, if that was said.
+    pub retry_after: Option<Duration>,
 }
 
 /// A connection.
-pub(crate) struct Line {
+#[derive(Debug)]
+pub struct Line {
     socket: WebSocketStream<TcpStream>,
     kind: Kind,
     next_id: i64,
@@ -77,7 +91,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// Connects to `http://host:port` and says who it is.
-    pub(crate) async fn open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Refused> {
+    pub async fn open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Refused> {
         let nothing = Refused { status: None, retry_after: None };
         match tokio::time::timeout(HANDSHAKE_LIMIT, Self::try_open(base, kind, pass)).await {
             Ok(Ok(line)) => Ok(line),
@@ -115,7 +129,7 @@ impl Line {
     }
 
     /// Sends a command; the id its ack will have. A broken connection is heard of by `hear`.
-    pub(crate) async fn send(&mut self, event: &str, data: &Value) -> i64 {
+    pub async fn send(&mut self, event: &str, data: &Value) -> i64 {
         let id = self.next_id;
         self.next_id += 1;
         let text = match self.kind {
@@ -127,7 +141,7 @@ impl Line {
     }
 
     /// The next thing that came. May be given up and called again.
-    pub(crate) async fn hear(&mut self) -> Heard {
+    pub async fn hear(&mut self) -> Heard {
         let text = match self.socket.next().await {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map(|frame| u16::from(frame.code))),
@@ -135,13 +149,13 @@ impl Line {
             Some(Err(_)) | None => return Heard::Closed(None),
         };
         if self.kind == Kind::Native {
-            return frame(&text);
+            return frame(&text).unwrap_or_else(|| Heard::Unreadable(text.to_string()));
         }
         if text.as_str() == "2" {
             drop(self.say("3".to_owned()).await);
             return Heard::Nothing;
         }
-        packet(&text)
+        packet(&text).unwrap_or_else(|| Heard::Unreadable(text.to_string()))
     }
 }
 
@@ -151,37 +165,38 @@ fn refused(error: &Error) -> Refused {
     Refused { status: Some(answer.status().as_u16()), retry_after: seconds.map(Duration::from_secs) }
 }
 
-fn read(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+fn read(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
 }
 
-fn frame(text: &str) -> Heard {
-    let mut frame = read(text);
+fn frame(text: &str) -> Option<Heard> {
+    let mut frame = read(text)?;
     if let Some(id) = frame["id"].as_i64() {
-        return Heard::Ack { id, body: frame["ack"].take() };
+        return Some(Heard::Ack { id, body: frame["ack"].take() });
     }
-    let name = frame["event"].as_str().unwrap_or_default().to_owned();
-    Heard::Event { name, data: frame["data"].take(), offset: None }
+    let name = frame["event"].as_str()?.to_owned();
+    Some(Heard::Event { name, data: frame["data"].take(), offset: None })
 }
 
-fn packet(text: &str) -> Heard {
-    let Some((kind, rest)) = text.split_at_checked(2) else { return Heard::Nothing };
+fn packet(text: &str) -> Option<Heard> {
+    // Engine.IO's own packets have one letter: a pong, for example.
+    let Some((kind, rest)) = text.split_at_checked(2) else { return Some(Heard::Nothing) };
     let body = rest.strip_prefix(NAMESPACE).and_then(|rest| rest.strip_prefix(','));
-    match (kind, body) {
-        ("40", Some(body)) => Heard::Accepted { pid: read(body)["pid"].as_str().map(str::to_owned) },
+    Some(match (kind, body) {
+        ("40", Some(body)) => Heard::Accepted { pid: read(body)?["pid"].as_str().map(str::to_owned) },
         ("41", _) => Heard::Closed(None),
-        ("42", Some(body)) => event(read(body)),
+        ("42", Some(body)) => event(read(body)?)?,
         ("43", Some(body)) => {
-            let (id, args) = body.split_at(body.find('[').unwrap_or(0));
-            Heard::Ack { id: id.parse().unwrap(), body: read(args)[0].take() }
+            let (id, args) = body.split_at_checked(body.find('[')?)?;
+            Heard::Ack { id: id.parse().ok()?, body: read(args)?.get_mut(0)?.take() }
         }
-        ("44", Some(body)) => Heard::Declined(read(body)),
-        _ => panic!("an unknown packet: {text}"),
-    }
+        ("44", Some(body)) => Heard::Declined(read(body)?),
+        _ => return None,
+    })
 }
 
-fn event(mut args: Value) -> Heard {
-    let offset = args.as_array().and_then(|args| args.last()).and_then(Value::as_str).map(str::to_owned);
-    let name = args[0].as_str().unwrap_or_default().to_owned();
-    Heard::Event { name, data: args[1].take(), offset }
+fn event(mut args: Value) -> Option<Heard> {
+    let offset = args.as_array()?.last().and_then(Value::as_str).map(str::to_owned);
+    let name = args.get(0)?.as_str()?.to_owned();
+    Some(Heard::Event { name, data: args.get_mut(1)?.take(), offset })
 }

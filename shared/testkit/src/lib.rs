@@ -10,8 +10,9 @@ pub mod folder;
 pub mod guard;
 pub mod management;
 pub mod process;
+pub mod proxy;
 pub mod services;
 pub mod wait;
 
 pub use client::token;
-pub use wait::{PATIENCE, until};
+pub use wait::{PATIENCE, holds_within, until};

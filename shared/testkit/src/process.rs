@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::{guard, until};
 
@@ -21,13 +21,29 @@ pub struct Process {
     name: String,
     log: PathBuf,
     child: Mutex<Child>,
+    /// Writes down what comes through the pipe, when the log goes through one.
+    scribe: Mutex<Option<Child>>,
 }
 
 impl Process {
     /// Starts `command`; what it writes is appended to `log`.
-    pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
-        let out = File::options().create(true).append(true).open(log).expect("the log's folder exists");
+    pub fn spawn(name: &str, command: Command, log: &Path) -> Self {
+        let out = appending(log);
         let err = out.try_clone().expect("descriptors are left");
+        Self::start(name, command, log, [out.into(), err.into()], None)
+    }
+
+    /// The same through a pipe, so that limits for its files do not hold for its log.
+    pub fn spawn_with_piped_log(name: &str, command: Command, log: &Path) -> Self {
+        let (reader, out) = std::io::pipe().expect("descriptors are left");
+        let err = out.try_clone().expect("descriptors are left");
+        let mut cat = Command::new("cat");
+        let scribe = cat.stdin(reader).stdout(appending(log)).stderr(Stdio::null()).spawn().expect("there is a `cat`");
+        Self::start(name, command, log, [out.into(), err.into()], Some(scribe))
+    }
+
+    fn start(name: &str, mut command: Command, log: &Path, output: [Stdio; 2], scribe: Option<Child>) -> Self {
+        let [out, err] = output;
         let child = command
             .stdin(Stdio::null())
             .stdout(out)
@@ -35,7 +51,8 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({}): {error}", command.get_program().display()));
         guard::child(child.id());
-        Self { name: name.to_owned(), log: log.to_owned(), child: Mutex::new(child) }
+        let (child, scribe) = (Mutex::new(child), Mutex::new(scribe));
+        Self { name: name.to_owned(), log: log.to_owned(), child, scribe }
     }
 
     /// Its process id.
@@ -45,15 +62,38 @@ impl Process {
 
     /// How it ended; `None` while it runs.
     pub fn ended(&self) -> Option<ExitStatus> {
-        self.child.lock().try_wait().expect("it is our child")
+        let ended = self.child.lock().try_wait().expect("it is our child")?;
+        self.finish_log();
+        Some(ended)
+    }
+
+    /// After its end: waits until its last words are written down.
+    fn finish_log(&self) {
+        if let Some(mut scribe) = self.scribe.lock().take() {
+            drop(scribe.wait());
+        }
+    }
+
+    /// Limits the size of every file it writes to, in bytes; `None`: no limit. A program that does not
+    /// ignore SIGXFSZ is ended by its next write beyond.
+    pub fn limit_file_size(&self, bytes: Option<u64>) {
+        // The hard limit, which it has from us, stays: so the soft one can be lifted again.
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        if self.ended().is_none() {
+            // It may end at this very moment; then there is nobody left to limit.
+            let _ = prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum });
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.id() as i32).expect("process ids are not zero")
     }
 
     /// Sends a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.ended().is_none() {
-            let pid = Pid::from_raw(self.id() as i32).expect("process ids are not zero");
             // It may end at this very moment; then there is nobody left to signal.
-            let _ = kill_process(pid, signal);
+            let _ = kill_process(self.pid(), signal);
         }
     }
 
@@ -105,10 +145,15 @@ impl Drop for Process {
         let child = self.child.get_mut();
         drop(child.wait());
         guard::forget(&child.id().to_string());
+        self.finish_log();
         if std::thread::panicking() {
             show(&self.name, &self.log, &self.log_tail());
         }
     }
+}
+
+fn appending(log: &Path) -> File {
+    File::options().create(true).append(true).open(log).expect("the log's folder exists")
 }
 
 #[allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]

@@ -15,19 +15,31 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` says true; panics, naming the caller, when it has not by `limit`.
 #[track_caller]
-pub fn until<C, F>(limit: Duration, mut condition: C) -> impl Future<Output = ()>
+pub fn until<C, F>(limit: Duration, condition: C) -> impl Future<Output = ()>
 where
     C: FnMut() -> F,
     F: Future<Output = bool>,
 {
     let caller = Location::caller();
     async move {
-        let end = Instant::now() + limit;
-        while !condition().await {
-            assert!(Instant::now() < end, "{caller}: did not become true within {limit:?}");
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
+        assert!(holds_within(limit, condition).await, "{caller}: did not become true within {limit:?}");
     }
+}
+
+/// Waits until `condition` says true: false when it has not by `limit`.
+pub async fn holds_within<C, F>(limit: Duration, mut condition: C) -> bool
+where
+    C: FnMut() -> F,
+    F: Future<Output = bool>,
+{
+    let end = Instant::now() + limit;
+    while !condition().await {
+        if Instant::now() >= end {
+            return false;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    true
 }
 
 #[cfg(test)]

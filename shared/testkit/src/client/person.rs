@@ -66,7 +66,7 @@ impl Person {
 
     /// Connects by the native WebSocket and waits for `session.ready`.
     pub async fn connect(&self, gateway: &Node) -> Socket {
-        let socket = Socket::open(&gateway.url(), &format!("/ws?token={}", self.token)).await;
+        let socket = Socket::open(&gateway.clients_url(), &format!("/ws?token={}", self.token)).await;
         socket.event("session.ready", |_| true).await;
         socket
     }

@@ -3,12 +3,19 @@
 //! Tests that hold for both ask for gateways by number and do not care which of the two it is.
 
 use std::collections::BTreeMap;
+use std::process::ExitStatus;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::launch::Launch;
+use super::links::{Links, Service};
+use super::spec::{Harness, SystemSpec};
 use super::{Node, NodeSpec};
 use crate::client::{Person, Rest, token};
 use crate::folder::Folder;
 use crate::management::Management;
+use crate::proxy::Proxy;
 use crate::services::{RedisServer, free_port, fresh_postgres, fresh_rabbitmq, management_url};
 use crate::until;
 
@@ -22,77 +29,33 @@ pub fn hmac_key(id: &str) -> String {
     format!("{id}:{}", base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
-/// What a system is made of.
-#[derive(Debug, Default)]
-pub struct SystemSpec {
-    env: BTreeMap<String, String>,
-    gateways: usize,
-    processors: usize,
-    clocks_ahead_s: Vec<i64>,
-    distributed: bool,
-}
-
-impl SystemSpec {
-    /// Everything in one process, on the embedded engine.
-    pub fn all_in_one() -> Self {
-        Self { gateways: 1, ..Self::default() }
-    }
-
-    /// So many gateways and processors, and an api, over real services.
-    pub fn distributed(gateways: usize, processors: usize) -> Self {
-        Self { gateways, processors, distributed: true, ..Self::default() }
-    }
-
-    /// Sets an environment variable for every program; it wins over what the system would set.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Lets the clocks of the gateways run ahead by so many seconds.
-    #[must_use]
-    pub fn clocks_ahead(mut self, seconds: &[i64]) -> Self {
-        self.clocks_ahead_s = seconds.to_vec();
-        self
-    }
-
-    /// Starts it and waits until everything is ready.
-    pub async fn start(self) -> System {
-        let mut system = System::prepare(&self).await;
-        system.env.extend(self.env);
-        if self.distributed {
-            // The first one migrates while nobody else waits for it.
-            system.nodes.push(system.spec("api", 0).start().await);
-        }
-        let gateway = if self.distributed { "gateway" } else { "chatchit" };
-        let ahead = |number: usize| self.clocks_ahead_s.get(number).copied().unwrap_or(0);
-        let gateways = (0..self.gateways).map(|number| system.spec(gateway, ahead(number)).start());
-        let gateways = futures_util::future::join_all(gateways).await;
-        let processors = (0..self.processors).map(|_| system.spec("processor", 0).start());
-        let processors = futures_util::future::join_all(processors).await;
-        system.gateways = gateways;
-        system.processors = processors;
-        system
-    }
-}
-
 /// A running system. Dropping it ends its processes, then its services.
 #[derive(Debug)]
 pub struct System {
-    nodes: Vec<Node>,
-    gateways: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) gateways: Vec<Node>,
     /// The processors; none in the all-in-one. Tests may add and remove some.
     pub processors: Vec<Node>,
     env: BTreeMap<String, String>,
     management: Option<Management>,
     redis: Option<RedisServer>,
-    started: std::sync::atomic::AtomicUsize,
+    harness: Harness,
+    /// How many of each program there were so far.
+    started: Mutex<BTreeMap<&'static str, usize>>,
     folder: Folder,
 }
 
+/// How a processor is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// SIGTERM, and so long for its orderly end.
+    Terminate(Duration),
+    /// SIGKILL.
+    Kill9,
+}
+
 impl System {
-    async fn prepare(spec: &SystemSpec) -> Self {
+    pub(super) async fn prepare(spec: &SystemSpec) -> Self {
         let folder = Folder::new();
         let text = |name: &str, value: String| (name.to_owned(), value);
         let mut env = BTreeMap::from([
@@ -125,23 +88,89 @@ impl System {
         } else {
             env.insert("DATA_DIR".into(), folder.path().join("data").display().to_string());
         }
-        let started = std::sync::atomic::AtomicUsize::new(0);
-        Self { nodes: vec![], gateways: vec![], processors: vec![], env, management, redis, started, folder }
+        env.extend(spec.env.clone());
+        let (harness, started) = (spec.harness, Mutex::default());
+        Self { nodes: vec![], gateways: vec![], processors: vec![], env, management, redis, harness, started, folder }
     }
 
-    /// How this system would start one more of a program: a port and a log of its own.
+    /// How this system would start one more of a program: a port and a log of its own. Always without
+    /// proxies.
     pub fn spec(&self, program: &'static str, clock_ahead_s: i64) -> NodeSpec {
-        let number = self.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.labelled_spec(program, clock_ahead_s).1
+    }
+
+    fn labelled_spec(&self, program: &'static str, clock_ahead_s: i64) -> (String, NodeSpec) {
+        let mut started = self.started.lock();
+        let all: usize = started.values().sum();
+        let number = started.entry(program).or_default();
+        let label = format!("{program}-{number}");
+        *number += 1;
         let mut env = self.env.clone();
         env.insert("PORT".to_owned(), free_port().to_string());
-        let log = self.folder.path().join(format!("{number:02}-{program}.log"));
-        NodeSpec { program, env, clock_ahead_s, log }
+        let log = self.folder.path().join(format!("{all:02}-{program}.log"));
+        (label, NodeSpec { program, env, clock_ahead_s, log })
+    }
+
+    /// Starts one more of a program with what the harness wants, without waiting for anything.
+    pub(super) async fn spawn_node(&self, program: &'static str, clock_ahead_s: i64) -> Node {
+        let (label, mut spec) = self.labelled_spec(program, clock_ahead_s);
+        let links = if self.harness.proxied { Links::put(program, &mut spec.env).await } else { Links::default() };
+        let has_clients = matches!(program, "gateway" | "chatchit");
+        let mut launch = Launch { clock: None, limitable: self.harness.limitable_files };
+        if self.harness.movable_clocks && has_clients {
+            launch.clock = Some(spec.log.with_extension("clock"));
+            launch.set_clock_ahead(clock_ahead_s);
+        }
+        Node::spawn(spec, launch).behind(label, links)
+    }
+
+    pub(super) async fn start_node(&self, program: &'static str, clock_ahead_s: i64) -> Node {
+        let node = self.spawn_node(program, clock_ahead_s).await;
+        node.wait_ready().await;
+        node
     }
 
     /// Starts one more processor.
     pub async fn add_processor(&mut self) {
-        let processor = self.spec("processor", 0).start().await;
+        let processor = self.start_node("processor", 0).await;
         self.processors.push(processor);
+    }
+
+    /// Starts one more processor without waiting until it is ready: it cannot be while a service is away.
+    pub async fn spawn_processor(&mut self) -> &Node {
+        let processor = self.spawn_node("processor", 0).await;
+        self.processors.push(processor);
+        self.processors.last().expect("it was pushed")
+    }
+
+    /// Takes the processor of that place away, with its proxies. Returns how it ended; `None` when
+    /// SIGTERM did not end it in time, and it was killed.
+    pub async fn remove_processor(&mut self, place: usize, how: Removal) -> Option<ExitStatus> {
+        let processor = self.processors.remove(place);
+        let ended = match how {
+            Removal::Terminate(limit) => processor.try_terminate(limit).await,
+            Removal::Kill9 => None,
+        };
+        if ended.is_none() {
+            processor.kill9().await;
+        }
+        if how == Removal::Kill9 { processor.ended() } else { ended }
+    }
+
+    /// All proxies: the program's label (`gateway-0`), who is on the other side, the proxy. None unless
+    /// the system was started with `SystemSpec::proxied`.
+    pub fn proxies(&self) -> impl Iterator<Item = (&str, Service, &Proxy)> {
+        self.all().flat_map(|node| node.proxies().map(|(service, proxy)| (node.label(), service, proxy)))
+    }
+
+    /// The proxy between a gateway and its clients.
+    pub fn gateway_proxy(&self, number: usize) -> &Proxy {
+        self.gateway(number).proxy(Service::Clients).expect("`SystemSpec::proxied` was asked for")
+    }
+
+    /// The gateways, in their order.
+    pub fn gateways(&self) -> &[Node] {
+        &self.gateways
     }
 
     /// A gateway by number; the all-in-one is every gateway.
@@ -216,6 +245,15 @@ impl System {
         for node in self.all() {
             node.wait_ready().await;
         }
+    }
+
+    /// Waits until all programs say they are ready, except those that are paused: the labels of those
+    /// that are not by `limit`, or have ended.
+    pub async fn not_ready(&self, limit: Duration) -> Vec<String> {
+        let awaited: Vec<&Node> = self.all().filter(|node| !node.is_paused()).collect();
+        let states = futures_util::future::join_all(awaited.iter().map(|node| node.try_wait_ready(limit))).await;
+        let late = awaited.iter().zip(states).filter(|(_, is_ready)| !is_ready);
+        late.map(|(node, _)| node.label().to_owned()).collect()
     }
 
     /// Waits until no program says it is ready; panics when one still does after `limit`.

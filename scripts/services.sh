@@ -9,6 +9,7 @@
 #   services.sh kill9 DIR NAME       SIGKILL the whole process tree
 #   services.sh pause|resume DIR NAME   SIGSTOP or SIGCONT the whole process tree
 #   services.sh alarm|calm DIR       have RabbitMQ believe that its memory is full, or no more
+#   services.sh fulldisk|freedisk DIR   have RabbitMQ believe that its disk is full, or no more
 #   services.sh reap DIR SECONDS     wait until nobody called `up` for so long, then down
 #   services.sh guard                read lines (see guard()) until whoever holds standard input is gone, then
 #                                    clean up after it: children, folders, databases, virtual hosts
@@ -168,12 +169,16 @@ ready_rabbitmq() {
   [ "${answer: -3}" = 401 ] # alive, and wants a password
 }
 
-memory_rabbitmq() { # how much of the machine's memory it may use: 0 is a resource alarm at once
+control_rabbitmq() { # COMMAND...: as rabbitmqctl knows it
   local sbin env=()
   sbin=$(newest /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin)
   mapfile -d '' env < <(rabbit_env)
-  (cd "$DIR/rabbitmq" && env -i "${env[@]}" "$sbin/rabbitmqctl" --quiet set_vm_memory_high_watermark "$1" < /dev/null >&2)
+  (cd "$DIR/rabbitmq" && env -i "${env[@]}" "$sbin/rabbitmqctl" --quiet "$@" < /dev/null >&2)
 }
+# How much of the machine's memory it may use: 0 is a resource alarm at once.
+memory_rabbitmq() { control_rabbitmq set_vm_memory_high_watermark "$1"; }
+# How many bytes of the disk must stay free: more than there are is a resource alarm at once.
+disk_rabbitmq() { control_rabbitmq set_disk_free_limit "$1"; }
 
 # ---- verbs
 check_name() { case ${1:-} in postgres | redis | rabbitmq) ;; *) usage ;; esac; }
@@ -221,7 +226,7 @@ reap() {
     exec 9>&-; sleep 5
   done
 }
-guard() { # lines: child PID | folder DIR (holding DIR/services and files) | database URL | vhost MANAGEMENT_URL NAME | forget WHAT
+guard() { # lines: child PID | folder DIR (holding DIR/services, a mounted DIR/disk and files) | database URL | vhost MANAGEMENT_URL NAME | forget WHAT
   local verb what more bin
   declare -A children=() folders=() databases=() vhosts=()
   while read -r verb what more; do
@@ -238,6 +243,7 @@ guard() { # lines: child PID | folder DIR (holding DIR/services and files) | dat
   done
   for what in "${!folders[@]}"; do
     if [ -d "$what/services" ]; then "$self" down "$what/services" || true; fi
+    ! mountpoint -q "$what/disk" || umount --lazy "$what/disk" || true
     case ${what##*/} in chatchit-test-*) rm -rf "$what" ;; esac
   done
   for what in "${!vhosts[@]}"; do delete_vhost "${vhosts[$what]}" "$what" || true; done
@@ -278,5 +284,7 @@ case $cmd in
   resume) check_name "${1:-}"; ports; signal_tree CONT "$(pid_of "$1")" ;;
   alarm) ports; memory_rabbitmq 0 ;;
   calm) ports; memory_rabbitmq 0.6 ;;
+  fulldisk) ports; disk_rabbitmq 1000000000000000000 ;;
+  freedisk) ports; disk_rabbitmq 50MB ;;
   *) usage ;;
 esac

@@ -2,6 +2,10 @@
 //!
 //! The invariant: it is gone after a test that passed, and stays after one that failed.
 
+mod small_disk;
+
+pub use small_disk::{SmallDisk, small_disk};
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 

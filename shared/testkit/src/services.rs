@@ -2,10 +2,13 @@
 //!
 //! The invariant: no test sees another test's data.
 
+mod cuts;
 mod node;
 mod redis;
+mod resp;
 mod shared;
 
+pub use cuts::{cut_sessions, cut_transactions};
 pub use node::{PrivatePostgres, PrivateRabbit};
 pub use redis::RedisServer;
 pub use shared::{fresh_postgres, fresh_rabbitmq, management_url, shared_postgres, shared_rabbitmq};

@@ -265,7 +265,7 @@ async fn where_bytes_never_pause_garbage_comes_after_a_second_and_nothing_follow
     place.proxy.corrupt(0, Whom::All);
     let begin = Instant::now();
     let (at_client, at_server) = tokio::join!(talk_and_listen(&mut client), talk_and_listen(&mut server));
-    assert!(begin.elapsed() >= Duration::from_millis(1000), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
     let heard = if at_client.contains(&0xff) { at_client } else { at_server };
     let garbage = heard.iter().position(|byte| *byte == 0xff).unwrap();
     assert!(heard[..garbage].iter().all(|byte| *byte == 7));

@@ -6,6 +6,10 @@ use super::{address, run_script};
 use crate::folder::Folder;
 use crate::guard;
 use crate::management::Management;
+use crate::{PATIENCE, until};
+
+/// What the broker calls its disk among the resources.
+const DISK: &str = "disk space";
 
 /// One server in a folder of its own.
 #[derive(Debug)]
@@ -100,6 +104,20 @@ impl PrivateRabbit {
     /// Its memory is not full any more.
     pub async fn end_alarm(&self) {
         self.node.control("calm").await;
+    }
+
+    /// It believes that its disk is full: it blocks whoever publishes. Returns once it says so.
+    pub async fn raise_disk_alarm(&self) {
+        self.node.control("fulldisk").await;
+        let management = self.management();
+        until(PATIENCE, || async { management.alarms().await.is_ok_and(|alarms| alarms.contains(DISK)) }).await;
+    }
+
+    /// Its disk is not full any more. Returns once it says so.
+    pub async fn end_disk_alarm(&self) {
+        self.node.control("freedisk").await;
+        let management = self.management();
+        until(PATIENCE, || async { management.alarms().await.is_ok_and(|alarms| !alarms.contains(DISK)) }).await;
     }
 
     /// The URL of its default virtual host.

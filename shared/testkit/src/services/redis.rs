@@ -9,10 +9,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::free_port;
+use super::{free_port, resp};
 use crate::folder::Folder;
 use crate::process::Process;
 use crate::{PATIENCE, until};
+
+/// How long a server that answers at all may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A private redis-server.
 #[derive(Debug)]
@@ -70,11 +73,30 @@ impl RedisServer {
 
     /// The answer to one command, given inline (`FLUSHALL`), as the protocol's text.
     pub async fn command(&self, line: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
+        let answer = self.exchange(format!("{line}\r\nQUIT\r\n").as_bytes()).await?;
+        String::from_utf8(answer).map_err(|_| std::io::ErrorKind::InvalidData.into())
+    }
+
+    /// The values of the answer to one command (`["KEYS", "*"]`), arrays within arrays made flat, and
+    /// nothing for nil. An error the server answers with is an error here.
+    pub async fn query(&self, command: &[&str]) -> std::io::Result<Vec<String>> {
+        let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
+        for word in command {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"QUIT\r\n");
+        resp::values(&self.exchange(&bytes).await?)
+    }
+
+    async fn exchange(&self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        let talk = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            stream.write_all(bytes).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            Ok(answer)
+        };
+        tokio::time::timeout(ANSWER_LIMIT, talk).await?
     }
 
     async fn answers(&self) -> bool {

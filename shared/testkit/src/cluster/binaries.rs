@@ -14,11 +14,13 @@ pub fn target_dir() -> PathBuf {
     profile_dir().parent().expect("target/PROFILE").to_owned()
 }
 
-/// The directory of the profile this test was built with.
+/// The directory of the profile this test, or this program, was built with.
 fn profile_dir() -> PathBuf {
     let executable = std::env::current_exe().expect("the system knows our executable");
-    let deps = executable.parent().expect("a file is in a directory");
-    deps.parent().expect("target/PROFILE/deps").to_owned()
+    let folder = executable.parent().expect("a file is in a directory");
+    // Tests lie one deeper than programs.
+    let is_test = folder.file_name().is_some_and(|name| name == "deps");
+    if is_test { folder.parent().expect("target/PROFILE/deps").to_owned() } else { folder.to_owned() }
 }
 
 /// The program of that name, built from the sources as they are now.

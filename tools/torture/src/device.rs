@@ -1,0 +1,382 @@
+//! A device: one task that keeps its rooms through whatever happens to its connections, and talks.
+//!
+//! It does what `docs/PROTOCOL.md` tells clients to do and no more. The invariant: it never gives up,
+//! and whatever it is told that it should not be is written down.
+
+mod session;
+mod speaker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use runtime::Shutdown;
+use serde_json::{Value, json};
+use testkit::client::line::{Heard, Kind, Line, Pass};
+use tokio::time::{Instant, sleep_until};
+
+use crate::history::{DeviceLog, Span};
+use crate::view::View;
+use crate::world::World;
+use session::Session;
+use speaker::Speaker;
+
+/// How long `session.ready` may take before a device tries elsewhere.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer to `sync` may take.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+/// After a beacon: what is on its way comes in less.
+const MOMENT: Duration = Duration::from_secs(3);
+/// A server that says nothing for two rounds of pings is gone.
+const SILENCE_LIMIT: Duration = Duration::from_mins(1);
+/// The stock client's first pause and its longest.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// What can be looked at from outside.
+#[derive(Default)]
+pub struct Notes {
+    /// What it wrote down.
+    pub log: DeviceLog,
+    /// Its rooms, by number.
+    pub views: BTreeMap<usize, View>,
+}
+
+/// A device of a user.
+pub struct Device {
+    world: Arc<World>,
+    /// The user's number.
+    user: usize,
+    name: String,
+    kind: Kind,
+    notes: Arc<Mutex<Notes>>,
+    speaker: Speaker,
+    rng: StdRng,
+    attempts: u32,
+    is_up: bool,
+    /// Socket.IO's: by what it is recognised, and the last offset.
+    pid: Option<String>,
+    offset: Option<String>,
+}
+
+impl Device {
+    /// Device `number` of all, which is `user`'s.
+    pub fn new(world: &Arc<World>, number: usize, user: usize, kind: Kind, seed: u64) -> Self {
+        let me = &world.users[user];
+        let views = me.rooms.iter().map(|room| (*room, View::new(&me.id))).collect();
+        let mut rng = StdRng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let speaker = Speaker::new(Arc::clone(world), user, number, StdRng::seed_from_u64(rng.random()));
+        Self {
+            world: Arc::clone(world),
+            user,
+            name: format!("device-{number}"),
+            kind,
+            notes: Arc::new(Mutex::new(Notes { log: DeviceLog::default(), views })),
+            speaker,
+            rng,
+            attempts: 0,
+            is_up: false,
+            pid: None,
+            offset: None,
+        }
+    }
+
+    /// What it wrote down, for others to look at.
+    pub fn notes(&self) -> Arc<Mutex<Notes>> {
+        Arc::clone(&self.notes)
+    }
+
+    /// Lives until it is told to end.
+    pub async fn live(mut self, stop: Shutdown) {
+        while !stop.is_requested() {
+            let pause = tokio::select! {
+                pause = self.connect() => pause,
+                () = stop.requested() => break,
+            };
+            self.attempts += 1;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.requested() => break,
+            }
+        }
+        self.down();
+    }
+
+    /// One connection; how long to wait before the next.
+    async fn connect(&mut self) -> Duration {
+        let world = Arc::clone(&self.world);
+        let gateway = &world.gateways[self.rng.random_range(0..world.gateways.len())];
+        let recovery = self.pid.as_deref().zip(self.offset.as_deref());
+        let pass = Pass { token: &world.users[self.user].token, device: &self.name, recovery };
+        let hint = match Line::open(gateway, self.kind, &pass).await {
+            Ok(line) => {
+                let mut session = Session::new(line, world.new_connection());
+                let hint = self.converse(&mut session).await;
+                self.down();
+                hint
+            }
+            Err(refused) => {
+                self.count(format!("handshake answered by {}", refused.status.unwrap_or_default()));
+                refused.retry_after
+            }
+        };
+        let longest = (PAUSE * 2_u32.pow(self.attempts.min(4))).min(LONGEST_PAUSE);
+        hint.unwrap_or_else(|| longest.mul_f64(self.rng.random_range(0.5..1.0)))
+    }
+
+    fn down(&mut self) {
+        self.up(false);
+        self.speaker.disconnected();
+        let now = self.world.clock.now();
+        if let Some(span) = self.notes.lock().log.spans.last_mut() {
+            span.to.get_or_insert(now);
+        }
+    }
+
+    fn up(&mut self, is_up: bool) {
+        if std::mem::replace(&mut self.is_up, is_up) != is_up {
+            let up = &self.world.up;
+            if is_up {
+                up.fetch_add(1, Ordering::SeqCst)
+            } else {
+                up.fetch_sub(1, Ordering::SeqCst)
+            };
+        }
+    }
+
+    fn count(&self, what: impl Into<String>) {
+        self.notes.lock().log.count(what);
+    }
+
+    fn wrong(&self, what: &str) {
+        let at = self.world.clock.now().0;
+        let line = format!("{at} ms, {} of user {} ({:?}): {what}", self.name, self.user, self.kind);
+        self.notes.lock().log.wrongs.push(line);
+    }
+
+    /// One connection from its beginning to its end; when to come back, if that was said.
+    async fn converse(&mut self, session: &mut Session) -> Option<Duration> {
+        loop {
+            let due = self.due(session);
+            let heard = tokio::select! {
+                heard = session.line.hear() => heard,
+                () = sleep_until(due) => {
+                    if self.act(session).await { continue }
+                    self.count("connections given up for silence");
+                    return None;
+                }
+            };
+            session.heard = Instant::now();
+            match heard {
+                Heard::Event { name, data, offset } => {
+                    self.offset = offset.or(self.offset.take());
+                    if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
+                        session.kept.push((name, data));
+                    } else {
+                        self.event(session, &name, &data).await;
+                    }
+                }
+                Heard::Accepted { pid } => self.accepted(session, pid).await,
+                Heard::Declined(refusal) => {
+                    self.wrong(&format!("was not let in: {refusal}"));
+                    return None;
+                }
+                Heard::Ack { id, body } => self.acked(session, id, &body).await,
+                Heard::Nothing => {}
+                // Somebody tampered with the connection: what comes of it is no word of a server's.
+                Heard::Unreadable(_) => {
+                    self.count("connections with garbage");
+                    return None;
+                }
+                Heard::Closed(code) => {
+                    let code = session.code.or(code);
+                    if let Some(code) = code.filter(|code| !matches!(code, 1001 | 4408 | 4409 | 4503 | 4508)) {
+                        self.count(format!("closed with {code}"));
+                    }
+                    return session.hint;
+                }
+            }
+        }
+    }
+
+    /// When to act without having heard anything.
+    fn due(&self, session: &Session) -> Instant {
+        let opening = (!session.is_ready).then_some(session.opened + READY_LIMIT);
+        let syncing = session.syncing.as_ref().map(|asked| asked.at + SYNC_LIMIT);
+        let talk = session.is_ready.then(|| self.speaker.due());
+        let some = [opening, syncing, talk, session.look_at];
+        some.into_iter().flatten().fold(session.heard + SILENCE_LIMIT, Instant::min)
+    }
+
+    /// Does what is due; false to give the connection up.
+    async fn act(&mut self, session: &mut Session) -> bool {
+        let now = Instant::now();
+        let is_late = |since: Instant, limit: Duration| now >= since + limit;
+        if (!session.is_ready && is_late(session.opened, READY_LIMIT))
+            || session.syncing.as_ref().is_some_and(|asked| is_late(asked.at, SYNC_LIMIT))
+            || is_late(session.heard, SILENCE_LIMIT)
+        {
+            return false;
+        }
+        if session.is_ready && now >= self.speaker.due() {
+            self.speaker.speak(session, &self.notes).await;
+        }
+        if session.look_at.take_if(|at| *at <= now).is_some() {
+            for (room, rev) in session.behind.drain(..) {
+                let is_behind = self.notes.lock().views.get_mut(&room).is_some_and(|view| view.doubt(rev));
+                if is_behind {
+                    self.count("rooms behind a beacon");
+                }
+            }
+            self.sync(session).await;
+        }
+        true
+    }
+
+    async fn accepted(&mut self, session: &mut Session, pid: Option<String>) {
+        session.is_accepted = true;
+        session.is_recovered = pid.is_some() && pid == self.pid;
+        self.pid = pid;
+        if session.is_recovered {
+            self.count("connections recovered");
+        }
+        for (name, data) in std::mem::take(&mut session.kept) {
+            self.event(session, &name, &data).await;
+        }
+    }
+
+    async fn event(&mut self, session: &mut Session, name: &str, data: &Value) {
+        match name {
+            "session.ready" => self.ready(session, data).await,
+            "server.draining" => session.hint = hint(data),
+            "error" => {
+                session.hint = hint(data).or(session.hint);
+                session.code = data["closeCode"].as_u64().map(|code| code as u16);
+            }
+            "rooms.beacon" => self.beacon(session, data),
+            "message.failed" => self.speaker.failed(data),
+            "message.read" | "typing" => self.fleeting(name, data),
+            _ => self.changed(session, name, data).await,
+        }
+    }
+
+    /// A change of a room.
+    async fn changed(&mut self, session: &mut Session, name: &str, data: &Value) {
+        let Some(room) = data["roomId"].as_str() else { return };
+        let Some(number) = self.world.room(room) else { return };
+        let at = self.world.clock.now();
+        let user = &self.world.users[self.user].id;
+        let outcome = {
+            let Notes { log, views } = &mut *self.notes.lock();
+            let view = views.entry(number).or_insert_with(|| View::new(user));
+            let outcome = view.live(name, data, at, log.seen.entry(number).or_default());
+            outcome.map(|()| view.is_settled())
+        };
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => self.sync(session).await,
+            Err(wrong) => self.wrong(&format!("room {number}: {wrong}")),
+        }
+    }
+
+    fn fleeting(&mut self, name: &str, data: &Value) {
+        let Some(number) = data["roomId"].as_str().and_then(|room| self.world.room(room)) else { return };
+        let at = self.world.clock.now();
+        let Notes { log, views } = &mut *self.notes.lock();
+        log.fleeting.push((number, at));
+        if name == "message.read"
+            && let Some(view) = views.get_mut(&number)
+        {
+            view.read(data);
+        }
+    }
+
+    async fn ready(&mut self, session: &mut Session, data: &Value) {
+        session.is_ready = true;
+        let from = self.world.clock.now();
+        let rooms: BTreeMap<usize, i64> = data["rooms"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .filter_map(|room| Some((self.world.room(room["roomId"].as_str()?)?, room["rev"].as_i64()?)))
+            .collect();
+        {
+            let Notes { log, views } = &mut *self.notes.lock();
+            log.spans.push(Span { from, to: None });
+            if !session.is_recovered {
+                for (number, view) in views.iter_mut() {
+                    view.connected(rooms.get(number).copied());
+                }
+            }
+        }
+        self.attempts = 0;
+        self.speaker.connected();
+        self.sync(session).await;
+    }
+
+    fn beacon(&self, session: &mut Session, data: &Value) {
+        for room in data["rooms"].as_array().map_or(&[][..], Vec::as_slice) {
+            let number = room["roomId"].as_str().and_then(|id| self.world.room(id));
+            let (Some(number), Some(rev)) = (number, room["rev"].as_i64()) else { continue };
+            if self.notes.lock().views.get(&number).is_some_and(|view| view.rev() < rev) {
+                session.behind.push((number, rev));
+                session.look_at = Some(Instant::now() + MOMENT);
+            }
+        }
+    }
+
+    /// Asks for whatever rooms are not caught up with.
+    async fn sync(&mut self, session: &mut Session) {
+        if session.syncing.is_some() {
+            return;
+        }
+        let (mut rooms, mut joins) = (Vec::new(), BTreeMap::new());
+        for (number, view) in self.notes.lock().views.iter().filter(|(_, view)| !view.is_settled()) {
+            rooms.push(json!({"roomId": self.world.rooms[*number].id, "afterRev": view.rev()}));
+            joins.insert(*number, view.joins());
+        }
+        if rooms.is_empty() {
+            return self.up(true);
+        }
+        let id = session.line.send("sync", &json!({ "rooms": rooms })).await;
+        session.syncing = Some(session::Asked { id, at: Instant::now(), joins });
+    }
+
+    async fn acked(&mut self, session: &mut Session, id: i64, body: &Value) {
+        let Some(asked) = session.syncing.take_if(|asked| asked.id == id) else {
+            if let Err(wrong) = self.speaker.acked(id, body) {
+                self.wrong(&wrong);
+            }
+            return;
+        };
+        let Some(rooms) = body["rooms"].as_array() else {
+            // The server cannot look anything up now: again in a while.
+            session.look_at = Some(Instant::now() + hint(body).unwrap_or(PAUSE));
+            return;
+        };
+        let at = self.world.clock.now();
+        let mut wrongs = Vec::new();
+        for page in rooms {
+            let Some(number) = page["roomId"].as_str().and_then(|id| self.world.room(id)) else { continue };
+            let Notes { log, views } = &mut *self.notes.lock();
+            let Some(view) = views.get_mut(&number) else { continue };
+            if page["code"] == "NOT_FOUND" {
+                view.not_found(asked.joins.get(&number).copied().unwrap_or_default());
+            } else if let Err(wrong) = view.page(page, at, log.seen.entry(number).or_default()) {
+                wrongs.push(format!("room {number}: {wrong}"));
+            }
+        }
+        for wrong in wrongs {
+            self.wrong(&wrong);
+        }
+        self.sync(session).await;
+    }
+}
+
+fn hint(data: &Value) -> Option<Duration> {
+    data["retryAfterMs"].as_u64().map(Duration::from_millis)
+}

@@ -1,0 +1,179 @@
+//! What happened in a run, as those who took part in it saw it.
+//!
+//! Knows no judgement. The invariant: every entry was written down by the one who saw it, when it
+//! was seen; nothing is taken back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// A moment of the run, milliseconds since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(transparent)]
+pub struct At(pub u64);
+
+impl At {
+    /// Milliseconds from `earlier` to this moment; 0 when that is later.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The clock of a run: monotonic, and where its beginning lies on the wall.
+#[derive(Debug, Clone, Copy)]
+pub struct RunClock {
+    began: Instant,
+    began_wall_ms: i64,
+}
+
+impl RunClock {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self { began: Instant::now(), began_wall_ms: runtime::Clock::system().now().0 }
+    }
+
+    /// This moment.
+    pub fn now(&self) -> At {
+        At(self.began.elapsed().as_millis() as u64)
+    }
+
+    /// A wall time (milliseconds since 1970) as a moment of the run; the beginning if it is earlier.
+    pub fn of_wall(&self, wall_ms: i64) -> At {
+        At(u64::try_from(wall_ms - self.began_wall_ms).unwrap_or(0))
+    }
+}
+
+/// One attempt to get something accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Try {
+    /// When it was sent.
+    pub at: At,
+    /// On which connection; each has a number of its own.
+    pub connection: u64,
+    /// Its place among the frames of that connection.
+    pub frame: i64,
+}
+
+/// How a request ended for who made it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// None came (yet): it may have been accepted.
+    #[default]
+    Unknown,
+    /// QUEUED.
+    Queued {
+        /// When the ack came.
+        at: At,
+        /// The attempt that was accepted, where it was the only one.
+        of: Option<Try>,
+        /// The id under which it must have an outcome.
+        job: String,
+    },
+    /// Refused at the edge, and nothing else came of it.
+    Refused(String),
+}
+
+/// A message as its sender remembers it.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// `clientMsgId`.
+    pub name: String,
+    /// The room's number.
+    pub room: usize,
+    /// All attempts, oldest first.
+    pub tries: Vec<Try>,
+    /// The first decisive answer.
+    pub answer: Answer,
+}
+
+/// A change that is no message: an edit, a deletion, a reaction, a change of members or title.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What was asked, for reports.
+    pub what: &'static str,
+    /// The room's number.
+    pub room: usize,
+    /// The message it is about, if any.
+    pub message: Option<String>,
+    /// When it was sent.
+    pub at: At,
+    /// What came of it.
+    pub answer: Answer,
+}
+
+/// What one user asked for, from all devices.
+#[derive(Debug, Default)]
+pub struct Sender {
+    /// Messages, in the order of their first attempt.
+    pub messages: Vec<Message>,
+    /// Everything else that is queued.
+    pub changes: Vec<Change>,
+    /// `message.failed` as it was told: the message's id and the code.
+    pub failed: BTreeSet<(String, String)>,
+    /// Messages that were sent and neither acked nor given up.
+    pub in_hand: usize,
+}
+
+/// A durable change of a room as a device learned of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its number.
+    pub rev: i64,
+    /// When.
+    pub at: At,
+    /// Told live, not by `sync`.
+    pub live: bool,
+}
+
+/// From `session.ready` to the end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// When it was ready.
+    pub from: At,
+    /// When it ended; `None` while it stands.
+    pub to: Option<At>,
+}
+
+/// What one device wrote down.
+#[derive(Debug, Default)]
+pub struct DeviceLog {
+    /// Its connections.
+    pub spans: Vec<Span>,
+    /// By room: what it saw of durable changes, in the order in which it came.
+    pub seen: BTreeMap<usize, Vec<Seen>>,
+    /// Typing and read marks: the room, and when.
+    pub fleeting: Vec<(usize, At)>,
+    /// What must not happen and did.
+    pub wrongs: Vec<String>,
+    /// What is worth counting, by name.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl DeviceLog {
+    /// Counts something.
+    pub fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+}
+
+/// A fault, from its beginning until everything was ready again.
+#[derive(Debug, Clone, Serialize)]
+pub struct Incident {
+    /// What was done.
+    pub what: String,
+    /// When it began.
+    pub from: At,
+    /// When it was taken back.
+    pub to: At,
+    /// When every program said that it was ready; `None`: not in time.
+    pub ready: Option<At>,
+}
+
+impl Incident {
+    /// True when it and the time from `from` to `to` have a moment in common; being made ready again
+    /// belongs to it.
+    pub fn overlaps(&self, from: At, to: At) -> bool {
+        self.from <= to && self.ready.unwrap_or(self.to) >= from
+    }
+}

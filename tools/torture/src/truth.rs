@@ -1,0 +1,231 @@
+//! What the system holds at the end: the store's rows, the dead letters, the rooms as their owner is
+//! told of them.
+//!
+//! Knows no judgement. The invariant: it is read when nothing moves any more, and as it is: rows by
+//! SQL, because what would repair them on the way out must not hide what is wrong.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
+use testkit::client::Socket;
+use testkit::cluster::System;
+use testkit::management::Management;
+use uuid::Uuid;
+
+use crate::view::Reaction;
+use crate::world::World;
+
+/// A message's row.
+#[derive(Debug, Clone)]
+pub struct MessageRow {
+    /// The room's number.
+    pub room: usize,
+    /// Its place.
+    pub seq: i64,
+    /// Its id.
+    pub id: Uuid,
+    /// Who sent it.
+    pub sender: Uuid,
+    /// What its sender calls it.
+    pub name: String,
+    /// What it says.
+    pub content: String,
+    /// It was taken back.
+    pub deleted: bool,
+}
+
+/// A durable change's row.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    /// The room's number.
+    pub room: usize,
+    /// Its number.
+    pub rev: i64,
+    /// When, milliseconds since 1970.
+    pub wall_ms: i64,
+    /// Its receipt.
+    pub job: Option<Uuid>,
+    /// The new message, if it is one.
+    pub message: Option<Uuid>,
+}
+
+/// An event that was given up.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DeadLetter {
+    /// The event's id, as it was published.
+    pub job: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Truth {
+    /// By room and `seq`.
+    pub messages: Vec<MessageRow>,
+    /// By room and `rev`.
+    pub events: Vec<EventRow>,
+    /// Jobs that were refused, with the code; empty for what had nothing to change.
+    pub refused: HashMap<Uuid, String>,
+    /// By room: `last_seq` and `rev`.
+    pub heads: BTreeMap<usize, (i64, i64)>,
+    /// Reactions that stand.
+    pub reactions: BTreeSet<Reaction>,
+    /// By room and member: how far they have read.
+    pub members: BTreeMap<(usize, String), i64>,
+    /// By room: the changes as its owner is told of them, from `rev` 2 on.
+    pub timeline: BTreeMap<usize, Vec<(i64, String, Value)>>,
+    /// By room: the messages as they now stand, as `sync` by `seq` tells them.
+    pub listed: BTreeMap<usize, Vec<Value>>,
+    /// What was given up.
+    pub dead: Vec<DeadLetter>,
+}
+
+type Raw = (
+    Vec<(Uuid, i64, Uuid, Uuid, String, String, Option<i64>)>,
+    Vec<(Uuid, i64, i64, Option<Uuid>, Option<Uuid>)>,
+    Vec<(Uuid, String)>,
+    Vec<(Uuid, i64, i64)>,
+    Vec<(Uuid, Uuid, String)>,
+    Vec<(Uuid, Uuid, i64)>,
+);
+
+const MESSAGES: &str = "SELECT room_id, seq, message_id, sender_id, client_msg_id, content, deleted_at FROM messages
+    ORDER BY room_id, seq";
+const EVENTS: &str = "SELECT room_id, rev, happened_at, job_id, message_id FROM room_events ORDER BY room_id, rev";
+const REFUSED: &str = "SELECT job_id, code FROM refused_jobs";
+const HEADS: &str = "SELECT room_id, last_seq, rev FROM room_counters";
+const REACTIONS: &str = "SELECT message_id, user_id, emoji FROM reactions";
+const MEMBERS: &str = "SELECT room_id, user_id, read_seq FROM room_members";
+
+macro_rules! read_all {
+    ($connection:expr) => {{
+        let connection = $connection;
+        (
+            sqlx::query_as(MESSAGES).fetch_all(&mut *connection).await?,
+            sqlx::query_as(EVENTS).fetch_all(&mut *connection).await?,
+            sqlx::query_as(REFUSED).fetch_all(&mut *connection).await?,
+            sqlx::query_as(HEADS).fetch_all(&mut *connection).await?,
+            sqlx::query_as(REACTIONS).fetch_all(&mut *connection).await?,
+            sqlx::query_as(MEMBERS).fetch_all(&mut *connection).await?,
+        )
+    }};
+}
+
+async fn read_rows(system: &System) -> anyhow::Result<Raw> {
+    if system.is_distributed() {
+        let mut connection = PgConnection::connect(system.env("DATABASE_URL")).await?;
+        return Ok(read_all!(&mut connection));
+    }
+    let mut connection = SqliteConnection::connect(&file(system, "chat.db")).await?;
+    Ok(read_all!(&mut connection))
+}
+
+fn file(system: &System, name: &str) -> String {
+    format!("sqlite://{}/{name}?mode=ro", system.env("DATA_DIR"))
+}
+
+impl Truth {
+    /// Reads the store's rows alone.
+    pub async fn rows(system: &System, world: &World) -> anyhow::Result<Self> {
+        let mut truth = Self::default();
+        truth.take(world, read_rows(system).await.context("the store's rows")?);
+        Ok(truth)
+    }
+
+    /// Reads everything.
+    pub async fn read(system: &System, world: &World, management: Option<&Management>) -> anyhow::Result<Self> {
+        let mut truth = Self::rows(system, world).await?;
+        truth.dead = dead_letters(system, management).await.context("the dead letters")?;
+        truth.ask(system, world).await.context("the rooms as their owner is told of them")?;
+        Ok(truth)
+    }
+
+    fn take(&mut self, world: &World, (messages, events, refused, heads, reactions, members): Raw) {
+        let numbers: HashMap<String, usize> =
+            world.rooms.iter().enumerate().map(|(number, room)| (room.id.clone(), number)).collect();
+        let number = |room: Uuid| numbers.get(&room.to_string()).copied();
+        self.messages = messages
+            .into_iter()
+            .filter_map(|(room, seq, id, sender, name, content, deleted)| {
+                Some(MessageRow { room: number(room)?, seq, id, sender, name, content, deleted: deleted.is_some() })
+            })
+            .collect();
+        self.events = events
+            .into_iter()
+            .filter_map(|(room, rev, wall_ms, job, message)| {
+                Some(EventRow { room: number(room)?, rev, wall_ms, job, message })
+            })
+            .collect();
+        self.refused = refused.into_iter().collect();
+        self.heads = heads.into_iter().filter_map(|(room, seq, rev)| Some((number(room)?, (seq, rev)))).collect();
+        self.reactions = reactions
+            .into_iter()
+            .map(|(message, user, emoji)| (message.to_string(), user.to_string(), emoji))
+            .collect();
+        self.members = members
+            .into_iter()
+            .filter_map(|(room, user, seq)| Some(((number(room)?, user.to_string()), seq)))
+            .collect();
+    }
+
+    /// Asks as the owner, who was a member all the time.
+    async fn ask(&mut self, system: &System, world: &World) -> anyhow::Result<()> {
+        let socket =
+            Socket::try_open(&system.gateway(0).url(), &format!("/ws?token={}", world.owner.token), &[]).await?;
+        for (number, room) in world.rooms.iter().enumerate() {
+            let pages = pages(&socket, &room.id, "afterRev", "rev").await?;
+            let event =
+                |item: &Value| (item["rev"].as_i64(), item["event"].as_str().map(str::to_owned), item["data"].clone());
+            let events = pages.iter().map(event);
+            let events = events.map(|(rev, name, data)| Some((rev?, name?, data))).collect::<Option<Vec<_>>>();
+            self.timeline.insert(number, events.context("an item without rev or event")?);
+            self.listed.insert(number, pages_of_messages(&socket, &room.id).await?);
+        }
+        Ok(())
+    }
+
+    /// Everything that has a receipt among the changes.
+    pub fn jobs(&self) -> HashSet<Uuid> {
+        self.events.iter().filter_map(|event| event.job).collect()
+    }
+}
+
+async fn pages_of_messages(socket: &Socket, room: &str) -> anyhow::Result<Vec<Value>> {
+    pages(socket, room, "afterSeq", "seq").await
+}
+
+async fn pages(socket: &Socket, room: &str, after: &str, key: &str) -> anyhow::Result<Vec<Value>> {
+    let mut items: Vec<Value> = Vec::new();
+    loop {
+        // The creation of a room is rev 1.
+        let first = i64::from(after == "afterRev");
+        let last = items.last().map_or(first, |item| item[key].as_i64().unwrap_or(first));
+        let answer = socket.request("sync", json!({"rooms": [{"roomId": room, after: last}]})).await;
+        let page = &answer["rooms"][0];
+        let more = page["items"].as_array().with_context(|| format!("no items in {answer}"))?;
+        items.extend(more.iter().cloned());
+        if page["complete"] == true {
+            return Ok(items);
+        }
+        ensure!(!more.is_empty(), "an incomplete answer without items: {page}");
+    }
+}
+
+async fn dead_letters(system: &System, management: Option<&Management>) -> anyhow::Result<Vec<DeadLetter>> {
+    let Some(management) = management else {
+        let mut connection = SqliteConnection::connect(&file(system, "queue.db")).await?;
+        let sql = "SELECT job_id, headers ->> 'x-cause' FROM dead";
+        let rows: Vec<(String, Option<String>)> = sqlx::query_as(sql).fetch_all(&mut connection).await?;
+        let letter = |(job, cause): (String, Option<String>)| DeadLetter { job, cause: cause.unwrap_or_default() };
+        return Ok(rows.into_iter().map(letter).collect());
+    };
+    let letters = management.look("chat.events.dlq", 10_000).await;
+    let letter = |letter: &Value| DeadLetter {
+        job: letter["properties"]["message_id"].as_str().unwrap_or_default().to_owned(),
+        cause: letter["properties"]["headers"]["x-cause"].as_str().unwrap_or_default().to_owned(),
+    };
+    Ok(letters.iter().map(letter).collect())
+}

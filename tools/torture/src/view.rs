@@ -1,0 +1,313 @@
+//! What a device has of one room: all it was told, put together as `docs/PROTOCOL.md` says.
+//!
+//! Does no I/O. The invariant: what stands in it follows from all changes up to `rev`, each taken
+//! once and in order; what may not come at all is an error.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use crate::history::{At, Seen};
+
+/// A message as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its id.
+    pub id: String,
+    /// What it says; empty when it was taken back.
+    pub content: String,
+    /// It was taken back.
+    pub deleted: bool,
+}
+
+/// A reaction: the message, who, which emoji.
+pub type Reaction = (String, String, String);
+
+type Item = (String, Value);
+
+/// One room as one device has it.
+#[derive(Debug)]
+pub struct View {
+    /// The user whose device it is.
+    user: String,
+    /// All changes up to this one are in.
+    rev: i64,
+    /// What came live before the room was caught up with.
+    early: BTreeMap<i64, Item>,
+    /// The only number that may come live next on this connection; `None`: any.
+    live_next: Option<i64>,
+    /// Caught up with.
+    is_whole: bool,
+    /// As far as is known, the user is a member.
+    is_member: bool,
+    /// How often the user became a member.
+    joins: u64,
+    /// By `seq`.
+    pub messages: BTreeMap<i64, Shown>,
+    places: HashMap<String, i64>,
+    /// Those that stand.
+    pub reactions: BTreeSet<Reaction>,
+    /// How far everybody has read.
+    pub reads: BTreeMap<String, i64>,
+    /// The title, once it was changed.
+    pub title: Option<String>,
+}
+
+impl View {
+    /// A room that holds nothing but its own creation.
+    pub fn new(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            rev: 1,
+            early: BTreeMap::new(),
+            live_next: Some(2),
+            is_whole: false,
+            is_member: true,
+            joins: 0,
+            messages: BTreeMap::new(),
+            places: HashMap::new(),
+            reactions: BTreeSet::new(),
+            reads: BTreeMap::new(),
+            title: None,
+        }
+    }
+
+    /// How far it reaches.
+    pub fn rev(&self) -> i64 {
+        self.rev
+    }
+
+    /// `seq` of the last message.
+    pub fn last_seq(&self) -> i64 {
+        self.messages.last_key_value().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// True when nothing has to be asked for.
+    pub fn is_settled(&self) -> bool {
+        self.is_whole || !self.is_member
+    }
+
+    /// True while the user is a member.
+    pub fn is_member(&self) -> bool {
+        self.is_member
+    }
+
+    /// How often the user became a member.
+    pub fn joins(&self) -> u64 {
+        self.joins
+    }
+
+    /// A new connection: what is told live begins after `rev`; `None`: the user is no member.
+    pub fn connected(&mut self, rev: Option<i64>) {
+        self.early.clear();
+        self.live_next = rev.map(|rev| rev + 1);
+        self.is_member = rev.is_some();
+        self.is_whole = rev == Some(self.rev);
+    }
+
+    /// `sync` says that there is no such room, asked after that many joins.
+    pub fn not_found(&mut self, joins: u64) {
+        if self.joins == joins {
+            self.is_member = false;
+        }
+    }
+
+    /// There is something up to `rev` in the room; true when it is missing here.
+    pub fn doubt(&mut self, rev: i64) -> bool {
+        let is_behind = self.is_whole && self.rev < rev;
+        self.is_whole &= !is_behind;
+        is_behind
+    }
+
+    /// A change that was told live. On one connection, recovered or not, none comes twice and none is
+    /// left out.
+    pub fn live(&mut self, name: &str, data: &Value, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
+        let Some(rev) = data["rev"].as_i64() else { return Ok(()) };
+        let is_me = data["userId"] == self.user.as_str();
+        let joins = name == "room.memberJoined" && is_me;
+        if !self.is_member && !joins {
+            return Err(format!("rev {rev} ({name}) came live, of a room that was left"));
+        }
+        if let Some(next) = self.live_next
+            && (rev < next || (rev > next && self.is_member))
+        {
+            let what = if rev < next { "doubled" } else { "left out" };
+            return Err(format!("rev {rev} ({name}) came live though {next} was next: {what}"));
+        }
+        seen.push(Seen { rev, at, live: true });
+        self.live_next = Some(rev + 1);
+        if joins && !self.is_member {
+            self.early.clear();
+            (self.is_member, self.is_whole, self.joins) = (true, self.rev + 1 == rev, self.joins + 1);
+        }
+        self.early.insert(rev, (name.to_owned(), data.clone()));
+        self.settle()?;
+        if name == "room.memberLeft" && is_me {
+            self.is_member = false;
+        }
+        Ok(())
+    }
+
+    /// A page of `sync` by `afterRev`.
+    pub fn page(&mut self, page: &Value, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
+        for item in page["items"].as_array().map_or(&[][..], Vec::as_slice) {
+            let rev = item["rev"].as_i64().ok_or("an item without rev")?;
+            if rev <= self.rev {
+                // Asked for twice, because the answer to the first question was late.
+                continue;
+            }
+            if rev != self.rev + 1 {
+                return Err(format!("rev {rev} follows {} in a page of sync", self.rev));
+            }
+            seen.push(Seen { rev, at, live: false });
+            self.put(rev, item["event"].as_str().unwrap_or_default(), &item["data"])?;
+        }
+        for read in page["reads"].as_array().map_or(&[][..], Vec::as_slice) {
+            self.read(read);
+        }
+        if page["complete"] == true {
+            if page["rev"].as_i64() != Some(self.rev) && page["rev"].as_i64() > Some(self.rev) {
+                return Err(format!("a complete page ends at {} though the room is at {}", self.rev, page["rev"]));
+            }
+            self.is_whole = true;
+        }
+        self.settle()
+    }
+
+    /// Puts in what waits, once the room was caught up with. What `sync` told already may come live
+    /// after it.
+    fn settle(&mut self) -> Result<(), String> {
+        while self.is_whole
+            && let Some((rev, (name, data))) = self.early.pop_first()
+        {
+            if rev > self.rev + 1 {
+                return Err(format!("a hole between rev {} and {rev}", self.rev));
+            }
+            if rev == self.rev + 1 {
+                self.put(rev, &name, &data)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, rev: i64, name: &str, data: &Value) -> Result<(), String> {
+        self.rev = rev;
+        let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+        let id = text("messageId");
+        match name {
+            "message.delivered" => return self.message(id, data),
+            "message.edited" => {
+                let message = self.known(&id)?;
+                if !message.deleted {
+                    message.content = text("content");
+                }
+            }
+            "message.deleted" => {
+                let message = self.known(&id)?;
+                (message.content, message.deleted) = (String::new(), true);
+                self.reactions.retain(|reaction| reaction.0 != id);
+            }
+            "message.reaction" => {
+                let deleted = self.known(&id)?.deleted;
+                let reaction = (id, text("userId"), text("emoji"));
+                if data["removed"] == true || deleted {
+                    self.reactions.remove(&reaction);
+                } else {
+                    self.reactions.insert(reaction);
+                }
+            }
+            "room.updated" => self.title = data["title"].as_str().map(str::to_owned).or(self.title.take()),
+            "room.memberLeft" => drop(self.reads.remove(&text("userId"))),
+            "room.memberJoined" | "room.created" => {}
+            other => return Err(format!("{other} has rev {rev}")),
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, id: &str) -> Result<&mut Shown, String> {
+        let seq = self.places.get(id).copied();
+        seq.and_then(|seq| self.messages.get_mut(&seq)).ok_or_else(|| format!("a change of {id}, which did not come"))
+    }
+
+    fn message(&mut self, id: String, data: &Value) -> Result<(), String> {
+        let seq = data["seq"].as_i64().ok_or("a message without seq")?;
+        if seq != self.last_seq() + 1 {
+            return Err(format!("seq {seq} follows {}", self.last_seq()));
+        }
+        if self.places.insert(id.clone(), seq).is_some() {
+            return Err(format!("{id} came twice"));
+        }
+        let deleted = data["deletedAt"].is_string();
+        let content = data["content"].as_str().unwrap_or_default().to_owned();
+        let name = data["clientMsgId"].as_str().unwrap_or_default();
+        if !deleted && !content.starts_with(&format!("{name} ")) {
+            return Err(format!("{id}, which its sender calls {name}, says {content:?}"));
+        }
+        self.messages.insert(seq, Shown { id, content, deleted });
+        Ok(())
+    }
+
+    /// A read mark, live or from a page: it only moves forward.
+    pub fn read(&mut self, data: &Value) {
+        if let (Some(user), Some(seq)) = (data["userId"].as_str(), data["seq"].as_i64()) {
+            let mark = self.reads.entry(user.to_owned()).or_default();
+            *mark = seq.max(*mark);
+        }
+    }
+
+    /// The id of one of the last messages that stand.
+    pub fn recent(&self, back: usize) -> Option<&Shown> {
+        self.messages.values().rev().filter(|message| !message.deleted).nth(back)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn delivered(rev: i64, seq: i64) -> Value {
+        let name = format!("n{seq}");
+        let content = format!("{name} says");
+        json!({"messageId": format!("m{seq}"), "rev": rev, "seq": seq, "clientMsgId": name, "content": content})
+    }
+
+    fn live(view: &mut View, rev: i64, seq: i64) -> Result<(), String> {
+        view.live("message.delivered", &delivered(rev, seq), At(0), &mut Vec::new())
+    }
+
+    fn page(first: i64, last: i64) -> Value {
+        let item = |rev: i64| json!({"event": "message.delivered", "rev": rev, "data": delivered(rev, rev - 1)});
+        json!({"items": (first..=last).map(item).collect::<Vec<_>>(), "rev": last, "complete": true})
+    }
+
+    #[test]
+    fn live_changes_wait_for_what_is_missing() {
+        let mut view = View::new("me");
+        view.connected(Some(4));
+        live(&mut view, 5, 4).expect("next");
+        assert_eq!((view.rev(), view.is_settled()), (1, false));
+        view.page(&page(2, 4), At(0), &mut Vec::new()).expect("fits");
+        assert_eq!((view.rev(), view.last_seq(), view.is_settled()), (5, 4, true));
+    }
+
+    #[test]
+    fn what_is_doubled_or_left_out_is_told() {
+        let mut view = View::new("me");
+        view.connected(Some(1));
+        live(&mut view, 2, 1).expect("next");
+        assert!(live(&mut view, 2, 1).expect_err("twice").contains("doubled"));
+        assert!(live(&mut view, 4, 2).expect_err("a hole").contains("left out"));
+        assert!(view.page(&page(4, 4), At(0), &mut Vec::new()).expect_err("a hole").contains("follows"));
+    }
+
+    #[test]
+    fn nothing_of_a_room_comes_between_leaving_and_joining() {
+        let (mut view, mut seen) = (View::new("me"), Vec::new());
+        view.connected(Some(1));
+        view.live("room.memberLeft", &json!({"rev": 2, "userId": "me"}), At(0), &mut seen).expect("next");
+        assert!(live(&mut view, 3, 1).expect_err("no member").contains("left"));
+        view.live("room.memberJoined", &json!({"rev": 5, "userId": "me"}), At(0), &mut seen).expect("joins");
+        assert!(view.is_member() && !view.is_settled());
+    }
+}

@@ -99,10 +99,11 @@ impl Store {
         at: Timestamp,
     ) -> Result<Option<Seq>, StoreError> {
         let mut conn = self.db.write().await?;
-        let moved: Option<(i64,)> = on!(conn, c => {
-            sqlx::query_as(SET_READ).bind(room.0).bind(user.0).bind(seq.0).bind(at.0).fetch_optional(c)
+        // All rows, though there is one at most: the commit, which may fail, comes after the last.
+        let moved: Vec<(i64,)> = on!(conn, c => {
+            sqlx::query_as(SET_READ).bind(room.0).bind(user.0).bind(seq.0).bind(at.0).fetch_all(c)
         })?;
-        Ok(moved.map(|(seq,)| Seq(seq)))
+        Ok(moved.first().map(|(seq,)| Seq(*seq)))
     }
 
     /// The read marks of these rooms that moved after `since`, the earliest first: the first

@@ -26,6 +26,9 @@ struct Arguments {
     /// Writes everything as JSON into this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Copies logs and data into this new folder when a promise was broken.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// A defect to switch on, in programs that were built with the feature `defects`.
     #[arg(long)]
     defect: Option<String>,
@@ -53,6 +56,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         faults_least: 0,
         scale: Scale { users: arguments.users, rooms: arguments.users / 3, members: 8 },
         defect: arguments.defect,
+        keep: arguments.keep,
         verbose: true,
     };
     let report = torture::run(spec).await?;

@@ -3,6 +3,7 @@
 //! The invariant: a run ends by itself, whatever the system does, and always with a report.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Spec {
     pub scale: Scale,
     /// A defect that the programs were built with.
     pub defect: Option<String>,
+    /// Where logs and data are copied to when a promise was broken.
+    pub keep: Option<PathBuf>,
     /// Says what happens on standard error.
     pub verbose: bool,
 }
@@ -78,6 +81,10 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     let (counts, lateness) = run.judge().await?;
     run.tasks.shutdown().request();
     run.tasks.drained(Duration::from_secs(5)).await;
+    if let Some(folder) = run.spec.keep.as_deref().filter(|_| !run.violations.is_empty()) {
+        let copied = tokio::process::Command::new("cp").arg("-r").arg(run.stage.system.folder()).arg(folder).status();
+        anyhow::ensure!(copied.await?.success(), "cannot copy to {}", folder.display());
+    }
     run.say("everybody left");
     let leaks = quiet::check(&run.stage, run.spec.shape).await;
     run.violations.extend(leaks.into_iter().map(|what| Violation { promise: "i", what }));

@@ -102,7 +102,8 @@ impl View {
         self.early.clear();
         self.live_next = rev.map(|rev| rev + 1);
         self.is_member = rev.is_some();
-        self.is_whole = rev == Some(self.rev);
+        // Asked for even where nothing seems to be missing: read marks have no number.
+        self.is_whole = false;
     }
 
     /// `sync` says that there is no such room, asked after that many joins.
@@ -138,7 +139,7 @@ impl View {
         self.live_next = Some(rev + 1);
         if joins && !self.is_member {
             self.early.clear();
-            (self.is_member, self.is_whole, self.joins) = (true, self.rev + 1 == rev, self.joins + 1);
+            (self.is_member, self.is_whole, self.joins) = (true, false, self.joins + 1);
         }
         self.early.insert(rev, (name.to_owned(), data.clone()));
         self.settle()?;

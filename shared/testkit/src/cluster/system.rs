@@ -3,6 +3,7 @@
 //! Tests that hold for both ask for gateways by number and do not care which of the two it is.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -166,6 +167,11 @@ impl System {
     /// The proxy between a gateway and its clients.
     pub fn gateway_proxy(&self, number: usize) -> &Proxy {
         self.gateway(number).proxy(Service::Clients).expect("`SystemSpec::proxied` was asked for")
+    }
+
+    /// Where its programs' logs lie, and the data of an all-in-one.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The gateways, in their order.

@@ -65,7 +65,7 @@ fn outcome(
     if outcomes != 1 {
         let stored = is_stored(&job);
         let text = format!(
-            "{what} ({job}, acked at {} ms): stored {stored}, refused {refused:?}, {letters} dead letters",
+            "{what} ({job}, about {about:?}, acked at {} ms): stored {stored}, refused {refused:?}, {letters} dead letters",
             at.0
         );
         findings.add(PROMISE, text);

@@ -80,7 +80,7 @@ impl Intake {
         permit(standing, Action::Send).map_err(|refusal| refusal.of(&send.client_msg_id))?;
         let id = MessageId::of(actor.user, &send.client_msg_id);
         let ack = queued(Some(send.client_msg_id.clone()), id);
-        Ok(self.submit(actor, id.into(), room, Change::MessageSend(send), ack))
+        self.submit(actor, id.into(), room, Change::MessageSend(send), ack)
     }
 
     /// Accepts new content for one's own message.
@@ -100,7 +100,7 @@ impl Intake {
             // The words of an attachment may be emptied, those of a text may not.
             check_content(&edit.content, !row.attachments.is_empty())?;
         }
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageEdit(edit), queued(None, id)))
+        self.submit(actor, JobId::generate(), room, Change::MessageEdit(edit), queued(None, id))
     }
 
     /// Accepts taking back a message: one's own, or anybody's by right.
@@ -123,7 +123,7 @@ impl Intake {
         {
             permit(standing, Action::DeleteOthers)?;
         }
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageDelete(delete), queued(None, id)))
+        self.submit(actor, JobId::generate(), room, Change::MessageDelete(delete), queued(None, id))
     }
 
     /// Accepts a reaction, or taking one back.
@@ -137,7 +137,7 @@ impl Intake {
         check_emoji(&react.emoji)?;
         permit(standing, Action::ChangeOwn)?;
         self.known_target(room, id).await?;
-        Ok(self.submit(actor, JobId::generate(), room, Change::MessageReact(react), queued(None, id)))
+        self.submit(actor, JobId::generate(), room, Change::MessageReact(react), queued(None, id))
     }
 
     /// The message if it is stored already. One that is not may still be on its way; one that was

@@ -120,7 +120,7 @@ impl House {
     pub(crate) fn intake(&self) -> Intake {
         let Engine { broker, store, keys, clock, .. } = self.engine.clone();
         let rate = domain::rate::Rate { per_second: 0, burst: 0 };
-        Intake::new(IntakeParts { broker, store, keys, clock, rate }, &self.tasks)
+        Intake::new(IntakeParts { broker, store, keys, clock, rate, queued_events: 0 }, &self.tasks)
     }
 
     /// Somebody new.

@@ -39,6 +39,7 @@ pub fn intake(settings: &Settings, engine: &Engine, tasks: &Tasks) -> Intake {
         keys: engine.keys.clone(),
         clock: engine.clock.clone(),
         rate,
+        queued_events: settings.limits.queued_events,
     };
     Intake::new(parts, tasks)
 }

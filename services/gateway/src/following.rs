@@ -177,7 +177,7 @@ async fn replay(shared: &Shared, room: RoomId, after: Rev, up_to: Rev) -> Result
     let (mut all, mut position) = (Vec::new(), after);
     while position < up_to {
         let replay = async { shared.handlers.replay(room, position, up_to).await.map_err(|_| Refusal::unavailable()) };
-        let found = within(replay).await?;
+        let found = within(replay).await?.ok_or_else(Refusal::unavailable)?;
         let reached = found.last().and_then(|last| last.rev).filter(|reached| *reached > position);
         let wanted = found.into_iter().filter(|opened| opened.rev.is_some_and(|rev| rev > position && rev <= up_to));
         all.extend(wanted.map(|opened| Arc::new(Delivered::new(opened))));

@@ -137,7 +137,14 @@ fn share(
     let Engine { store, broker, realtime, keys, clock, .. } = engine;
     let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
     let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
-    let intake = IntakeParts { broker, store: store.clone(), keys: keys.clone(), clock: clock.clone(), rate };
+    let intake = IntakeParts {
+        broker,
+        store: store.clone(),
+        keys: keys.clone(),
+        clock: clock.clone(),
+        rate,
+        queued_events: settings.limits.queued_events,
+    };
     let handlers = HandlerParts { store: store.clone(), realtime: realtime.clone(), keys, clock: clock.clone() };
     let gateway = Uuid::now_v7();
     Shared {

@@ -12,7 +12,7 @@ use handlers::{Job, Outcome, Unavailable};
 use protocol::BadEnvelope;
 use telemetry::{Counter, Histogram};
 
-use crate::{Parts, note};
+use crate::{Parts, age, note};
 
 /// Why a batch was not settled; all of it will be received again.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub(crate) async fn apply_and_settle(
 }
 
 fn check(parts: &Parts, incoming: &Incoming) -> Checked {
-    let event = incoming.envelope.verify(&parts.keys)?;
+    let event = age::check(incoming.envelope.verify(&parts.keys)?, parts.clock.now(), parts.room_log_kept)?;
     Ok(Job {
         event,
         redelivered: incoming.redelivered,

@@ -3,10 +3,12 @@
 //! Owns shards by leases, consumes only what it owns, and settles only what was committed and told.
 //! Knows no client. The invariant: one processor at a time works on a room.
 
+mod age;
 mod batch;
 mod janitor;
 mod note;
 mod ownership;
+mod pruning;
 mod teller;
 mod worker;
 
@@ -38,11 +40,15 @@ pub(crate) struct Parts {
     pub(crate) handlers: Handlers,
     pub(crate) keys: Keyring,
     pub(crate) clock: Clock,
+    /// How long the rooms' logs and all receipts are kept; `None`: for ever.
+    pub(crate) room_log_kept: Option<Duration>,
+    pub(crate) duty: pruning::Duty,
 }
 
 impl Processor {
     /// Starts to take shards and work on them. `tasks` is stopped if any part of it ends early.
-    pub fn start(engine: &Engine, tasks: &Tasks) -> Self {
+    /// `room_log_kept`: how long the rooms' logs and all receipts are; `None`: for ever.
+    pub fn start(engine: &Engine, room_log_kept: Option<Duration>, tasks: &Tasks) -> Self {
         let handlers = Handlers::new(HandlerParts {
             store: engine.store.clone(),
             realtime: engine.realtime.clone(),
@@ -56,6 +62,8 @@ impl Processor {
             handlers,
             keys: engine.keys.clone(),
             clock: engine.clock.clone(),
+            room_log_kept,
+            duty: pruning::Duty::default(),
         };
         // Its own request and its own tasks: a stop of the service first ends the processor in good
         // order, then what it stands on.
@@ -63,6 +71,8 @@ impl Processor {
         let own = Tasks::new(shutdown.clone());
         own.own("shard ownership", ownership::run(parts.clone(), own.clone()));
         own.own("janitor", janitor::run(parts.clone(), shutdown.clone()));
+        own.own("pruning", pruning::run(parts.clone(), shutdown.clone()));
+        own.own("room logs", pruning::walk(parts.clone(), shutdown.clone()));
         own.own("presence", teller::run(parts, shutdown.clone()));
         let (watched, service) = (own.clone(), tasks.shutdown().clone());
         tasks.own("processor", async move {

@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     engine::service::run(config::Role::Processor, async |mut service| {
-        let processor = Processor::start(&service.engine, &service.tasks);
+        let processor = Processor::start(&service.engine, service.settings.room_log_kept, &service.tasks);
         service.listen(Router::new()).await?;
         service.until_stopped().await;
         if !processor.stop().await {

@@ -75,6 +75,7 @@ pub(crate) async fn run(parts: Parts, tasks: Tasks) {
                     tracing::warn!(%error, "the session that holds the shard leases is gone; letting everything go");
                     owner.let_all_go();
                 }
+                parts.duty.set(false);
                 owner.stop_all().await;
             }
             Err(error) => tracing::warn!(%error, "no session for shard leases"),
@@ -104,6 +105,7 @@ impl Owner<'_> {
             self.free_ticks = if view.free.is_empty() { 0 } else { self.free_ticks + 1 };
             self.leave_what_was_lost(&view.mine).await;
             self.work_on(&view.mine);
+            self.parts.duty.set(view.mine.contains(&0));
             match decide(&view, self.free_ticks) {
                 Step::Take(shards) => self.take(shards).await?,
                 Step::GiveUp(shard) => self.give_up(shard).await?,

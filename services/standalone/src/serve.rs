@@ -38,7 +38,7 @@ async fn serve(mut service: Service) -> Result<(), Failure> {
     let (settings, engine, tasks) = (service.settings.clone(), service.engine.clone(), service.tasks.clone());
     let secret = settings.jwt_secret.as_ref().ok_or("there is no JWT_ACCESS_TOKEN")?;
     let tokens = Tokens::new(secret, settings.access_lifetime);
-    let processor = Processor::start(&engine, &tasks);
+    let processor = Processor::start(&engine, settings.room_log_kept, &tasks);
     let stopping = service.stopping();
     let parts = GatewayParts { settings: settings.clone(), engine: engine.clone(), tasks: tasks.clone() };
     let gateway = Gateway::start(parts);

@@ -90,6 +90,15 @@ pub(crate) fn grace(text: &str) -> Parsed<Duration> {
     if duration > Duration::from_hours(1) { Err("must be at most 1h".to_owned()) } else { Ok(duration) }
 }
 
+/// A duration of at least a day, or zero for ever. Shorter, and an outage would make what waited too old.
+pub(crate) fn kept(text: &str) -> Parsed<Option<Duration>> {
+    match duration(text)? {
+        Duration::ZERO => Ok(None),
+        kept if kept < Duration::from_hours(24) => Err("must be at least 1d, or 0s for ever".to_owned()),
+        kept => Ok(Some(kept)),
+    }
+}
+
 /// A duration of at least a second.
 pub(crate) fn lifetime(text: &str) -> Parsed<Duration> {
     let duration = duration(text)?;

@@ -51,6 +51,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
     let startup_wait = reader.value(&variable::STARTUP_WAIT, parse::duration);
     let migrate = reader.value(&variable::MIGRATE, parse::on_or_off);
     let beacon_every = reader.value(&variable::BEACON_EVERY, parse::duration);
+    let room_log_kept = reader.value(&variable::ROOM_LOG_KEPT, parse::kept);
     let limits = read_limits(reader);
     let presence = read_presence(reader);
     let logs = read_logs(reader);
@@ -68,6 +69,7 @@ fn read(role: Role, reader: &mut Reader<'_>) -> Result<Settings, Refused> {
         startup_wait: startup_wait?,
         migrate: migrate?,
         beacon_every: beacon_every?,
+        room_log_kept: room_log_kept?,
         limits: limits?,
         presence: presence?,
         logs: logs?,
@@ -158,6 +160,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Refused> {
     let openings = reader.value(&variable::LIMIT_OPENINGS, parse::limit);
     let handshakes_per_sec = reader.value(&variable::LIMIT_HANDSHAKES_PER_SEC, parse::limit);
     let logins_per_min = reader.value(&variable::LIMIT_LOGINS_PER_MIN, parse::limit);
+    let queued_events = reader.value(&variable::LIMIT_QUEUED_EVENTS, parse::limit);
     Ok(Limits {
         user_events_per_sec: user_events_per_sec?,
         user_burst: if user_burst? == 0 { user_events_per_sec? } else { user_burst? },
@@ -168,6 +171,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Refused> {
         openings: openings?,
         handshakes_per_sec: handshakes_per_sec?,
         logins_per_min: logins_per_min?,
+        queued_events: queued_events?,
     })
 }
 

@@ -126,6 +126,8 @@ pub struct Limits {
     pub handshakes_per_sec: u32,
     /// Attempts to log in per minute, by address and by account.
     pub logins_per_min: u32,
+    /// Ready events of a class over which new ones of it are refused.
+    pub queued_events: u32,
 }
 
 /// What the others are shown of who comes, goes and rests.
@@ -198,6 +200,8 @@ pub struct Settings {
     /// How long a connection is left without a word before it gets a `rooms.beacon` (`BEACON_EVERY`);
     /// zero: never.
     pub beacon_every: Duration,
+    /// How long the rooms' logs and the receipts of jobs are kept (`ROOM_LOG_KEPT`); `None`: for ever.
+    pub room_log_kept: Option<Duration>,
     /// What one user or address may do.
     pub limits: Limits,
     /// What the others are shown of who comes, goes and rests.

@@ -15,9 +15,13 @@ fn uses(role: Role, distributed: bool, name: &str) -> bool {
         "DATA_DIR" => alone,
         "EMBEDDED_SYNC" => !distributed,
         "DATABASE_URL" | "REDIS_URL" | "RABBITMQ_URL" | "QUEUE_SHARDS" | "STARTUP_WAIT" => distributed,
-        "JWT_ACCESS_TOKEN" | "CORS_ORIGINS" | "TRUSTED_PROXIES" | "LIMIT_USER_EVENTS_PER_SEC" | "LIMIT_USER_BURST" => {
-            role != Role::Processor
-        }
+        "JWT_ACCESS_TOKEN"
+        | "CORS_ORIGINS"
+        | "TRUSTED_PROXIES"
+        | "LIMIT_USER_EVENTS_PER_SEC"
+        | "LIMIT_USER_BURST"
+        | "LIMIT_QUEUED_EVENTS" => role != Role::Processor,
+        "ROOM_LOG_KEPT" => alone || role == Role::Processor,
         "PRESENCE_GRACE" => role != Role::Api,
         "BEACON_EVERY"
         | "PRESENCE_IDLE"
@@ -73,6 +77,8 @@ impl Settings {
             "LIMIT_OPENINGS" => limit(limits.openings),
             "LIMIT_HANDSHAKES_PER_SEC" => limit(limits.handshakes_per_sec),
             "LIMIT_LOGINS_PER_MIN" => limit(limits.logins_per_min),
+            "LIMIT_QUEUED_EVENTS" => limit(limits.queued_events),
+            "ROOM_LOG_KEPT" => self.room_log_kept.map_or("0s (for ever)".to_owned(), duration),
             "LOG_FORMAT" => {
                 let format = self.logs.format.map(LogFormat::as_str);
                 format.unwrap_or("(pretty on a terminal, else json)").to_owned()

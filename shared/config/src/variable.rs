@@ -105,10 +105,14 @@ variables! {
     LIMIT_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "500" }
     /// Failed attempts to log in at one account from one address, per minute; ten times as many from one address, and at one account. Registering a taken e-mail counts as one.
     LIMIT_LOGINS_PER_MIN { default: Some("10"), zero: Some("no limit"), example: "10" }
+    /// Events that may wait in the queues of a class (messages; edits, deletes, reactions and membership) before gateways and apis refuse new ones of it with `OVERLOADED`. Calls are never refused for it.
+    LIMIT_QUEUED_EVENTS { default: Some("50000"), zero: Some("no limit"), example: "50000" }
     /// For how long the others do not notice that somebody's last device left, a duration of at most `1h`. The same for gateways and processors of a system.
     PRESENCE_GRACE { default: Some("15s"), zero: Some("everybody is told at once"), example: "15s" }
     /// After how long without a command from any of their devices somebody is shown as away, a duration.
     PRESENCE_IDLE { default: Some("5m"), zero: Some("never"), example: "10m" }
+    /// How long the log of a room's changes is kept, and with it the receipts of what was done, a duration of at least `1d`. Whoever catches up by `rev` from before that is told to load the room anew, and an event accepted before that becomes a dead letter (`too_old`). Messages are kept for ever. The same for all services of a system.
+    ROOM_LOG_KEPT { default: Some("90d"), zero: Some("for ever"), example: "90d" }
     /// How log lines look: `pretty` or `json`; without it `pretty` on a terminal, else `json`.
     LOG_FORMAT { example: "json" }
     /// Which log lines are written: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`) and exceptions by module, separated by commas.

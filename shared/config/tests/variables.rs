@@ -39,6 +39,8 @@ fn nothing_set_is_the_embedded_engine_with_the_documented_defaults() {
     assert_eq!((limits.user_events_per_sec, limits.user_burst, limits.logins_per_min), (100, 200, 10));
     assert_eq!((limits.ip_connections, limits.ip_handshakes_per_sec, limits.ip_failures_per_min), (0, 0, 600));
     assert_eq!((limits.user_devices, limits.openings, limits.handshakes_per_sec), (1000, 256, 0));
+    assert_eq!(limits.queued_events, 50_000);
+    assert_eq!(settings.room_log_kept, Some(Duration::from_hours(90 * 24)));
     assert_eq!((settings.logs.format, settings.logs.filter), (None, None));
     assert!(settings.jwt_secret.is_none() && settings.hmac_keys.is_none());
 }
@@ -91,6 +93,9 @@ fn three_urls_and_secrets_are_the_distributed_engine(#[case] role: Role) {
 #[case("LIMIT_OPENINGS", "10")]
 #[case("LIMIT_HANDSHAKES_PER_SEC", "10")]
 #[case("LIMIT_LOGINS_PER_MIN", "0")]
+#[case("LIMIT_QUEUED_EVENTS", "0")]
+#[case("ROOM_LOG_KEPT", "0s")]
+#[case("ROOM_LOG_KEPT", "1d")]
 #[case("PRESENCE_GRACE", "0s")]
 #[case("PRESENCE_GRACE", "1h")]
 #[case("PRESENCE_IDLE", "0s")]
@@ -152,6 +157,8 @@ fn right_values_are_taken(#[case] name: &str, #[case] value: &str) {
 #[case("LIMIT_OPENINGS", "x")]
 #[case("LIMIT_HANDSHAKES_PER_SEC", "x")]
 #[case("LIMIT_LOGINS_PER_MIN", "99999999999")]
+#[case("LIMIT_QUEUED_EVENTS", "lots")]
+#[case("ROOM_LOG_KEPT", "23h")]
 #[case("PRESENCE_GRACE", "61m")]
 #[case("PRESENCE_IDLE", "soon")]
 #[case("LOG_FORMAT", "xml")]

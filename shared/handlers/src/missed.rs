@@ -10,8 +10,8 @@ use prost::Message as _;
 use protocol::wire::ServerEvent;
 use protocol::{EventData, OpenedDelivery};
 use realtime::{LogNumber, ROOM_LOG_KEPT, Since};
-use store::RoomState;
 use store::member::{READS_SINCE_MOST, ReadMark};
+use store::{RoomState, StoreError};
 
 use crate::apply::unavailable;
 use crate::read::MARKS_LAG;
@@ -114,8 +114,10 @@ impl Handlers {
         let wanted: Vec<_> = news.logged.iter().filter(|(rev, _)| *rev <= news.state.rev).collect();
         let Some((first, _)) = wanted.first() else { return Ok(Some(Vec::new())) };
         let (room, before) = (news.state.room_id, Rev(first.0 - 1));
-        let page = self.store().after_rev_within(room, before, wanted.len(), RECOVERED_BYTES).await;
-        let page = page.map_err(|error| unavailable(&error))?;
+        let page = match self.store().after_rev_within(room, before, wanted.len(), RECOVERED_BYTES).await {
+            Err(StoreError::TooOld) => return Ok(None),
+            page => page.map_err(|error| unavailable(&error))?,
+        };
         if !page.iter().map(|entry| entry.rev).eq(wanted.iter().map(|(rev, _)| *rev)) {
             return Ok(None);
         }

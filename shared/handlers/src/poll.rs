@@ -57,7 +57,7 @@ struct Draft {
 
 impl Handlers {
     /// What came since the cursor; without one nothing, and a cursor that stands here. `TOO_LARGE` for
-    /// who is in more rooms than a cursor can name.
+    /// who is in more rooms than a cursor can name, `TOO_OLD` when not all that came is kept.
     pub async fn poll(&self, user: UserId, since: Option<&Cursor>) -> Result<Polled, Refusal> {
         for _ in 0..READINGS {
             let polled = self.poll_once(user, since).await?;
@@ -120,7 +120,13 @@ impl Handlers {
             return Ok(());
         }
         let rooms: HashSet<&RoomId> = rooms.iter().collect();
-        for (room, rev) in self.store().departures(user, DEPARTURES).await? {
+        let departures = self.store().departures(user, DEPARTURES).await?;
+        let left = departures.iter().filter(|(room, _)| !rooms.contains(room) && since.rev_of(*room).is_some()).count();
+        // Departures are kept as long as the changes that tell them.
+        if departures.len() < DEPARTURES && known + left < since.room_count() {
+            return Err(StoreError::TooOld);
+        }
+        for (room, rev) in departures {
             if rooms.contains(&room) || since.rev_of(room).is_none_or(|told| told >= rev) {
                 continue;
             }

@@ -3,6 +3,7 @@
 use domain::{Rev, RoomId};
 use protocol::OpenedDelivery;
 use realtime::LogAsked;
+use store::StoreError;
 use telemetry::Counter;
 
 use crate::apply::unavailable;
@@ -20,19 +21,26 @@ const PAGES: usize = 4;
 impl Handlers {
     /// The room's deliveries after `after`, ascending and without a gap: as many as fit into a few
     /// MiB, at least one if there are any. Who wants all up to `up_to` asks again from the last one;
-    /// it may go further than that.
-    pub async fn replay(&self, room: RoomId, after: Rev, up_to: Rev) -> Result<Vec<OpenedDelivery>, Unavailable> {
+    /// it may go further than that. `None`: what follows `after` is not kept any more.
+    pub async fn replay(
+        &self,
+        room: RoomId,
+        after: Rev,
+        up_to: Rev,
+    ) -> Result<Option<Vec<OpenedDelivery>>, Unavailable> {
         if let Some(from_log) = self.replay_from_log(room, after).await
             && !from_log.is_empty()
         {
             Counter::GapsFilled.inc_with("log");
-            return Ok(from_log);
+            return Ok(Some(from_log));
         }
         let mut deliveries: Vec<OpenedDelivery> = Vec::new();
         let mut position = after;
         for _ in 0..PAGES {
-            let page = self.store().after_rev_within(room, position, PAGE, PAGE_BYTES).await;
-            let page = page.map_err(|error| unavailable(&error))?;
+            let page = match self.store().after_rev_within(room, position, PAGE, PAGE_BYTES).await {
+                Err(StoreError::TooOld) => return Ok(None),
+                page => page.map_err(|error| unavailable(&error))?,
+            };
             let is_last = page.is_empty();
             for entry in page {
                 position = entry.rev;
@@ -48,7 +56,7 @@ impl Handlers {
             }
         }
         Counter::GapsFilled.inc_with("store");
-        Ok(deliveries)
+        Ok(Some(deliveries))
     }
 
     /// The log's first part after `after` if it is whole and genuine. Trouble with the log is no

@@ -40,7 +40,8 @@ struct Answer {
 }
 
 impl Handlers {
-    /// Answers a `sync`: for each room, in the order first asked, its changes or `NOT_FOUND`. When
+    /// Answers a `sync`: for each room, in the order first asked, its changes, or `NOT_FOUND`, or
+    /// `TOO_OLD` when not all that came since is kept. When
     /// the answer is full, the rooms that are left are not `complete`.
     pub async fn sync(&self, user: UserId, sync: wire::Sync) -> Result<wire::SyncResult, Refusal> {
         if sync.rooms.len() > limits::SYNC_ROOMS {
@@ -107,7 +108,13 @@ impl Handlers {
             }
             Position::Rev(after) if after < state.rev => {
                 let behind = Behind { room: state.room_id, after, up_to: state.rev };
-                synced.events = self.events(behind, logged, &mut answer.budget).await?;
+                synced.events = match self.events(behind, logged, &mut answer.budget).await {
+                    // Only a part could be told: none is.
+                    Err(StoreError::TooOld) => {
+                        return Ok(SyncedRoom { code: Some(Code::TooOld.as_str().to_owned()), ..synced });
+                    }
+                    events => events?,
+                };
                 synced.complete = synced.events.last().is_some_and(|last| last.rev >= state.rev.0);
             }
             _ => synced.complete = true,

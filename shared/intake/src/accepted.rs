@@ -6,6 +6,8 @@ use protocol::{Refusal, wire};
 use runtime::Clock;
 use telemetry::{Counter, Histogram};
 
+use crate::load::Entered;
+
 /// An event handed to the broker and not yet confirmed.
 #[must_use = "QUEUED may be said only after the confirm"]
 pub struct Accepted {
@@ -15,12 +17,13 @@ pub struct Accepted {
     clock: Clock,
     submitted_us: u64,
     confirm: Confirm,
+    entered: Entered,
 }
 
 impl Accepted {
-    pub(crate) fn new(ack: wire::Queued, kind: EventKind, clock: Clock, confirm: Confirm) -> Self {
+    pub(crate) fn new(ack: wire::Queued, kind: EventKind, clock: Clock, confirm: Confirm, entered: Entered) -> Self {
         let submitted_us = clock.monotonic_us();
-        Self { ack, kind, clock, submitted_us, confirm }
+        Self { ack, kind, clock, submitted_us, confirm, entered }
     }
 
     /// Waits for the broker, two seconds at most. `UNAVAILABLE` may still have been stored.
@@ -34,7 +37,7 @@ impl Accepted {
                 return Ok(self.ack);
             }
             Err(PublishError::Unavailable) => Refusal::unavailable(),
-            Err(PublishError::Overloaded) => Refusal::overloaded(500),
+            Err(PublishError::Overloaded) => self.entered.overloaded(),
         };
         Err(match &self.ack.client_msg_id {
             Some(name) => refusal.of(name),

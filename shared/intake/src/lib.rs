@@ -5,6 +5,8 @@
 
 mod accepted;
 mod limiter;
+mod line;
+mod load;
 pub mod message;
 mod presence;
 mod room;
@@ -12,12 +14,12 @@ mod shedding;
 
 use std::sync::Arc;
 
-use broker::Broker;
+use broker::{Broker, Confirm};
 use domain::permission::{Action, Verdict, judge};
 use domain::rate::Rate;
 use domain::room::{Role, RoomKind};
-use domain::{JobId, MessageId, RoomId, UserId};
-use protocol::envelope::NewEvent;
+use domain::{EventKind, JobId, MessageId, RoomId, UserId};
+use protocol::envelope::{NewEvent, kind_of};
 use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
 use runtime::{Clock, Tasks};
 use store::Store;
@@ -37,6 +39,8 @@ pub struct IntakeParts {
     pub clock: Clock,
     /// Events per second of one user.
     pub rate: Rate,
+    /// Ready events of a class over which new ones are refused; zero: never.
+    pub queued_events: u32,
 }
 
 /// The intake. Clones share it.
@@ -48,7 +52,7 @@ pub struct Intake {
 struct Inner {
     parts: IntakeParts,
     limiter: limiter::Limiter,
-    shedding: Arc<shedding::Shedding>,
+    load: Arc<load::Load>,
 }
 
 /// Who asks, from where.
@@ -68,9 +72,9 @@ pub type Standing = Option<(RoomKind, Role)>;
 impl Intake {
     /// An intake whose depth watch runs under `tasks`.
     pub fn new(parts: IntakeParts, tasks: &Tasks) -> Self {
-        let shedding = shedding::Shedding::watch(parts.broker.clone(), tasks);
+        let load = load::Load::watch(parts.broker.clone(), parts.queued_events, parts.clock.clone(), tasks);
         let limiter = limiter::Limiter::new(parts.rate);
-        Self { inner: Arc::new(Inner { parts, limiter, shedding }) }
+        Self { inner: Arc::new(Inner { parts, limiter, load }) }
     }
 
     /// Counts one event of `user` against the rate; over it: `RATE_LIMITED` with a time to wait.
@@ -85,8 +89,31 @@ impl Intake {
         &self.inner.parts.store
     }
 
+    /// Hands a change to the broker, unless too much waits there already: `OVERLOADED`.
+    fn submit(
+        &self,
+        actor: &Actor,
+        job_id: JobId,
+        room_id: RoomId,
+        change: Change,
+        ack: wire::Queued,
+    ) -> Result<Accepted, Refusal> {
+        let name = ack.client_msg_id.clone();
+        let refused = |refusal: Refusal| refusal.of(name.as_deref().unwrap_or_default());
+        let entered = self.inner.load.enter(kind_of(&change)).map_err(refused)?;
+        let (kind, confirm) = self.publish(actor, job_id, room_id, change, name);
+        Ok(Accepted::new(ack, kind, self.inner.parts.clock.clone(), confirm, entered))
+    }
+
     /// Signs a change and hands it to the broker.
-    fn submit(&self, actor: &Actor, job_id: JobId, room_id: RoomId, change: Change, ack: wire::Queued) -> Accepted {
+    fn publish(
+        &self,
+        actor: &Actor,
+        job_id: JobId,
+        room_id: RoomId,
+        change: Change,
+        correlation_id: Option<String>,
+    ) -> (EventKind, Confirm) {
         let parts = &self.inner.parts;
         let event = NewEvent {
             job_id,
@@ -94,13 +121,12 @@ impl Intake {
             actor: actor.user,
             device_id: actor.device.clone(),
             accepted_at: parts.clock.now(),
-            correlation_id: ack.client_msg_id.clone(),
+            correlation_id,
             traceparent: actor.traceparent.clone(),
             change,
         };
         let envelope = SignedEnvelope::seal(event, &parts.keys);
-        let kind = envelope.kind;
-        Accepted::new(ack, kind, parts.clock.clone(), parts.broker.publish(envelope))
+        (envelope.kind, parts.broker.publish(envelope))
     }
 }
 

@@ -80,7 +80,7 @@ impl Intake {
         permit(standing, Action::Send).map_err(|refusal| refusal.of(&send.client_msg_id))?;
         let id = MessageId::of(actor.user, &send.client_msg_id);
         let ack = queued(Some(send.client_msg_id.clone()), id);
-        Ok(self.submit(actor, id.into(), room, Change::MessageSend(send), ack))
+        self.submit(actor, id.into(), room, Change::MessageSend(send), ack)
     }
 
     /// Accepts new content for one's own message.
@@ -101,7 +101,7 @@ impl Intake {
             check_content(&edit.content, !row.attachments.is_empty())?;
         }
         let job = JobId::generate();
-        Ok(self.submit(actor, job, room, Change::MessageEdit(edit), queued_about(id, job)))
+        self.submit(actor, job, room, Change::MessageEdit(edit), queued_about(id, job))
     }
 
     /// Accepts taking back a message: one's own, or anybody's by right.
@@ -125,7 +125,7 @@ impl Intake {
             permit(standing, Action::DeleteOthers)?;
         }
         let job = JobId::generate();
-        Ok(self.submit(actor, job, room, Change::MessageDelete(delete), queued_about(id, job)))
+        self.submit(actor, job, room, Change::MessageDelete(delete), queued_about(id, job))
     }
 
     /// Accepts a reaction, or taking one back.
@@ -140,7 +140,7 @@ impl Intake {
         permit(standing, Action::ChangeOwn)?;
         self.known_target(room, id).await?;
         let job = JobId::generate();
-        Ok(self.submit(actor, job, room, Change::MessageReact(react), queued_about(id, job)))
+        self.submit(actor, job, room, Change::MessageReact(react), queued_about(id, job))
     }
 
     /// The message if it is stored already. One that is not may still be on its way; one that was

@@ -7,7 +7,7 @@ use protocol::{Change, Refusal, wire};
 use telemetry::Counter;
 use uuid::Uuid;
 
-use crate::{Actor, Intake, Standing, done, permit, queued};
+use crate::{Actor, Intake, Standing, done, permit};
 
 impl Intake {
     /// Passes on that a member types or has stopped.
@@ -24,7 +24,7 @@ impl Intake {
     }
 
     fn submit_ephemeral(&self, actor: &Actor, room: RoomId, change: Change) -> Result<wire::Done, Refusal> {
-        if self.inner.shedding.is_on() {
+        if self.inner.load.sheds() {
             Counter::EventsShed.inc();
             return Ok(done());
         }
@@ -32,7 +32,7 @@ impl Intake {
             return Err(Refusal::unavailable());
         }
         // Nobody waits for the confirm: an event that may be shed may be lost.
-        drop(self.submit(actor, JobId::generate(), room, change, queued(None, "")));
+        drop(self.publish(actor, JobId::generate(), room, change, None));
         Ok(done())
     }
 }

@@ -42,7 +42,7 @@ impl Intake {
         }
         let change = wire::MemberAdd { user_ids, role: role.as_str().to_owned() };
         let job = JobId::generate();
-        Ok(self.submit(actor, job, room, Change::MemberAdd(change), queued(None, job)))
+        self.submit(actor, job, room, Change::MemberAdd(change), queued(None, job))
     }
 
     /// Accepts that somebody stops being a member: oneself, or another by right.
@@ -59,7 +59,7 @@ impl Intake {
         }
         let change = wire::MemberRemove { user_id: user.to_string() };
         let job = JobId::generate();
-        Ok(self.submit(actor, job, room, Change::MemberRemove(change), queued(None, job)))
+        self.submit(actor, job, room, Change::MemberRemove(change), queued(None, job))
     }
 
     /// Accepts a new title.
@@ -68,6 +68,6 @@ impl Intake {
         permit(self.standing(room, actor.user).await?, Action::UpdateRoom)?;
         let job = JobId::generate();
         let change = wire::RoomUpdate { title: Some(title) };
-        Ok(self.submit(actor, job, room, Change::RoomUpdate(change), queued(None, job)))
+        self.submit(actor, job, room, Change::RoomUpdate(change), queued(None, job))
     }
 }

@@ -230,6 +230,7 @@ pub const fn reason(code: Code) -> &'static str {
         Code::Forbidden => "A member lacks the right.",
         Code::NotFound => "Unknown, and likewise whatever a stranger may not know of.",
         Code::Conflict => "Taken already, or changed meanwhile.",
+        Code::TooOld => "What came since that position is not kept any more: load the state anew.",
         Code::TooLarge => "Content over its limit.",
         Code::RateLimited => "Too many requests; with `retryAfterMs`.",
         Code::Overloaded => "The system has too much to do; with `retryAfterMs`.",

@@ -17,6 +17,8 @@ pub enum Code {
     NotFound,
     /// Taken already, or changed meanwhile.
     Conflict,
+    /// From before what is kept.
+    TooOld,
     /// Content over its limit.
     TooLarge,
     /// Too many requests of one user or address.
@@ -31,13 +33,14 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidPayload,
         Self::UnknownEvent,
         Self::Unauthenticated,
         Self::Forbidden,
         Self::NotFound,
         Self::Conflict,
+        Self::TooOld,
         Self::TooLarge,
         Self::RateLimited,
         Self::Overloaded,
@@ -54,6 +57,7 @@ impl Code {
             Self::Forbidden => "FORBIDDEN",
             Self::NotFound => "NOT_FOUND",
             Self::Conflict => "CONFLICT",
+            Self::TooOld => "TOO_OLD",
             Self::TooLarge => "TOO_LARGE",
             Self::RateLimited => "RATE_LIMITED",
             Self::Overloaded => "OVERLOADED",
@@ -75,6 +79,7 @@ impl Code {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
+            Self::TooOld => 410,
             Self::TooLarge => 413,
             Self::RateLimited => 429,
             Self::Overloaded | Self::Unavailable => 503,

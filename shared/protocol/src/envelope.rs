@@ -93,6 +93,9 @@ pub enum BadEnvelope {
     /// Signed by us, but not an event this version can read.
     #[error("undecodable body")]
     Undecodable,
+    /// Signed by us, but accepted so long ago that nobody can tell any more whether it was applied.
+    #[error("accepted longer ago than receipts are kept")]
+    TooOld,
 }
 
 impl BadEnvelope {
@@ -102,6 +105,7 @@ impl BadEnvelope {
             Self::UnknownKey => "unknown_key",
             Self::BadSignature => "bad_signature",
             Self::Undecodable => "undecodable",
+            Self::TooOld => "too_old",
         }
     }
 }

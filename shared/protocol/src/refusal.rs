@@ -54,6 +54,11 @@ impl Refusal {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }
 
+    /// What came since is not kept any more: whoever wants to go on loads the state anew.
+    pub fn too_old() -> Self {
+        Self::new(Code::TooOld, "what came since then is not kept any more: load the state anew")
+    }
+
     /// Over the rate.
     pub fn rate_limited(retry_after_ms: u64) -> Self {
         Self::new(Code::RateLimited, "too many requests").after(retry_after_ms)

@@ -17,9 +17,14 @@ impl Serialize for SyncResult {
 impl Serialize for SyncedRoom {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let Some(code) = &self.code {
-            let mut map = serializer.serialize_struct("SyncedRoom", 2)?;
+            let mut map = serializer.serialize_struct("SyncedRoom", 4)?;
             map.serialize_field("roomId", &self.room_id)?;
             map.serialize_field("code", code)?;
+            // Of a room that may not be seen, nothing.
+            if self.rev > 0 {
+                map.serialize_field("lastSeq", &self.last_seq)?;
+                map.serialize_field("rev", &self.rev)?;
+            }
             return map.end();
         }
         let mut map = serializer.serialize_struct("SyncedRoom", 6)?;
@@ -95,6 +100,14 @@ synced! {
 mod tests {
     use crate::EventData;
     use crate::wire::{MessageDeleted, RevEvent, SyncResult, SyncedRoom};
+
+    #[test]
+    fn a_room_whose_changes_are_not_kept_says_where_it_stands() {
+        let code = Some("TOO_OLD".into());
+        let old = SyncedRoom { room_id: "r".into(), code, last_seq: 3, rev: 7, ..Default::default() };
+        let json = serde_json::to_string(&old).expect("plain data");
+        assert_eq!(json, r#"{"roomId":"r","code":"TOO_OLD","lastSeq":3,"rev":7}"#);
+    }
 
     #[test]
     fn a_forbidden_room_says_only_its_code() {

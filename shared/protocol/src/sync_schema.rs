@@ -28,10 +28,10 @@ impl PartialSchema for SyncedRoom {
     fn schema() -> RefOr<Schema> {
         schema(json!({
             "type": "object",
-            "description": "A room caught up with, or `code` alone when it may not be seen.",
+            "description": "A room caught up with, or `code` and no items when that cannot be.",
             "properties": {
                 "roomId": { "type": "string" },
-                "code": { "type": "string", "description": "NOT_FOUND, and then nothing else." },
+                "code": { "type": "string", "description": "NOT_FOUND, and then nothing else; or TOO_OLD with `lastSeq` and `rev`: what came since is not kept any more." },
                 "items": {
                     "type": "array",
                     "description": "By seq the messages as they now stand, ascending by seq; by rev the events, ascending by rev.",

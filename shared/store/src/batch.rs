@@ -98,15 +98,15 @@ const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
      JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id");
-// The receipt of a message is the message; of any other change the change; of a job without effect (refused, or
+// The receipt of a message is the message, for ever; of any other change the change; of a job without effect (refused, or
 // nothing to change) its own row.
 const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
     "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
        FROM given JOIN room_events e ON e.job_id = given.job
      UNION ALL
-     SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, NULL
+     SELECT given.job, m.room_id, m.rev, COALESCE(e.epoch, 1), m.message_id, NULL, NULL
        FROM given JOIN messages m ON m.message_id = given.job
-       JOIN room_events e ON e.room_id = m.room_id AND e.rev = m.rev
+       LEFT JOIN room_events e ON e.room_id = m.room_id AND e.rev = m.rev
      UNION ALL
      SELECT given.job, r.room_id, 0, 0, NULL, NULL, r.code FROM given JOIN refused_jobs r ON r.job_id = given.job");
 const REACTIONS: RowsSql = rows_sql!([1 message uuid, 2 member uuid]

@@ -1,4 +1,4 @@
-//! What can go wrong in the store, in three kinds: wait, somebody was first, never try again.
+//! What can go wrong in the store, by kinds: wait, somebody was first, it has gone, never try again.
 //!
 //! It knows the databases' error codes and no table. The invariant: an error about the connection
 //! or the server's state is always transient, an error about the data never is.
@@ -18,6 +18,9 @@ pub enum StoreError {
     /// Somebody stored it before; says what: `email`, `message`, `job`, `memberIds`, ….
     #[error("{0} is taken or changed meanwhile")]
     Conflict(&'static str),
+    /// What was asked for has been removed for its age.
+    #[error("it is not kept any more")]
+    TooOld,
     /// The data itself, or a fault of ours: trying again changes nothing.
     #[error("the database refused: {0}")]
     Rejected(String),
@@ -28,6 +31,9 @@ impl StoreError {
     pub fn refusal(&self) -> Refusal {
         if self.is_transient() {
             return Refusal::unavailable();
+        }
+        if *self == Self::TooOld {
+            return Refusal::too_old();
         }
         tracing::error!(error = %self, "the store rejected a read");
         Refusal::internal()

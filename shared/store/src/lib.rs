@@ -9,6 +9,8 @@
 //! - **Once.** The id of a message, and the job id of every other change, is unique in the database.
 //!   Storing one twice is a [`StoreError::Conflict`] and nothing of that transaction stays.
 //! - **All or nothing.** A [`Batch`] that is dropped leaves no trace.
+//! - **What was removed for its age is missing openly.** Of a room's changes a beginning may have gone; whoever
+//!   asks for changes from there on gets [`StoreError::TooOld`], never what is left as if it were all.
 //! - **Taken back is gone.** After a delete only a tombstone remains, in history, in the timeline
 //!   and in the database.
 //! - **No endless wait.** Every call but `migrate` ends within seconds. [`StoreError::is_transient`] tells that
@@ -38,6 +40,7 @@ mod migrate;
 mod plans;
 mod presence;
 mod refused;
+pub mod retention;
 pub mod room;
 pub mod tail;
 pub mod timeline;
@@ -55,6 +58,7 @@ pub use lease::{LeaseView, ShardLeases};
 pub use member::{ReadMark, Standing};
 pub use message::{MessageRow, Page};
 pub use refused::RefusalCursor;
+pub use retention::{RoomWalk, Slice};
 pub use room::{Created, NewRoom, Room, RoomState};
 pub use tail::TailCursor;
 pub use timeline::RevEntry;

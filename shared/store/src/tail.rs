@@ -23,8 +23,6 @@ pub struct TailCursor {
 
 /// Batches in one reading.
 const PAGE: i64 = 500;
-/// Rows removed in one statement.
-const PURGE: i64 = 5_000;
 /// A room and its rev in a row.
 const ENTRY_BYTES: usize = 24;
 
@@ -77,10 +75,10 @@ impl Store {
         Ok((rooms, complete))
     }
 
-    /// Removes some of what lies before a cursor; how many batches.
-    pub async fn forget_tail(&self, before: TailCursor) -> Result<u64, StoreError> {
+    /// Removes at most `limit` batches of what lies before a cursor; how many.
+    pub async fn forget_tail(&self, before: TailCursor, limit: usize) -> Result<u64, StoreError> {
         let mut conn = self.db.write().await?;
-        run!(conn, FORGET, before.from, PURGE)
+        run!(conn, FORGET, before.from, limit as i64)
     }
 }
 

@@ -35,8 +35,9 @@ const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.p
     SELECT rev, epoch, message_id, payload FROM sums JOIN room_events ON room_id = $1 AND rev = place
     WHERE before < $4 ORDER BY rev";
 
-const HAPPENED: RowsSql = rows_sql!([1 room uuid, 2 rev bigint] "SELECT e.happened_at FROM given
-     JOIN room_events e ON e.room_id = given.room AND e.rev = given.rev");
+const HAPPENED: RowsSql = rows_sql!([1 room uuid, 2 rev bigint] "SELECT COALESCE(e.happened_at, 0) FROM given
+     JOIN room_counters c ON c.room_id = given.room AND c.rev >= given.rev
+     LEFT JOIN room_events e ON e.room_id = given.room AND e.rev = given.rev");
 
 /// A change as it is stored.
 #[derive(sqlx::FromRow)]
@@ -48,8 +49,8 @@ pub(crate) struct EventRecord {
 }
 
 impl Store {
-    /// When these changes happened, by the clock of whoever stored them; in no order, and nothing of
-    /// changes that there are not.
+    /// When these changes happened, by the clock of whoever stored them, and the beginning of time for
+    /// what was removed for its age; in no order, and nothing of changes that there are not.
     pub async fn happened_at(&self, changes: &[(RoomId, Rev)]) -> Result<Vec<Timestamp>, StoreError> {
         let rows = Rows::new().id(changes.iter().map(|(room, _)| room.0)).int(changes.iter().map(|(_, rev)| rev.0));
         let found: Vec<(i64,)> = self.db.read().await?.fetch(&HAPPENED, &rows).await?;
@@ -57,7 +58,7 @@ impl Store {
     }
 
     /// The changes that follow `rev`, ascending and without a gap, at most `limit`; fewer when they
-    /// are heavy, but not none while there are any.
+    /// are heavy, but not none while there are any. `TooOld` when the first of them was removed.
     pub async fn after_rev(&self, room: RoomId, rev: Rev, limit: usize) -> Result<Vec<RevEntry>, StoreError> {
         self.after_rev_within(room, rev, limit, limits::PAGE_BYTES).await
     }
@@ -78,6 +79,10 @@ impl Store {
         let mut messages = message::load(&mut conn, about).await?;
         message::add_reactions(&mut conn, messages.values_mut()).await?;
         drop(conn);
+        // Only beginnings of timelines are ever removed.
+        if found.first().is_some_and(|first| first.rev > rev.next().0) {
+            return Err(StoreError::TooOld);
+        }
         let mut expected = rev;
         found
             .into_iter()

@@ -41,6 +41,8 @@ metrics_enum! {
         EventsShed = "chat_events_shed_total",
         /// Typing that was not passed on because the same was said just before.
         TypingCoalesced = "chat_typing_coalesced_total",
+        /// Rows that were not needed any more and were removed, by what they held.
+        Pruned = "chat_pruned_total" ["what"],
         /// Requests refused at the edge, by code.
         RequestsRefused = "chat_requests_refused_total" ["code"],
         /// What limits at the edge turned away or ended, by limit (`docs/PROTOCOL.md` has the table).
@@ -119,6 +121,8 @@ metrics_enum! {
         ConfirmsOutstanding = "chat_confirms_outstanding",
         /// Events ready in the broker, by class.
         QueueDepth = "chat_queue_depth" ["class"],
+        /// 1 while new events of a class are refused because too many wait (of class low: shed), by class.
+        Overloaded = "chat_overloaded" ["class"],
         /// Shards this processor owns.
         ShardsOwned = "chat_shards_owned",
         /// 1 while a dependency answers, else 0, by dependency.

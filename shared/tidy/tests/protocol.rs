@@ -14,8 +14,8 @@ const MIGRATION: &str = "docs/MIGRATION.md";
 const ASYNCAPI: &str = "docs/asyncapi.json";
 
 /// Settings that bound what a client may do, beside those named `LIMIT_…`.
-const BOUNDS: [&str; 5] =
-    ["BEACON_EVERY", "JWT_ACCESS_EXPIRED", "JWT_REFRESH_EXPIRED", "PRESENCE_GRACE", "PRESENCE_IDLE"];
+const BOUNDS: [&str; 6] =
+    ["BEACON_EVERY", "JWT_ACCESS_EXPIRED", "JWT_REFRESH_EXPIRED", "PRESENCE_GRACE", "PRESENCE_IDLE", "ROOM_LOG_KEPT"];
 
 fn tree() -> Tree {
     Tree::here().expect("tidy runs in a git work tree")

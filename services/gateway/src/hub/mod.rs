@@ -336,6 +336,14 @@ impl Hub {
         }
     }
 
+    /// What is missing in a room is nowhere: its connections end, and catch up when they come back.
+    pub(crate) fn begin_anew(&self, id: RoomId) {
+        if let Some(room) = self.shard(id).get_mut(&id) {
+            room.begin_anew();
+            self.count_gap(room);
+        }
+    }
+
     /// True when the store is ahead of what was released.
     pub(crate) fn is_behind(&self, id: RoomId, rev: Rev) -> bool {
         self.shard(id).get(&id).is_some_and(|room| room.released().is_some_and(|released| released < rev))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId};
+use protocol::CloseCode;
 
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
@@ -227,6 +228,17 @@ impl Room {
     /// The filling is given up or done; the next sign of a gap begins another.
     pub(crate) fn stop_filling(&mut self) {
         self.filling = false;
+    }
+
+    /// Sends everybody away and knows no position any more.
+    pub(crate) fn begin_anew(&mut self) {
+        for member in self.members.drain(..) {
+            member.handle.forget_room(self.id);
+            member.handle.close(CloseCode::TooSlow);
+        }
+        (self.released, self.seen, self.filling) = (None, Rev::ZERO, false);
+        self.ahead.clear();
+        self.waiting.clear();
     }
 
     /// Up to where the room was released.

@@ -306,10 +306,14 @@ async fn entrance(shared: &Shared, user: UserId, room: RoomId) -> Option<(Rev, D
     let latest = shared.store.room_states(user, &[room]).await.ok()?.first()?.epoch;
     let mut at = latest;
     for _ in 0..HOPS {
-        let mut entries = shared.store.after_rev(room, Rev((at.0 - 2).max(0)), 2).await.ok()?;
+        let mut entries = match shared.store.after_rev(room, Rev((at.0 - 2).max(0)), 2).await {
+            // The one before is not kept any more.
+            Err(StoreError::TooOld) => shared.store.after_rev(room, Rev(at.0 - 1), 1).await.unwrap_or_default(),
+            entries => entries.ok()?,
+        };
         entries.retain(|entry| entry.rev <= at);
         let before = entries.first().filter(|entry| entry.rev < at).map(|entry| entry.epoch);
-        let change = entries.pop().filter(|entry| entry.rev == at)?;
+        let Some(change) = entries.pop().filter(|entry| entry.rev == at) else { break };
         let told = delivered(change.rev, change.event);
         if told.room_entered_by(user).is_some() {
             return Some((at, told));

@@ -1,7 +1,7 @@
 //! What pub/sub lost: found by comparing with the store, filled from the room's log or the store.
 //!
-//! Knows no session. The invariant: at most a fixed number of rooms are filled at a time, and a
-//! room that cannot be filled is tried again, less and less often.
+//! Knows no session. The invariant: at most a fixed number of rooms are filled at a time, a room that
+//! cannot be filled is tried again, less and less often, and a gap that nobody can fill is never jumped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,11 @@ async fn fill(shared: &Shared, room: RoomId) {
     while let Some(gap) = shared.hub.gap(room) {
         let replay = shared.handlers.replay(room, gap.after, gap.up_to);
         let filled = match tokio::time::timeout(LOOK_UP_LIMIT, replay).await {
-            Ok(Ok(found)) => release(shared, room, found).await,
+            Ok(Ok(Some(found))) => release(shared, room, found).await,
+            Ok(Ok(None)) => {
+                tracing::warn!(%room, after = %gap.after, "what is missing is not kept any more; clients load it anew");
+                return shared.hub.begin_anew(room);
+            }
             Ok(Err(_)) | Err(_) => Filled::More { progress: false },
         };
         match filled {

@@ -4,7 +4,7 @@
 //! Knows no session. The invariant: each batch that is committed is heard of here within two seconds,
 //! from pub/sub or from the store; the slow comparison of all rooms is behind both.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,28 +18,18 @@ use crate::shared::{LOOK_UP_LIMIT, Shared};
 const READ_EVERY: Duration = Duration::from_millis(900);
 /// Pages read in one round; what is left comes in the next one.
 const PAGES: usize = 40;
-/// After so many rounds it is tidied up, and a cursor of that age is remembered.
-const TIDY_ROUNDS: u64 = 60;
-/// So many such cursors ago nobody reads any more: ten minutes.
-const KEPT: usize = 10;
 
 /// Reads on until the service stops.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let shutdown = shared.tasks.shutdown().clone();
-    let (mut cursor, mut behind, mut old) = (None, HashMap::new(), VecDeque::new());
-    for round in 1_u64.. {
+    let (mut cursor, mut behind) = (None, HashMap::new());
+    loop {
         behind.retain(|room: &RoomId, rev: &mut Rev| shared.hub.is_behind(*room, *rev));
         for (room, rev) in behind.drain() {
             Counter::TailFound.inc();
             shared.hub.learn(room, rev);
         }
-        let reading = async {
-            read(&shared, &mut cursor, &mut behind).await?;
-            if round % TIDY_ROUNDS == 0 {
-                tidy(&shared, cursor, &mut old).await?;
-            }
-            Ok::<(), StoreError>(())
-        };
+        let reading = read(&shared, &mut cursor, &mut behind);
         let read = tokio::select! {
             () = shutdown.requested() => return,
             read = tokio::time::timeout(LOOK_UP_LIMIT, reading) => read,
@@ -74,18 +64,6 @@ async fn read(
         if complete {
             break;
         }
-    }
-    Ok(())
-}
-
-/// Removes what all have read long ago.
-async fn tidy(shared: &Shared, cursor: Option<TailCursor>, old: &mut VecDeque<TailCursor>) -> Result<(), StoreError> {
-    old.extend(cursor);
-    while old.len() > KEPT
-        && let Some(before) = old.front()
-    {
-        while shared.store.forget_tail(*before).await? > 0 {}
-        old.pop_front();
     }
     Ok(())
 }

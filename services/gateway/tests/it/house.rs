@@ -90,7 +90,7 @@ impl House {
         let settings = Arc::new(Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings"));
         let tasks = Tasks::new(Shutdown::new());
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("an engine");
-        let processor = Processor::start(&engine, &tasks);
+        let processor = Processor::start(&engine, None, &tasks);
         let (gateway, base) = start_gateway(&settings, &engine, &tasks, send_buffer);
         Self { engine, gateway, direct: base.clone(), base, settings, tasks, _processor: processor, _folder: folder }
     }
@@ -120,7 +120,7 @@ impl House {
     pub(crate) fn intake(&self) -> Intake {
         let Engine { broker, store, keys, clock, .. } = self.engine.clone();
         let rate = domain::rate::Rate { per_second: 0, burst: 0 };
-        Intake::new(IntakeParts { broker, store, keys, clock, rate }, &self.tasks)
+        Intake::new(IntakeParts { broker, store, keys, clock, rate, queued_events: 0 }, &self.tasks)
     }
 
     /// Somebody new.

@@ -1,6 +1,7 @@
 //! The handlers over real engines: what is applied, told, cached and read back.
 
 mod catching_up;
+mod kept;
 mod missed;
 mod presence;
 mod told;

@@ -16,6 +16,10 @@ on_both!(
 
 /// The user joins or leaves the room; the change's number.
 async fn change(bench: &Bench, room: RoomId, user: UserId, joins: bool) -> Rev {
+    change_at(bench, room, user, joins, NOW).await
+}
+
+pub(crate) async fn change_at(bench: &Bench, room: RoomId, user: UserId, joins: bool, at: Timestamp) -> Rev {
     let batch = bench.begin(room, &[user]).await;
     let mut draft = Draft::of(&batch, room);
     draft.head.epoch = draft.head.rev.next();
@@ -29,6 +33,7 @@ async fn change(bench: &Bench, room: RoomId, user: UserId, joins: bool) -> Rev {
         draft.writes.left.push((room, user));
     }
     let rev = draft.head.rev;
+    draft.writes.events.iter_mut().for_each(|event| event.at = at);
     batch.commit(draft.finish()).await.expect("commits");
     rev
 }

@@ -14,6 +14,7 @@ mod message;
 mod outage;
 mod presence;
 mod refused;
+mod retention;
 mod room;
 mod tail;
 mod token;

@@ -94,14 +94,14 @@ async fn what_was_read_long_ago_is_removed(bench: Bench) {
     let begun = cursor;
     bench.say(room, ann, &["a"]).await;
     bench.say(room, ann, &["b"]).await;
-    assert_eq!(bench.store.forget_tail(begun).await, Ok(0));
+    assert_eq!(bench.store.forget_tail(begun, 100).await, Ok(0));
     let old = cursor;
     testkit::until(testkit::PATIENCE, || {
         // Elsewhere a transaction may hold the horizon back for a moment.
         let (store, mut reading) = (bench.store.clone(), cursor);
         async move {
             read(&store, &mut reading).await;
-            store.forget_tail(reading).await.expect("removes");
+            store.forget_tail(reading, 100).await.expect("removes");
             let mut again = old;
             read(&store, &mut again).await.is_empty()
         }

@@ -1,0 +1,199 @@
+//! One class of queues as this process sees it, and whether more may enter.
+//!
+//! Pure: the clock and the samples come from outside. The invariant: from the sample that shows, or the
+//! events entered since that make, more than the limit until a sample well below it, nothing enters.
+
+/// Refusing ends when a sample shows at most so many tenths of the limit; the distance keeps it from
+/// flapping.
+const END_TENTHS: u64 = 8;
+/// When nothing is seen to be drained, hints are as if a queue of the limit's length took so long: they
+/// grow with the depth all the same.
+const SLOWEST_S: f64 = 20.0;
+/// The bounds of a hint before it is spread to up to its double, milliseconds.
+const HINT_LEAST_MS: f64 = 500.0;
+const HINT_MOST_MS: f64 = 15_000.0;
+/// A sample says nothing of what was drained longer than that ago.
+const SAMPLE_GOOD_S: f64 = 2.0;
+
+/// A queue's depth at a moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sample {
+    depth: u64,
+    /// How many of ours were settled when it was asked for: the others may lie beside it.
+    settled: u64,
+    at_us: u64,
+}
+
+/// One class of queues.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// Ready events over which nothing more enters; zero: no limit.
+    limit: u64,
+    /// Events of this process on their way into the queue, and those of which that is settled.
+    entered: u64,
+    settled: u64,
+    sample: Sample,
+    drained_per_s: f64,
+    refusing: bool,
+    /// No sample for too long: nothing is known, nothing is refused.
+    blind: bool,
+}
+
+impl Line {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Lets one more event in, an urgent one always, or says in how many milliseconds it is worth
+    /// trying again.
+    pub(crate) fn enter(&mut self, now_us: u64, is_urgent: bool) -> Result<(), u64> {
+        let depth = self.estimate(now_us);
+        self.refusing |= self.limit > 0 && !self.blind && depth > self.limit;
+        if self.refusing && !is_urgent {
+            return Err(hint_ms(depth, self.limit, self.drained_per_s));
+        }
+        self.entered += 1;
+        Ok(())
+    }
+
+    /// What entered is in the queue, or will not be.
+    pub(crate) fn settle(&mut self) {
+        self.settled += 1;
+    }
+
+    /// How many were settled; to be read before a sample is asked for.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Takes a sample that was asked for at `at_us`, when `settled` were settled.
+    pub(crate) fn note(&mut self, depth: u64, settled: u64, at_us: u64) {
+        let before = std::mem::replace(&mut self.sample, Sample { depth, settled, at_us });
+        let passed_s = at_us.saturating_sub(before.at_us) as f64 / 1e6;
+        if before.at_us > 0 && passed_s > 0.0 && !self.blind {
+            let drained = (before.depth + settled.saturating_sub(before.settled)).saturating_sub(depth) as f64;
+            let seen_per_s = drained / passed_s;
+            // An empty queue shows what came, not what could have been drained.
+            if seen_per_s > self.drained_per_s || depth > 0 {
+                self.drained_per_s = f64::midpoint(self.drained_per_s, seen_per_s);
+            }
+        }
+        self.blind = false;
+        let most = if self.refusing { self.limit * END_TENTHS / 10 } else { self.limit };
+        self.refusing = self.limit > 0 && depth > most;
+    }
+
+    /// There was no sample for too long.
+    pub(crate) fn lose_sight(&mut self) {
+        (self.blind, self.refusing, self.drained_per_s) = (true, false, 0.0);
+    }
+
+    /// Whether the limit may be reached soon.
+    pub(crate) fn is_near(&self, now_us: u64) -> bool {
+        self.limit > 0 && (self.refusing || self.estimate(now_us) > self.limit / 4)
+    }
+
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// Whether it refuses, and the depth at the last sample.
+    pub(crate) fn standing(&self) -> (bool, u64) {
+        (self.refusing, self.sample.depth)
+    }
+
+    /// When an event that could not be handed over is worth trying again, in milliseconds.
+    pub(crate) fn hint_ms(&self, now_us: u64) -> u64 {
+        hint_ms(self.estimate(now_us), self.limit, self.drained_per_s)
+    }
+
+    /// What the last sample showed and what has come from here since, without what should be drained.
+    fn estimate(&self, now_us: u64) -> u64 {
+        let passed_s = (now_us.saturating_sub(self.sample.at_us) as f64 / 1e6).min(SAMPLE_GOOD_S);
+        let come = self.entered.saturating_sub(self.sample.settled);
+        (self.sample.depth + come).saturating_sub((self.drained_per_s * passed_s) as u64)
+    }
+}
+
+/// How long it takes until the queue is well below its limit, in milliseconds: longer the deeper it is,
+/// shorter the faster it is drained.
+fn hint_ms(depth: u64, limit: u64, drained_per_s: f64) -> u64 {
+    let excess = depth.saturating_sub(limit * END_TENTHS / 10) as f64;
+    let per_s = drained_per_s.max(limit as f64 / SLOWEST_S).max(1.0);
+    (excess / per_s * 1000.0).clamp(HINT_LEAST_MS, HINT_MOST_MS) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_hint_grows_with_the_depth_and_shrinks_with_what_is_drained_within_bounds() {
+        for drained in [0.0, 10.0, 1_000.0, 100_000.0] {
+            let hints: Vec<u64> = (0..2_000).map(|it| hint_ms(it * 100, 50_000, drained)).collect();
+            assert!(hints.is_sorted(), "{drained}");
+            assert!(hints.iter().all(|hint| (500..=15_000).contains(hint)), "{drained}");
+        }
+        assert!(hint_ms(60_000, 50_000, 0.0) > hint_ms(52_000, 50_000, 0.0), "also while nothing is drained");
+        assert_eq!(hint_ms(60_000, 50_000, 10_000.0), 2_000);
+        assert!(hint_ms(60_000, 50_000, 5_000.0) > hint_ms(60_000, 50_000, 10_000.0));
+        assert_eq!((hint_ms(0, 0, 0.0), hint_ms(u64::MAX, 10, 0.0)), (500, 15_000));
+    }
+
+    #[test]
+    fn refusing_begins_over_the_limit_and_ends_well_below_it() {
+        let mut line = Line::new(1_000);
+        for (depth, refuses) in [(1_000, false), (1_001, true), (801, true), (800, false), (1_000, false)] {
+            line.note(depth, 0, SECOND);
+            assert_eq!(line.is_refusing(), refuses, "{depth}");
+        }
+    }
+
+    #[test]
+    fn what_entered_since_the_sample_counts_until_a_sample_holds_it() {
+        let mut line = Line::new(100);
+        line.note(90, 0, SECOND);
+        let entered = (0..20).filter(|_| line.enter(SECOND, false).is_ok()).count();
+        assert_eq!(entered, 11, "one over the limit shows that it is reached");
+        assert!(line.is_refusing());
+        (0..5).for_each(|_| line.settle());
+        // Six are on their way still and may not be in the next sample.
+        line.note(70, line.settled(), SECOND);
+        assert_eq!((line.is_refusing(), line.estimate(SECOND)), (false, 76));
+    }
+
+    #[test]
+    fn what_is_drained_between_samples_makes_room() {
+        let mut line = Line::new(100);
+        line.note(0, 0, SECOND);
+        for second in 1..20 {
+            // A hundred events each tenth of a second come and go.
+            let at = SECOND + second * SECOND / 10;
+            (0..90).for_each(|_| {
+                assert!(line.enter(at, false).is_ok(), "at {second}");
+                line.settle();
+            });
+            line.note(0, line.settled(), at);
+        }
+        assert!((line.drained_per_s - 900.0).abs() < 1.0, "{}", line.drained_per_s);
+        let later = line.sample.at_us + SECOND / 10;
+        let entered = (0..300).filter(|_| line.enter(later, false).is_ok()).count();
+        assert!((185..=191).contains(&entered), "the limit and what a tenth drains: {entered}");
+    }
+
+    #[test]
+    fn without_a_limit_or_without_sight_nothing_is_refused() {
+        let mut unlimited = Line::new(0);
+        unlimited.note(u64::MAX / 2, 0, SECOND);
+        assert!(unlimited.enter(SECOND, false).is_ok() && !unlimited.is_near(SECOND));
+        let mut blind = Line::new(10);
+        blind.note(50, 0, SECOND);
+        assert!(blind.enter(SECOND, false).is_err());
+        blind.lose_sight();
+        assert!((0..100).all(|_| blind.enter(SECOND, false).is_ok()));
+        blind.note(0, 0, 2 * SECOND);
+        assert!(blind.enter(2 * SECOND, false).is_err(), "a hundred are on their way");
+    }
+}

@@ -60,7 +60,7 @@ pub use message::{MessageRow, Page};
 pub use refused::RefusalCursor;
 pub use retention::{RoomWalk, Slice};
 pub use room::{Created, NewRoom, Room, RoomState};
-pub use tail::TailCursor;
+pub use tail::{Tail, TailCursor};
 pub use timeline::RevEntry;
 pub use token::{NewRefresh, NextRefresh, Rotation};
 pub use user::{Account, Credentials, NewUser, User};

@@ -1,16 +1,16 @@
-//! The tail of what was committed: which rooms moved, and how far.
+//! The tail of what was committed: which rooms moved, and how far; which read marks did.
 //!
 //! It knows no events. The invariant: whoever reads on with his cursor learns of every batch that
 //! was committed since, however late; of some he learns twice.
 
-use domain::{Rev, RoomId};
+use domain::{Rev, RoomId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 use crate::change;
 use crate::db::{Engine, Tx};
 use crate::error::damaged;
 use crate::rows::{Rows, RowsSql};
-use crate::{Head, Store, StoreError};
+use crate::{Head, ReadMark, Store, StoreError};
 
 /// How far somebody has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,17 @@ pub struct TailCursor {
     from: i64,
     /// Where the next reading begins, if this one goes on over several pages.
     next: Option<i64>,
+}
+
+/// What was committed, as far as one reading goes.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// The rooms that moved and where each of them stood then; a room may be told several times.
+    pub rooms: Vec<(RoomId, Rev)>,
+    /// Read marks that moved. On `SQLite` none: in one process no word of them is lost.
+    pub marks: Vec<ReadMark>,
+    /// False: there is more, read again at once.
+    pub complete: bool,
 }
 
 /// Batches in one reading.
@@ -41,7 +52,7 @@ const HEADS: RowsSql = RowsSql {
 const TAIL_SQLITE: &str = "INSERT INTO room_changes (rooms) VALUES ($1)";
 const HORIZON_SQLITE: &str =
     "SELECT 1 + COALESCE(MAX(changed_in), 0) AS begins, 9223372036854775807 AS ends FROM room_changes";
-const READ: &str = "SELECT changed_in, rooms FROM room_changes
+const READ: &str = "SELECT changed_in, rooms, mark FROM room_changes
     WHERE changed_in >= $1 AND changed_in < $2 ORDER BY changed_in LIMIT $3";
 const FORGET: &str = "DELETE FROM room_changes WHERE changed_in IN
     (SELECT changed_in FROM room_changes WHERE changed_in < $1 ORDER BY changed_in LIMIT $2)";
@@ -53,26 +64,28 @@ impl Store {
         Ok(TailCursor { from, next: None })
     }
 
-    /// The rooms that moved since the last reading and where each of them stood then; a room may be
-    /// told several times. False: there is more, read again at once.
-    pub async fn read_tail(&self, cursor: &mut TailCursor) -> Result<(Vec<(RoomId, Rev)>, bool), StoreError> {
+    /// What was committed since the last reading.
+    pub async fn read_tail(&self, cursor: &mut TailCursor) -> Result<Tail, StoreError> {
         let mut conn = self.db.read().await?;
         let (begins, ends) = change::horizon(&self.db, &mut conn, HORIZON_SQLITE).await?;
-        let rows: Vec<(i64, Vec<u8>)> =
+        let rows: Vec<(i64, Vec<u8>, Option<Vec<u8>>)> =
             on!(conn, c => sqlx::query_as(READ).bind(cursor.from).bind(ends).bind(PAGE).fetch_all(c))?;
         drop(conn);
         // What commits late between two pages lies above what was the horizon at the first one.
         let next = cursor.next.unwrap_or(begins);
         let complete = (rows.len() as i64) < PAGE;
         *cursor = match rows.last() {
-            Some((last, _)) if !complete => TailCursor { from: last + 1, next: Some(next) },
+            Some((last, ..)) if !complete => TailCursor { from: last + 1, next: Some(next) },
             _ => TailCursor { from: next, next: None },
         };
-        let mut rooms = Vec::new();
-        for (_, packed) in rows {
-            read_row(&packed, &mut rooms)?;
+        let mut tail = Tail { complete, ..Tail::default() };
+        for (_, packed, mark) in rows {
+            read_row(&packed, &mut tail.rooms)?;
+            if let Some(mark) = mark {
+                tail.marks.push(read_mark(&mark)?);
+            }
         }
-        Ok((rooms, complete))
+        Ok(tail)
     }
 
     /// Removes at most `limit` batches of what lies before a cursor; how many.
@@ -119,4 +132,18 @@ fn read_row(packed: &[u8], rooms: &mut Vec<(RoomId, Rev)>) -> Result<(), StoreEr
         rooms.push((RoomId(Uuid::from_bytes(room)), Rev(i64::from_be_bytes(rev))));
     }
     Ok(())
+}
+
+fn read_mark(packed: &[u8]) -> Result<ReadMark, StoreError> {
+    let damaged = || damaged("the tail");
+    let (room, rest) = packed.split_first_chunk::<16>().ok_or_else(damaged)?;
+    let (user, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
+    let (seq, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let at = rest.try_into().map_err(|_| damaged())?;
+    Ok(ReadMark {
+        room: RoomId(Uuid::from_bytes(*room)),
+        user: UserId(Uuid::from_bytes(*user)),
+        seq: Seq(i64::from_be_bytes(*seq)),
+        at: Timestamp(i64::from_be_bytes(at)),
+    })
 }

@@ -12,6 +12,9 @@ use testkit::proxy::Weather;
 use crate::fault::{Base, Fault, How, Who};
 use crate::stage::Shape;
 
+/// How far a clock is moved, at most.
+pub const CLOCK_MOST_S: i64 = 5;
+
 /// Some faults at the same time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -68,7 +71,7 @@ impl Plan {
             76..84 => Fault::Weather(who, Service::Clients, self.weather()),
             84..90 => Fault::Reset(who, Service::Clients),
             90..95 => Fault::Corrupt(who, Service::Clients, self.rng.random()),
-            _ => Fault::Clock(0, self.rng.random_range(-5..=5)),
+            _ => Fault::Clock(0, self.rng.random_range(-CLOCK_MOST_S..=CLOCK_MOST_S)),
         }
     }
 
@@ -96,7 +99,7 @@ impl Plan {
             74..78 => Fault::MemoryAlarm,
             78..81 => Fault::DiskAlarm,
             81..88 => Fault::CutTransactions(Duration::from_millis(self.rng.random_range(200..2_000))),
-            88..92 => Fault::Clock(gateway, self.rng.random_range(-5..=5)),
+            88..92 => Fault::Clock(gateway, self.rng.random_range(-CLOCK_MOST_S..=CLOCK_MOST_S)),
             92..96 => Fault::AddProcessor,
             _ => Fault::RemoveProcessor(self.rng.random_bool(0.5)),
         }

@@ -4,6 +4,7 @@
 //! done by owned tasks. The invariant: a room's deliveries are released under its shard's lock, in
 //! the order of their revs.
 
+mod marks;
 mod member;
 mod moved;
 mod room;
@@ -25,6 +26,7 @@ use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
 use realtime::LogNumber;
 use tokio::sync::mpsc;
 
+use marks::Marks;
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
 use sound::Soundness;
@@ -85,6 +87,7 @@ pub(crate) struct Hub {
     rooms: Box<[Mutex<HashMap<RoomId, Room>>]>,
     pub(crate) users: Users,
     typing: Typing,
+    marks: Marks,
     pub(crate) sound: Soundness,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
@@ -119,6 +122,7 @@ impl Hub {
             rooms,
             users: Users::new(user_devices),
             typing: Typing::new(),
+            marks: Marks::new(),
             sound: Soundness::default(),
             fills,
             joins,
@@ -242,7 +246,7 @@ impl Hub {
         let place = self.sound.place(delivered.number);
         let mut shard = self.shard(id);
         let Some(room) = shard.get_mut(&id) else { return };
-        if !self.typing.is_news(id, &delivered.event, now_ms) {
+        if !self.typing.is_news(id, &delivered.event, now_ms) || !self.marks.is_news(id, &delivered.event, now_ms) {
             return;
         }
         if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
@@ -257,6 +261,7 @@ impl Hub {
 
     /// Time goes on: whoever has typed for too long is told to have stopped.
     pub(crate) fn tick(&self, now_ms: u64) {
+        self.marks.forget(now_ms);
         for (id, ended) in self.typing.expired(now_ms) {
             if let Some(room) = self.shard(id).get_mut(&id) {
                 let _ = room.accept(Arc::new(ended), Place::Void);

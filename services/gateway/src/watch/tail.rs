@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Rev, RoomId};
-use store::{StoreError, TailCursor};
+use store::{ReadMark, StoreError, TailCursor};
 use telemetry::Counter;
 
 use crate::shared::{LOOK_UP_LIMIT, Shared};
@@ -22,14 +22,15 @@ const PAGES: usize = 40;
 /// Reads on until the service stops.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let shutdown = shared.tasks.shutdown().clone();
-    let (mut cursor, mut behind) = (None, HashMap::new());
+    let (mut cursor, mut behind, mut marks) = (None, HashMap::new(), Vec::new());
     loop {
+        shared.hub.tell_marks(marks.drain(..), shared.wheel.now_ms());
         behind.retain(|room: &RoomId, rev: &mut Rev| shared.hub.is_behind(*room, *rev));
         for (room, rev) in behind.drain() {
             Counter::TailFound.inc();
             shared.hub.learn(room, rev);
         }
-        let reading = read(&shared, &mut cursor, &mut behind);
+        let reading = read(&shared, &mut cursor, &mut behind, &mut marks);
         let read = tokio::select! {
             () = shutdown.requested() => return,
             read = tokio::time::timeout(LOOK_UP_LIMIT, reading) => read,
@@ -48,20 +49,22 @@ async fn read(
     shared: &Shared,
     cursor: &mut Option<TailCursor>,
     behind: &mut HashMap<RoomId, Rev>,
+    marks: &mut Vec<ReadMark>,
 ) -> Result<(), StoreError> {
     let Some(cursor) = cursor else {
         *cursor = Some(shared.store.tail_cursor().await?);
         return Ok(());
     };
     for _ in 0..PAGES {
-        let (rooms, complete) = shared.store.read_tail(cursor).await?;
-        for (room, rev) in rooms {
+        let tail = shared.store.read_tail(cursor).await?;
+        for (room, rev) in tail.rooms {
             if shared.hub.note_stored(room, rev) {
                 let highest = behind.entry(room).or_insert(rev);
                 *highest = rev.max(*highest);
             }
         }
-        if complete {
+        marks.extend(tail.marks.into_iter().filter(|mark| shared.hub.lacks_mark(mark)));
+        if tail.complete {
             break;
         }
     }

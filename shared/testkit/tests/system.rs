@@ -66,6 +66,8 @@ async fn every_program_has_proxies_of_its_own_and_keeps_them() {
     let processor = &system.processors[0];
     processor.proxy(Service::Postgres).unwrap().set(Weather::Cut);
     processor.kill9().await;
+    // What is set later is behind the proxy as well.
+    processor.set_env("DATABASE_URL", system.env("DATABASE_URL"));
     processor.spawn_again();
     assert!(!processor.try_wait_ready(Duration::from_millis(500)).await, "it is ready without its database");
     processor.proxy(Service::Postgres).unwrap().set(Weather::Fine);

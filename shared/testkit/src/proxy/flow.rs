@@ -3,7 +3,6 @@
 //! The invariant: what waits here is bounded; while it is not passed on, the sender is not read.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,6 +25,17 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 /// From the garbage to the reset.
 const SPOILED: Duration = Duration::from_millis(200);
+
+/// Why a flow cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The sender's side is broken.
+    Sender,
+    /// The receiver's side is broken; news of that travels the other way.
+    Receiver(Way),
+    /// It was spoilt here.
+    OnPurpose,
+}
 
 /// Bytes under way from one side to the other.
 pub(super) struct Flow<'a> {
@@ -83,9 +93,8 @@ impl<'a> Flow<'a> {
         flow
     }
 
-    /// Passes bytes on until the sender's end was passed on; an error means that a side is broken, of
-    /// the kind `InvalidData` when it was broken here on purpose.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    /// Passes bytes on until the sender's end was passed on.
+    pub(super) async fn run(mut self) -> Result<(), Broken> {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let held = self.now.holds(self.way);
@@ -106,7 +115,7 @@ impl<'a> Flow<'a> {
                 biased;
                 Ok(()) = self.weather.changed() => self.weather_changed(),
                 Ok(()) = self.orders.changed() => self.ordered(),
-                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count?]),
+                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count.map_err(|_| Broken::Sender)?]),
                 () = moment(due), if due.is_some() => {}
                 () = sleep(BETWEEN_LOOKS), if self.garbage.is_some() => self.look(),
             }
@@ -140,13 +149,14 @@ impl<'a> Flow<'a> {
         self.waiting.push_back((due, bytes.to_vec()));
     }
 
-    async fn pass_on(&mut self) -> io::Result<()> {
+    async fn pass_on(&mut self) -> Result<(), Broken> {
         while let Some((due, _)) = self.waiting.front()
             && *due <= Instant::now()
         {
             let (_, chunk) = self.waiting.pop_front().expect("there is a front");
             self.waiting_bytes -= chunk.len();
-            self.to.write_all(&chunk).await?;
+            let written = self.to.write_all(&chunk).await;
+            written.map_err(|_| Broken::Receiver(self.way.back()))?;
             self.passed_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             self.quiet_looks = 0;
         }
@@ -154,7 +164,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Passes the sender's end on. Who is gone already does not miss it.
-    async fn end(mut self) -> io::Result<()> {
+    async fn end(mut self) -> Result<(), Broken> {
         drop(self.to.shutdown().await);
         Ok(())
     }
@@ -187,14 +197,14 @@ impl<'a> Flow<'a> {
         self.garbage.is_some_and(|(since, _)| self.quiet_looks >= QUIET_LOOKS || is_overdue(since))
     }
 
-    async fn spoil(mut self) -> io::Result<()> {
+    async fn spoil(mut self) -> Result<(), Broken> {
         let seed = self.garbage.map_or(0, |(_, seed)| seed);
         if !self.now.holds(self.way) {
             // A side that takes no bytes now shall not delay the reset.
             drop(timeout(SPOILED, self.to.write_all(&garbage(seed))).await);
         }
         sleep(SPOILED).await;
-        Err(io::ErrorKind::InvalidData.into())
+        Err(Broken::OnPurpose)
     }
 }
 

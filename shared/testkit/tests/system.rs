@@ -64,13 +64,16 @@ async fn every_program_has_proxies_of_its_own_and_keeps_them() {
     system.gateway_proxy(0).set(Weather::Fine);
 
     let processor = &system.processors[0];
-    processor.proxy(Service::Postgres).unwrap().set(Weather::Cut);
+    let database = processor.proxy(Service::Postgres).unwrap();
+    database.set(Weather::Cut);
     processor.kill9().await;
     // What is set later is behind the proxy as well.
     processor.set_env("DATABASE_URL", system.env("DATABASE_URL"));
+    let opened = database.traffic().opened;
     processor.spawn_again();
-    assert!(!processor.try_wait_ready(Duration::from_millis(500)).await, "it is ready without its database");
-    processor.proxy(Service::Postgres).unwrap().set(Weather::Fine);
+    until(PATIENCE, || async { database.traffic().opened > opened }).await;
+    assert!(!processor.try_wait_ready(Duration::from_millis(100)).await, "it is ready without its database");
+    database.set(Weather::Fine);
     assert!(processor.try_wait_ready(2 * PATIENCE).await);
     assert_eq!(ports(&system), before);
     let rest = Rest::new(&system.api().clients_url()).with_token(&alice.token);

@@ -56,6 +56,11 @@ impl Management {
         self.call(Method::PUT, &format!("vhosts/{}", self.vhost), Some(json!({}))).await;
     }
 
+    /// Creates a durable queue.
+    pub async fn create_queue(&self, name: &str) {
+        self.call(Method::PUT, &format!("queues/{}/{name}", self.vhost), Some(json!({"durable": true}))).await;
+    }
+
     /// The queues as the API describes them.
     pub async fn queues(&self) -> Vec<Value> {
         let queues = self.call(Method::GET, &format!("queues/{}", self.vhost), None).await;

@@ -144,7 +144,12 @@ impl Drop for Process {
         self.signal(Signal::KILL);
         let child = self.child.get_mut();
         drop(child.wait());
-        guard::forget(&child.id().to_string());
+        let id = child.id();
+        guard::forget(&id.to_string());
+        // What libfaketime leaves behind when it is killed; whoever gets this id next would stumble over it.
+        for leftover in ["faketime_shm_", "sem.faketime_sem_"] {
+            drop(std::fs::remove_file(format!("/dev/shm/{leftover}{id}")));
+        }
         self.finish_log();
         if std::thread::panicking() {
             show(&self.name, &self.log, &self.log_tail());

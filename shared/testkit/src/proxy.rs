@@ -81,6 +81,15 @@ enum Way {
     ToClient,
 }
 
+impl Way {
+    fn back(self) -> Self {
+        match self {
+            Self::ToServer => Self::ToClient,
+            Self::ToClient => Self::ToServer,
+        }
+    }
+}
+
 /// What one connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {

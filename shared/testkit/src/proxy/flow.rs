@@ -3,7 +3,6 @@
 //! The invariant: what waits here is bounded; while it is not passed on, the sender is not read.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,12 +17,25 @@ use super::{Lines, Order, Way, Weather, mixed};
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The most that waits here.
 const WAITING_BYTES: usize = 256 * 1024;
-/// A direction without a byte for so long is between two messages.
-const QUIET: Duration = Duration::from_millis(5);
+/// A direction without a byte at so many looks in a row is between two messages. One long look would
+/// not do: on a busy machine, time also passes while nobody here could see the bytes that came.
+const QUIET_LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// How long to wait for such a moment.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 /// From the garbage to the reset.
 const SPOILED: Duration = Duration::from_millis(200);
+
+/// Why a flow cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The sender's side is broken.
+    Sender,
+    /// The receiver's side is broken; news of that travels the other way.
+    Receiver(Way),
+    /// It was spoilt here.
+    OnPurpose,
+}
 
 /// Bytes under way from one side to the other.
 pub(super) struct Flow<'a> {
@@ -38,8 +50,8 @@ pub(super) struct Flow<'a> {
     waiting_bytes: usize,
     /// When the last byte will have left, at a limited rate.
     free_at: Instant,
-    /// When the last byte came or went.
-    active_at: Instant,
+    /// How often nothing was under way since the last byte came or went.
+    quiet_looks: u32,
     /// The sender has closed.
     ended: bool,
     /// Since when garbage is due, and its seed.
@@ -61,7 +73,7 @@ impl<'a> Flow<'a> {
         let mut weather = lines.weather.subscribe();
         let (now, at) = (*weather.borrow_and_update(), Instant::now());
         let (waiting, waiting_bytes) = (VecDeque::new(), 0);
-        let (free_at, active_at, ended, garbage) = (at, at, false, None);
+        let (free_at, quiet_looks, ended, garbage) = (at, 0, false, None);
         let mut flow = Self {
             way,
             from,
@@ -73,7 +85,7 @@ impl<'a> Flow<'a> {
             waiting,
             waiting_bytes,
             free_at,
-            active_at,
+            quiet_looks,
             ended,
             garbage,
         };
@@ -81,9 +93,8 @@ impl<'a> Flow<'a> {
         flow
     }
 
-    /// Passes bytes on until the sender's end was passed on; an error means that a side is broken, of
-    /// the kind `InvalidData` when it was broken here on purpose.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    /// Passes bytes on until the sender's end was passed on.
+    pub(super) async fn run(mut self) -> Result<(), Broken> {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let held = self.now.holds(self.way);
@@ -96,13 +107,17 @@ impl<'a> Flow<'a> {
             let may_read = !held && !self.ended && self.waiting_bytes < WAITING_BYTES;
             let most = self.chunk_bytes();
             let due = if held { None } else { self.waiting.front().map(|(due, _)| *due) };
-            let spoil_at = self.spoil_at();
+            if self.is_time_for_garbage() {
+                return self.spoil().await;
+            }
             tokio::select! {
-                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count?]),
-                () = moment(due), if due.is_some() => {}
-                () = moment(spoil_at), if spoil_at.is_some() => return self.spoil().await,
+                // What is rare comes first; bytes that came already are no quiet.
+                biased;
                 Ok(()) = self.weather.changed() => self.weather_changed(),
                 Ok(()) = self.orders.changed() => self.ordered(),
+                count = self.from.read(&mut buffer[..most]), if may_read => self.take(&buffer[..count.map_err(|_| Broken::Sender)?]),
+                () = moment(due), if due.is_some() => {}
+                () = sleep(BETWEEN_LOOKS), if self.garbage.is_some() => self.look(),
             }
         }
     }
@@ -117,7 +132,7 @@ impl<'a> Flow<'a> {
 
     fn take(&mut self, bytes: &[u8]) {
         let now = Instant::now();
-        self.active_at = now;
+        self.quiet_looks = 0;
         if bytes.is_empty() {
             self.ended = true;
             return;
@@ -134,21 +149,22 @@ impl<'a> Flow<'a> {
         self.waiting.push_back((due, bytes.to_vec()));
     }
 
-    async fn pass_on(&mut self) -> io::Result<()> {
+    async fn pass_on(&mut self) -> Result<(), Broken> {
         while let Some((due, _)) = self.waiting.front()
             && *due <= Instant::now()
         {
             let (_, chunk) = self.waiting.pop_front().expect("there is a front");
             self.waiting_bytes -= chunk.len();
-            self.to.write_all(&chunk).await?;
+            let written = self.to.write_all(&chunk).await;
+            written.map_err(|_| Broken::Receiver(self.way.back()))?;
             self.passed_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            self.active_at = Instant::now();
+            self.quiet_looks = 0;
         }
         Ok(())
     }
 
     /// Passes the sender's end on. Who is gone already does not miss it.
-    async fn end(mut self) -> io::Result<()> {
+    async fn end(mut self) -> Result<(), Broken> {
         drop(self.to.shutdown().await);
         Ok(())
     }
@@ -167,24 +183,28 @@ impl<'a> Flow<'a> {
             && way == self.way
         {
             self.garbage = Some((Instant::now(), seed));
+            self.quiet_looks = 0;
         }
     }
 
-    /// The moment for garbage: when the direction will have been quiet, or the patience is over.
-    fn spoil_at(&self) -> Option<Instant> {
-        let (since, _) = self.garbage?;
-        let limit = since + QUIET_LIMIT;
-        Some(if self.waiting.is_empty() { limit.min(self.active_at + QUIET) } else { limit })
+    fn look(&mut self) {
+        let is_quiet = self.waiting.is_empty();
+        self.quiet_looks = if is_quiet { self.quiet_looks + 1 } else { 0 };
     }
 
-    async fn spoil(mut self) -> io::Result<()> {
+    fn is_time_for_garbage(&self) -> bool {
+        let is_overdue = |since: Instant| since + QUIET_LIMIT <= Instant::now();
+        self.garbage.is_some_and(|(since, _)| self.quiet_looks >= QUIET_LOOKS || is_overdue(since))
+    }
+
+    async fn spoil(mut self) -> Result<(), Broken> {
         let seed = self.garbage.map_or(0, |(_, seed)| seed);
         if !self.now.holds(self.way) {
             // A side that takes no bytes now shall not delay the reset.
             drop(timeout(SPOILED, self.to.write_all(&garbage(seed))).await);
         }
         sleep(SPOILED).await;
-        Err(io::ErrorKind::InvalidData.into())
+        Err(Broken::OnPurpose)
     }
 }
 

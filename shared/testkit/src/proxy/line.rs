@@ -3,7 +3,6 @@
 //! The invariant: it ends as one. Once a side is broken or a reset is ordered, both sides are reset;
 //! only when both sides have closed in good order is it closed in good order.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use runtime::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::flow::Flow;
+use super::flow::{Broken, Flow};
 use super::{Lines, Order, Way, Weather};
 
 /// How long the server's kernel may take to accept.
@@ -58,10 +57,10 @@ impl Entry {
         }
     }
 
-    /// Waits until both directions pass: before, nobody can learn that the other side is gone.
-    async fn passable(&self) {
+    /// Waits until bytes pass that way again.
+    async fn passable(&self, way: Way) {
         let mut weather = self.lines.weather.subscribe();
-        drop(weather.wait_for(|weather| !weather.holds(Way::ToServer) && !weather.holds(Way::ToClient)).await);
+        drop(weather.wait_for(|weather| !weather.holds(way)).await);
     }
 }
 
@@ -79,15 +78,17 @@ async fn serve(mut client: TcpStream, lines: Arc<Lines>) {
         server = connect(&entry.lines) => server,
     };
     let Some(mut server) = reached else { return reset(client) };
-    let carried = tokio::select! {
-        () = entry.torn() => Err(io::ErrorKind::ConnectionReset.into()),
-        carried = carry(&mut client, &mut server, &entry) => carried,
+    let broken = tokio::select! {
+        () = entry.torn() => Broken::OnPurpose,
+        carried = carry(&mut client, &mut server, &entry) => match carried {
+            Ok(()) => return,
+            Err(broken) => broken,
+        },
     };
-    let Err(error) = carried else { return };
-    if error.kind() != io::ErrorKind::InvalidData {
+    if let Broken::Receiver(way) = broken {
         tokio::select! {
             () = entry.torn() => {}
-            () = entry.passable() => {}
+            () = entry.passable(way) => {}
         }
     }
     reset(client);
@@ -100,9 +101,10 @@ async fn connect(lines: &Lines) -> Option<TcpStream> {
 }
 
 /// Carries bytes both ways until both sides have closed or one is broken.
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, entry: &Entry) -> io::Result<()> {
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
+async fn carry(client: &mut TcpStream, server: &mut TcpStream, entry: &Entry) -> Result<(), Broken> {
+    // It fails on a socket that is broken already, which reading will show.
+    drop(client.set_nodelay(true));
+    drop(server.set_nodelay(true));
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let there = Flow::new(Way::ToServer, from_client, to_server, &entry.lines, entry.orders.clone());

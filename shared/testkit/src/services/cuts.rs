@@ -11,16 +11,18 @@ use tokio::time::{Instant, sleep};
 /// How often transactions are looked for: most last longer than a few milliseconds.
 const BETWEEN_CUTS: Duration = Duration::from_millis(5);
 
-const CUT: &str = "select pid, backend_start::text from pg_stat_activity
-    where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
-        and ($1 or (xact_start is not null and state <> 'idle'))
-        and pg_terminate_backend(pid)";
+/// Chosen first, ended then: among conditions, Postgres may ask the last one first, of every session.
+const CUT: &str = "with chosen as materialized (
+        select pid, backend_start::text as since from pg_stat_activity
+        where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
+            and ($1 or (xact_start is not null and state <> 'idle'))
+    ) select pid, since from chosen where pg_terminate_backend(pid)";
 
 /// Ends, over and over for that long, every session that is in a transaction at that moment, between
 /// its statements or within one. Returns how many sessions these were.
 pub async fn cut_transactions(url: &str, for_how_long: Duration) -> Result<u64, sqlx::Error> {
-    let end = Instant::now() + for_how_long;
     let mut connection = sqlx::PgConnection::connect(url).await?;
+    let end = Instant::now() + for_how_long;
     let mut sessions = HashSet::new();
     while Instant::now() < end {
         // One that is ending is still listed for a moment.

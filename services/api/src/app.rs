@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use auth::Tokens;
+use broker::Broker;
 use config::Settings;
 use domain::rate::Rate;
 use engine::Engine;
@@ -20,6 +21,7 @@ use crate::user::Accounts;
 pub(crate) struct App {
     pub(crate) settings: Arc<Settings>,
     pub(crate) store: Store,
+    pub(crate) broker: Broker,
     pub(crate) clock: Clock,
     pub(crate) tokens: Tokens,
     pub(crate) intake: Intake,
@@ -58,6 +60,7 @@ impl App {
             intake,
             handlers: Handlers::new(handlers),
             store: engine.store,
+            broker: engine.broker,
             clock: engine.clock,
             tokens,
             accounts: Accounts::default(),

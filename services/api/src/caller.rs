@@ -25,6 +25,8 @@ pub(crate) struct Caller {
     pub(crate) user: UserId,
     /// The same for the intake.
     pub(crate) actor: Actor,
+    /// May do what only operators may.
+    pub(crate) is_admin: bool,
     /// What the token says.
     claims: Claims,
 }
@@ -48,7 +50,7 @@ impl Caller {
         let account = app.accounts.look_up(&app.store, claims.user, app.clock.monotonic_us()).await?;
         let account = account.ok_or_else(|| Refusal::unauthenticated("there is no such account"))?;
         let actor = Actor { user: claims.user, device: String::new(), traceparent: traceparent(headers) };
-        let caller = Self { user: claims.user, actor, claims };
+        let caller = Self { user: claims.user, actor, is_admin: account.is_admin, claims };
         caller.check(&account)?;
         Ok(caller)
     }

@@ -4,12 +4,14 @@
 //! theirs. The invariant: whatever goes wrong, the answer is a problem document (RFC 9457) with a
 //! public code and a request id, and never a detail of the inside.
 
+mod admin;
 mod app;
 mod body;
 mod caller;
 mod client_address;
 mod context;
 mod docs;
+mod letter;
 mod logins;
 mod openapi;
 mod page;
@@ -30,6 +32,7 @@ use runtime::{Shutdown, Tasks};
 
 pub use app::intake;
 pub use context::unknown_route;
+pub use letter::Letter;
 pub use openapi::document;
 
 /// What the service works with.

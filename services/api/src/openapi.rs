@@ -1,5 +1,6 @@
 //! The description of the API, generated from the routes themselves.
 
+use domain::Cause;
 use protocol::sync::SYNCED;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
@@ -35,6 +36,7 @@ pub(crate) const BEARER: &str = "bearer";
         (name = "members", description = "Who is in a room."),
         (name = "messages", description = "History, and sending without a socket."),
         (name = "sync", description = "Catching up without a socket."),
+        (name = "admin", description = "Dead letters; only for admins, everybody else is FORBIDDEN."),
     )
 )]
 pub(crate) struct Head;
@@ -120,6 +122,11 @@ fn describe_schema(name: &str, schema: &mut RefOr<Schema>) {
 fn one_of(values: &[&str], words: &str) -> Object {
     let text = ObjectBuilder::new().schema_type(Type::String).description(Some(words));
     text.enum_values(Some(values.iter().copied())).build()
+}
+
+/// Why events are given up.
+pub(crate) fn cause() -> Object {
+    one_of(&Cause::ALL.map(Cause::as_str), "Why they were given up.")
 }
 
 /// The kinds of conversations.

@@ -65,7 +65,7 @@ mod tests {
 
     fn account(n: u128) -> Account {
         let (id, tokens_valid_after) = (UserId(Uuid::from_u128(n)), Timestamp::default());
-        Account { id, blocked: false, tokens_valid_after, membership: domain::Membership::ZERO }
+        Account { id, blocked: false, tokens_valid_after, membership: domain::Membership::ZERO, is_admin: false }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 use std::panic::AssertUnwindSafe;
 
-use broker::{BrokerError, Consumer, Failure, Incoming, Settlement};
+use broker::{BrokerError, Consumer, DeadLetterNote, Failure, Incoming, Settlement};
+use config::defect::{Defect, is_on};
 use domain::retry::next_step;
+use domain::{Cause, FailureKind};
 use futures_util::FutureExt as _;
 use handlers::{Job, Outcome, Unavailable};
-use protocol::BadEnvelope;
+use protocol::{BadEnvelope, Change};
 use telemetry::{Counter, Histogram};
 
 use crate::{Parts, age, note};
@@ -40,10 +42,10 @@ pub(crate) async fn apply_and_settle(
     let mut settled = Vec::with_capacity(received.len());
     for (incoming, checked) in received.into_iter().zip(checked) {
         let settlement = match checked {
-            Err(bad) => Settlement::Failed(dead_letter(parts, &incoming, bad)),
-            Ok(_) => match outcomes.next() {
+            Err(bad) => Settlement::Failed(unbelieved(parts, &incoming, bad)),
+            Ok(job) => match outcomes.next() {
                 Some((job, outcome)) => settle(parts, &incoming, job, outcome),
-                None => continue,
+                None => settle(parts, &incoming, &job, none_came(parts)),
             },
         };
         settled.push((incoming, settlement));
@@ -53,6 +55,39 @@ pub(crate) async fn apply_and_settle(
     Histogram::BatchSeconds.record(parts.clock.monotonic_us().saturating_sub(started_us) as f64 / 1e6);
     Histogram::BatchEvents.record(count as f64);
     Ok(())
+}
+
+/// Settles an event as failed that was not applied this time.
+pub(crate) async fn fail(
+    parts: &Parts,
+    consumer: &mut Consumer,
+    incoming: Incoming,
+    (cause, error): (Cause, String),
+    note: DeadLetterNote,
+) -> Result<(), BatchError> {
+    tell(&incoming, cause);
+    let failure = Failure { cause, error, at: parts.clock.now(), note };
+    Ok(consumer.settle(vec![(incoming, Settlement::Failed(failure))]).await?)
+}
+
+/// Whether an event that fails with this cause now is tried again.
+fn is_retried(incoming: &Incoming, cause: Cause) -> bool {
+    cause.kind() == FailureKind::Retry && next_step(incoming.failures.saturating_add(1)).is_some()
+}
+
+/// Counts a failure, and says aloud when it makes a dead letter: a bug is an error that should wake
+/// somebody, everything else can wait until an operator comes.
+fn tell(incoming: &Incoming, cause: Cause) {
+    if is_retried(incoming, cause) {
+        return Counter::EventsProcessed.inc_with("retried");
+    }
+    Counter::EventsProcessed.inc_with("dead_letter");
+    Counter::DeadLetters.inc_with(cause.as_str());
+    let (job, event, class) = (&incoming.envelope.job_id, &incoming.envelope.kind, incoming.class);
+    match cause.kind() {
+        FailureKind::Bug => tracing::error!(job, event, %class, %cause, "an event became a dead letter by a bug"),
+        kind => tracing::warn!(job, event, %class, %cause, %kind, "an event became a dead letter"),
+    }
 }
 
 fn check(parts: &Parts, incoming: &Incoming) -> Checked {
@@ -70,6 +105,7 @@ async fn apply(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable>
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
+    die_of_poison(jobs);
     if let Ok(outcomes) = AssertUnwindSafe(parts.handlers.apply(jobs)).catch_unwind().await {
         return outcomes;
     }
@@ -79,15 +115,38 @@ async fn apply(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable>
         let at = parts.clock.now();
         let one = AssertUnwindSafe(parts.handlers.apply(std::slice::from_ref(job))).catch_unwind().await;
         outcomes.push(match one {
-            Ok(applied) => applied?.into_iter().next().unwrap_or(Outcome::Ephemeral),
-            Err(_) => Outcome::Failed { at, cause: "bug", error: "processing it panicked".to_owned(), retry: false },
+            Ok(applied) => applied?.into_iter().next().unwrap_or_else(|| none_came(parts)),
+            Err(_) => Outcome::Failed { at, cause: Cause::Panic, error: "processing it panicked".to_owned() },
         });
     }
     Ok(outcomes)
 }
 
+fn none_came(parts: &Parts) -> Outcome {
+    let error = "it was applied and came to no outcome".to_owned();
+    Outcome::Failed { at: parts.clock.now(), cause: Cause::NoOutcome, error }
+}
+
+/// A deliberate defect, for tests; those of this crate see it as a panic that nothing catches.
+fn die_of_poison(jobs: &[Job]) {
+    let is_poison = |job: &Job| matches!(&job.event.change, Change::MessageSend(send) if send.content == "poison");
+    if (cfg!(test) || is_on(Defect::AbortOnPoison)) && jobs.iter().any(is_poison) {
+        die();
+    }
+}
+
+#[cfg(not(test))]
+fn die() {
+    std::process::abort();
+}
+
+#[cfg(test)]
+fn die() {
+    panic!("poison");
+}
+
 fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Settlement {
-    let label = match &outcome {
+    let label = match outcome {
         Outcome::Stored => {
             let waited = parts.clock.now().since(job.event.accepted_at);
             Histogram::AcceptedToStoredSeconds.record(waited.as_secs_f64());
@@ -96,28 +155,16 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
         Outcome::Duplicate => "duplicate",
         Outcome::Refused(_) => "refused",
         Outcome::Ephemeral => "ephemeral",
-        Outcome::Failed { retry: true, .. } if !job.last_attempt => "retried",
-        Outcome::Failed { .. } => "dead_letter",
+        Outcome::Failed { at, cause, error } => {
+            tell(incoming, cause);
+            return Settlement::Failed(Failure { cause, error, at, note: note::of_job(incoming, job) });
+        }
     };
     Counter::EventsProcessed.inc_with(label);
-    let Outcome::Failed { at, cause, error, retry } = outcome else { return Settlement::Done };
-    if label == "dead_letter" {
-        Counter::DeadLetters.inc_with(cause);
-        tracing::error!(job = %job.event.job_id, kind = %job.event.kind, cause, "an event became a dead letter");
-    }
-    let note = note::of_job(incoming, job);
-    Settlement::Failed(Failure { cause, error, retry, at, note })
+    Settlement::Done
 }
 
-fn dead_letter(parts: &Parts, incoming: &Incoming, bad: BadEnvelope) -> Failure {
-    Counter::EventsProcessed.inc_with("dead_letter");
-    Counter::DeadLetters.inc_with(bad.as_str());
-    tracing::error!(cause = bad.as_str(), class = %incoming.class, "an event was not believed");
-    Failure {
-        cause: bad.as_str(),
-        error: bad.to_string(),
-        retry: false,
-        at: parts.clock.now(),
-        note: note::of_unverified(incoming),
-    }
+fn unbelieved(parts: &Parts, incoming: &Incoming, bad: BadEnvelope) -> Failure {
+    tell(incoming, bad.cause());
+    Failure { cause: bad.cause(), error: bad.to_string(), at: parts.clock.now(), note: note::of_unverified(incoming) }
 }

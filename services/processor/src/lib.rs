@@ -5,22 +5,27 @@
 
 mod age;
 mod batch;
+mod caution;
+mod deaths;
 mod janitor;
 mod note;
 mod ownership;
 mod pruning;
+mod suspects;
 mod teller;
 mod worker;
 
 use std::time::Duration;
 
 use broker::Broker;
+use domain::Cause;
 use engine::Engine;
 use handlers::{HandlerParts, Handlers};
 use protocol::Keyring;
 use realtime::Realtime;
 use runtime::{Clock, Shutdown, Tasks};
 use store::Store;
+use telemetry::Counter;
 
 /// How long a stop may take before the process gives back what it holds and goes.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -55,6 +60,10 @@ impl Processor {
             keys: engine.keys.clone(),
             clock: engine.clock.clone(),
         });
+        // Alerts on an increase need the zero that it begins with.
+        for cause in Cause::ALL {
+            Counter::DeadLetters.add_with(cause.as_str(), 0);
+        }
         let parts = Parts {
             store: engine.store.clone(),
             broker: engine.broker.clone(),

@@ -29,6 +29,11 @@ pub(crate) fn of_unverified(incoming: &Incoming) -> DeadLetterNote {
     }
 }
 
+/// An event that killed whoever read it is not read once more.
+pub(crate) fn of_killer() -> DeadLetterNote {
+    DeadLetterNote { rendering: "(not read: it kills who reads it)".to_owned(), ..Default::default() }
+}
+
 /// Written in this order, so that what is cut off is the end of a long content.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]

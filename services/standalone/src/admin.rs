@@ -26,6 +26,10 @@ pub(crate) enum Action {
     Unblock(Whom),
     /// Sign an account out everywhere: its sessions end within a second, all its tokens are void.
     Signout(Whom),
+    /// Let an account do by REST what only operators may.
+    Grant(Whom),
+    /// Let it do so no more; works within a second.
+    Revoke(Whom),
 }
 
 #[derive(clap::Args)]
@@ -57,12 +61,15 @@ async fn change(store: &Store, action: &Action) -> Result<Option<Value>, StoreEr
         Action::Block(_) => store.set_blocked(user.id, true, now).await?,
         Action::Unblock(_) => store.set_blocked(user.id, false, now).await?,
         Action::Signout(_) => store.void_tokens(user.id, now).await?,
+        Action::Grant(_) => store.set_admin(user.id, true).await?,
+        Action::Revoke(_) => store.set_admin(user.id, false).await?,
     }
     let Some(account) = store.account(user.id).await? else { return Ok(None) };
     Ok(Some(json!({
         "userId": user.id,
         "email": user.email,
         "blocked": account.blocked,
+        "role": if account.is_admin { "admin" } else { "user" },
         "tokensValidAfter": account.tokens_valid_after.to_rfc3339(),
     })))
 }
@@ -77,7 +84,8 @@ async fn find(store: &Store, name: &str) -> Result<Option<User>, StoreError> {
 
 impl Action {
     fn user(&self) -> &str {
-        let (Self::Block(whom) | Self::Unblock(whom) | Self::Signout(whom)) = self;
+        let (Self::Block(whom) | Self::Unblock(whom) | Self::Signout(whom) | Self::Grant(whom) | Self::Revoke(whom)) =
+            self;
         &whom.user
     }
 }

@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod banner;
 mod checkconfig;
+mod deadletters;
 mod import;
 mod line;
 mod say;
@@ -38,9 +39,12 @@ enum Command {
     Seed(seed::Arguments),
     /// Take over users and rooms from JSON lines, all of them or, after a bad line, none.
     Import(import::Arguments),
-    /// Block, unblock or sign out an account; prints one JSON line.
+    /// Block, unblock or sign out an account, or make it an admin; prints one JSON line.
     #[command(subcommand)]
     Admin(admin::Action),
+    /// Look at events that were given up, process them again, or drop them.
+    #[command(subcommand)]
+    Deadletters(deadletters::Action),
     /// Check the settings without starting anything.
     Checkconfig(checkconfig::Arguments),
     /// Bring the database's schema up to date and end.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Seed(arguments) => seed::run(&settings, &arguments),
         Command::Import(arguments) => import::run(&settings, &arguments),
         Command::Admin(action) => admin::run(&settings, &action),
+        Command::Deadletters(action) => deadletters::run(&settings, &action),
         Command::Migrate => migrate(settings),
         Command::Checkconfig(_) => unreachable!("handled before the settings were read"),
     }

@@ -307,3 +307,49 @@ fn an_account_is_blocked_and_unblocked_by_address_or_id() {
         assert!(stderr(&refused).contains(&format!("there is no user {unknown}")), "{}", stderr(&refused));
     }
 }
+
+#[test]
+fn an_account_is_made_an_admin_and_no_more() {
+    let folder = folder();
+    assert!(import(&folder, &user(ANN, "ann@example.com")).status.success());
+    assert!(stdout(&run(&folder, &["admin", "grant", "ann@example.com"])).contains("\"role\":\"admin\""));
+    assert!(stdout(&run(&folder, &["admin", "signout", ANN])).contains("\"role\":\"admin\""), "it is another matter");
+    assert!(stdout(&run(&folder, &["admin", "revoke", ANN])).contains("\"role\":\"user\""));
+    assert_eq!(run(&folder, &["admin", "grant", BOB]).status.code(), Some(2));
+}
+
+#[test]
+fn where_nothing_ever_ran_there_are_no_dead_letters() {
+    let folder = folder();
+    for (arguments, told) in [
+        (&["list"][..], "0 dead letters"),
+        (&["list", "--json", "--cause", "panic", "--limit", "3"], "0 dead letters"),
+        (&["show", "x"], "there is no dead letter x"),
+        (&["replay", "x", "y"], "0 dead letters replayed"),
+        (&["drop", "--cause", "panic"], "0 dead letters dropped"),
+        (&["drop", "--all"], "0 dead letters dropped"),
+    ] {
+        let output = run(&folder, &[&["deadletters"], arguments].concat());
+        assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn dead_letters_are_named_in_one_way_at_a_time() {
+    let folder = folder();
+    for arguments in [
+        &["replay"][..],
+        &["drop", "x", "--all"],
+        &["drop", "--cause", "panic", "--all"],
+        &["drop", "--cause", "dance"],
+        &["list", "--limit", "0"],
+        &["list", "--after", "x"],
+        &["show"],
+        &["bury"],
+    ] {
+        let output = run(&folder, &[&["deadletters"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+    assert!(!folder.path().join("data").exists(), "nothing was opened");
+}

@@ -3,7 +3,7 @@
 //! Knows the engines only by their common methods. The invariant: an event is acked only by
 //! `settle`, after whatever was made of it is confirmed.
 
-use domain::{Class, Timestamp};
+use domain::{Cause, Class, Timestamp};
 use lapin::types::ShortString;
 use protocol::UnverifiedEnvelope;
 
@@ -45,12 +45,10 @@ pub enum Settlement {
 /// How an event's own processing failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// Out of a closed set; a metric label.
-    pub cause: &'static str,
+    /// Why; its kind decides whether the event is tried again or a dead letter at once.
+    pub cause: Cause,
     /// For operators; holds no message text. Cut after 1 KiB.
     pub error: String,
-    /// False: it becomes a dead letter at once.
-    pub retry: bool,
     /// When it failed.
     pub at: Timestamp,
     /// What a dead letter of it says.

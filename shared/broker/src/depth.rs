@@ -1,10 +1,7 @@
-//! What operators ask of the queues: how many events wait, and which ones died.
+//! What operators ask of the queues: how many events wait.
 //!
 //! Knows no engine. The invariant: looking changes nothing.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use domain::Class;
 
 /// Events that wait, summed over all shards; those delivered and not yet settled are not counted.
@@ -36,17 +33,4 @@ impl Depths {
             Class::Low => &mut self.low,
         }
     }
-}
-
-/// An event that was given up, as it lies in the dead-letter queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The event's id as it was published, whatever it was.
-    pub job_id: String,
-    /// The event's kind as it was published, whatever it was.
-    pub kind: String,
-    /// The readable headers: `x-cause`, `x-error`, `x-sender`, `x-room`, `x-body` and the rest.
-    pub headers: BTreeMap<String, String>,
-    /// The body as it was published.
-    pub body: Bytes,
 }

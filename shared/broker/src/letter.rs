@@ -17,6 +17,10 @@ const TEXT_LIMIT_BYTES: usize = 1024;
 
 /// How often the event failed so far; 0 for one that did not.
 pub(crate) const ATTEMPT: &str = "x-attempt";
+/// Why it failed last.
+pub(crate) const CAUSE: &str = "x-cause";
+/// Where it was received from.
+pub(crate) const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
 /// When it first failed.
 pub(crate) const FIRST_FAILED_AT: &str = "x-first-failed-at";
 
@@ -24,7 +28,7 @@ pub(crate) const FIRST_FAILED_AT: &str = "x-first-failed-at";
 pub(crate) fn retry_headers(incoming: &Incoming, failure: &Failure) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         (FIRST_FAILED_AT, first_failed_at(incoming, failure).to_rfc3339()),
-        ("x-cause", failure.cause.to_owned()),
+        (CAUSE, failure.cause.as_str().to_owned()),
         ("x-error", truncated(&failure.error, TEXT_LIMIT_BYTES)),
     ])
 }
@@ -38,11 +42,12 @@ pub(crate) fn dead_headers(
 ) -> BTreeMap<&'static str, String> {
     let mut headers = retry_headers(incoming, failure);
     headers.extend([
+        ("x-kind", failure.cause.kind().as_str().to_owned()),
         ("x-event", truncated(&incoming.envelope.kind, TEXT_LIMIT_BYTES)),
         ("x-body", truncated(&failure.note.rendering, BODY_LIMIT_BYTES)),
         ("x-last-failed-at", failure.at.to_rfc3339()),
         ("x-original-queue", queue.to_owned()),
-        ("x-original-routing-key", routing_key.to_owned()),
+        (ORIGINAL_ROUTING_KEY, routing_key.to_owned()),
         ("x-attempts-made", incoming.failures.saturating_add(1).to_string()),
     ]);
     headers.extend(failure.note.sender.as_deref().map(|sender| ("x-sender", truncated(sender, TEXT_LIMIT_BYTES))));
@@ -65,7 +70,7 @@ mod tests {
     use super::*;
     use crate::DeadLetterNote;
     use crate::consumer::Origin;
-    use domain::Class;
+    use domain::{Cause, Class};
     use protocol::UnverifiedEnvelope;
 
     #[test]
@@ -79,11 +84,12 @@ mod tests {
             origin: Origin::Embedded { position: 1 },
         };
         let note = DeadLetterNote { sender: Some("u".into()), room: None, rendering: "ä".repeat(40_000) };
-        let failure = Failure { cause: "rejected", error: "e".repeat(9_999), retry: true, at: Timestamp(1_000), note };
+        let failure = Failure { cause: Cause::StoreRejected, error: "e".repeat(9_999), at: Timestamp(1_000), note };
         let headers = dead_headers(&incoming, &failure, "chat.events.high", "high");
         assert_eq!(headers["x-first-failed-at"], "1970-01-01T00:00:00.000Z");
         assert_eq!(headers["x-last-failed-at"], "1970-01-01T00:00:01.000Z");
         assert_eq!(headers["x-attempts-made"], "4");
+        assert_eq!((&*headers["x-cause"], &*headers["x-kind"]), ("store_rejected", "retry"));
         assert_eq!(headers["x-sender"], "u");
         assert!(!headers.contains_key("x-room") && !headers.contains_key(ATTEMPT));
         assert!(headers.values().map(String::len).sum::<usize>() < 100_000);

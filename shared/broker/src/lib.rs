@@ -19,6 +19,7 @@ pub mod consumer;
 pub mod depth;
 mod embedded;
 mod letter;
+pub mod letters;
 pub mod publish;
 mod rabbitmq;
 mod settle;
@@ -35,7 +36,8 @@ use runtime::Tasks;
 use telemetry::Gauge;
 
 pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Settlement};
-pub use depth::{DeadLetter, Depths};
+pub use depth::Depths;
+pub use letters::{DeadLetter, Fate, LetterCursor, LetterPage, LetterQuery, Reach, Selection, Swept};
 pub use publish::{Confirm, PublishError};
 
 /// How to reach and lay out the broker.
@@ -77,6 +79,9 @@ pub const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long any other question to the broker may take.
 pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long dead letters are looked through for one page, or for one of them.
+pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long `ping` may take.
 const PING_LIMIT: Duration = Duration::from_secs(2);
@@ -129,6 +134,18 @@ impl Broker {
         Ok(Self { engine })
     }
 
+    /// Opens it beside a running server, for operators: on the embedded engine without taking the file
+    /// over, so that nothing can be published or consumed.
+    pub async fn visit(settings: BrokerSettings, tasks: &Tasks) -> Result<Self, BrokerError> {
+        match settings {
+            BrokerSettings::RabbitMq { .. } => Self::open(settings, tasks).await,
+            BrokerSettings::Embedded { path, sync_full } => {
+                let engine = embedded::Embedded::visit(path, sync_full).await?;
+                Ok(Self { engine: Engine::Embedded(Arc::new(engine)) })
+            }
+        }
+    }
+
     /// How many shards each class has; the embedded engine has one.
     pub fn shards(&self) -> u16 {
         match &self.engine {
@@ -161,10 +178,20 @@ impl Broker {
         Ok(depths)
     }
 
-    /// The first dead letters, oldest first; at most `limit` and never more than 1,000. They stay
-    /// where they are.
-    pub async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        on!(self, engine => within(ASK_LIMIT * 2, engine.dead_letters(limit.min(1_000))).await)
+    /// A page of dead letters, oldest first; they stay where they are. At most 20 s.
+    pub async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
+        on!(self, engine => within(LOOK_LIMIT + ASK_LIMIT, engine.dead_letters(query)).await)
+    }
+
+    /// The oldest dead letter with that id. At most 20 s.
+    pub async fn dead_letter(&self, job_id: &str) -> Result<Option<DeadLetter>, BrokerError> {
+        on!(self, engine => within(LOOK_LIMIT + ASK_LIMIT, engine.dead_letter(job_id)).await)
+    }
+
+    /// Replays or drops the dead letters that are meant, as far as `reach` goes. After an error some
+    /// may be done: repeating it does the rest.
+    pub async fn sweep(&self, selection: &Selection, fate: Fate, reach: Reach) -> Result<Swept, BrokerError> {
+        on!(self, engine => engine.sweep(selection, fate, reach).await)
     }
 
     /// Asks the broker whether it can take events; answers within 2 s.

@@ -4,6 +4,7 @@ mod contract {
     mod embedded;
     mod faults;
     mod handover;
+    mod letters;
     mod order;
     mod rabbitmq;
     mod settling;

@@ -3,6 +3,7 @@
 //! Knows the variables, their defaults and what is wrong with a value; opens nothing. The
 //! invariant: a `Settings` was checked as a whole, and a secret's value never gets into a message.
 
+pub mod defect;
 mod ip_range;
 mod markdown;
 mod parse;

@@ -5,6 +5,7 @@
 //! the same answer in every process and in every version that shares a queue.
 
 pub mod event;
+pub mod failure;
 pub mod id;
 pub mod limits;
 pub mod message;
@@ -18,6 +19,7 @@ pub mod time;
 pub mod user;
 
 pub use event::{Class, EventKind};
+pub use failure::{Cause, FailureKind};
 pub use id::{CallId, DeviceId, JobId, Membership, MessageId, Rev, RoomId, Seq, SessionId, UserId};
 pub use time::Timestamp;
 

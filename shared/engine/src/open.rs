@@ -51,8 +51,11 @@ impl Engine {
     pub async fn open(settings: &Settings, tasks: &Tasks) -> Result<Self, OpenError> {
         let keys = keys(settings)?;
         install_crypto();
-        let (store, broker, realtime) =
-            tokio::join!(connect_store(settings), connect_broker(settings, tasks), connect_realtime(settings, tasks),);
+        let (store, broker, realtime) = tokio::join!(
+            connect_store(settings),
+            connect_broker(settings, tasks, Stay::Own),
+            connect_realtime(settings, tasks),
+        );
         let (store, broker, realtime) = match (store, broker, realtime) {
             (Ok(store), Ok(broker), Ok(realtime)) => (store, broker, realtime),
             (store, broker, realtime) => {
@@ -71,6 +74,12 @@ pub async fn open_store(settings: &Settings) -> Result<Store, OpenError> {
     let store = connect_store(settings).await?;
     migrate(settings, &store).await?;
     Ok(store)
+}
+
+/// Opens the broker alone, for commands that operate on it beside a running server.
+pub async fn visit_broker(settings: &Settings, tasks: &Tasks) -> Result<Broker, OpenError> {
+    install_crypto();
+    Ok(connect_broker(settings, tasks, Stay::Visit).await?)
 }
 
 fn keys(settings: &Settings) -> Result<Keyring, Problem> {
@@ -108,18 +117,31 @@ async fn connect_store(settings: &Settings) -> Result<Store, Problem> {
     }
 }
 
-async fn connect_broker(settings: &Settings, tasks: &Tasks) -> Result<Broker, Problem> {
+/// How the broker is opened.
+#[derive(Clone, Copy)]
+enum Stay {
+    /// To serve.
+    Own,
+    /// Beside a running server.
+    Visit,
+}
+
+async fn connect_broker(settings: &Settings, tasks: &Tasks, stay: Stay) -> Result<Broker, Problem> {
+    let open = async |broker| match stay {
+        Stay::Own => Broker::open(broker, tasks).await,
+        Stay::Visit => Broker::visit(broker, tasks).await,
+    };
     match &settings.engine {
         Choice::Embedded { data_dir, sync_full } => {
             let broker = BrokerSettings::Embedded { path: file(data_dir, "queue.db")?, sync_full: *sync_full };
-            Broker::open(broker, tasks).await.map_err(|error| unusable(data_dir, &error))
+            open(broker).await.map_err(|error| unusable(data_dir, &error))
         }
         Choice::Distributed { rabbitmq_url, .. } => {
             let dependency = Dependency { variable: &variable::RABBITMQ_URL, url: rabbitmq_url };
             let connect = || {
                 let url = rabbitmq_url.expose_secret().to_owned();
                 let app_id = settings.role.as_str().to_owned();
-                Broker::open(BrokerSettings::RabbitMq { url, shards: settings.queue_shards, app_id }, tasks)
+                open(BrokerSettings::RabbitMq { url, shards: settings.queue_shards, app_id })
             };
             dependency.until_open(settings.startup_wait, connect).await
         }

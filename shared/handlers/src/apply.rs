@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use domain::{EventKind, JobId, MessageId, Timestamp};
+use domain::{Cause, EventKind, JobId, MessageId, Timestamp};
 use protocol::{Change, Code, VerifiedEnvelope};
 use store::StoreError;
 use store::batch::Scope;
@@ -49,12 +49,10 @@ pub enum Outcome {
     Failed {
         /// When, by the clock that stored times come from.
         at: Timestamp,
-        /// Closed set, for metrics.
-        cause: &'static str,
+        /// Why; its kind says whether trying again later can help.
+        cause: Cause,
         /// For operators.
         error: String,
-        /// Whether trying again later can help.
-        retry: bool,
     },
 }
 
@@ -104,7 +102,7 @@ impl Handlers {
         for job in jobs {
             let at = self.parts.clock.now();
             outcomes.push(match self.store_and_publish(std::slice::from_ref(job)).await {
-                Ok(mut one) => one.pop().unwrap_or_else(|| rejected(at, "no outcome".to_owned())),
+                Ok(mut one) => one.pop().unwrap_or_else(|| no_outcome(at)),
                 Err(BatchError::Unavailable(unavailable)) => return Err(unavailable),
                 Err(BatchError::Rejected(error)) => rejected(at, error),
             });
@@ -161,7 +159,11 @@ impl Handlers {
 }
 
 fn rejected(at: Timestamp, error: String) -> Outcome {
-    Outcome::Failed { at, cause: "store_rejected", error, retry: true }
+    Outcome::Failed { at, cause: Cause::StoreRejected, error }
+}
+
+fn no_outcome(at: Timestamp) -> Outcome {
+    Outcome::Failed { at, cause: Cause::NoOutcome, error: "it was applied and came to no outcome".to_owned() }
 }
 
 /// The batch cut into consecutive parts, each of which one transaction can store in time.
@@ -186,7 +188,8 @@ fn weight(change: &Change) -> usize {
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Unavailable {
-    Unavailable { dependency: "store", detail: error.to_string() }
+    let is_late = matches!(error, StoreError::TimedOut(_));
+    Unavailable { dependency: "store", detail: error.to_string(), is_late }
 }
 
 /// What the transaction must lock and load for these jobs.

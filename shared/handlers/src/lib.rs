@@ -61,11 +61,13 @@ pub struct Unavailable {
     pub dependency: &'static str,
     /// What it said.
     pub detail: String,
+    /// The store gave it up for the time it took: the store may be slow, or it is about these rows.
+    pub is_late: bool,
 }
 
 impl From<RealtimeError> for Unavailable {
     fn from(error: RealtimeError) -> Self {
-        Self { dependency: "realtime", detail: error.to_string() }
+        Self { dependency: "realtime", detail: error.to_string(), is_late: false }
     }
 }
 

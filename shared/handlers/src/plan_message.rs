@@ -1,7 +1,7 @@
 //! Messages in a batch: sent, edited, taken back, reacted to.
 
 use domain::permission::Action;
-use domain::{MessageId, Seq, limits};
+use domain::{Cause, MessageId, Seq, limits};
 use protocol::{Code, EventData, wire};
 use store::batch::{Delete, Edit, NewRoomEvent, Reaction};
 use store::message::MessageRow;
@@ -181,9 +181,8 @@ impl Planner {
             _ if job.last_attempt => Err(self.refuse(job, Code::NotFound)),
             _ => Err(Outcome::Failed {
                 at: self.now,
-                cause: "target_missing",
+                cause: Cause::TargetMissing,
                 error: "the message it points at is not stored yet".to_owned(),
-                retry: true,
             }),
         }
     }

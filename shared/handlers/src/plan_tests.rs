@@ -2,7 +2,7 @@
 
 use super::*;
 use domain::room::{Role, RoomKind};
-use domain::{EventKind, Seq};
+use domain::{Cause, EventKind, Seq};
 use protocol::VerifiedEnvelope;
 use store::member::Standing;
 use uuid::Uuid;
@@ -126,7 +126,10 @@ fn nobody_edits_what_another_wrote() {
 #[test]
 fn an_edit_waits_for_its_target_and_gives_up_at_the_end_of_the_ladder() {
     let mut late = edit(ANN, MessageId::of(ANN, "never"), "x");
-    assert!(matches!(plan(std::slice::from_ref(&late)).outcomes[0], Outcome::Failed { retry: true, .. }));
+    assert!(matches!(
+        plan(std::slice::from_ref(&late)).outcomes[0],
+        Outcome::Failed { cause: Cause::TargetMissing, .. }
+    ));
     late.last_attempt = true;
     assert_eq!(plan(&[late]).outcomes[0], Outcome::Refused(Code::NotFound));
 }

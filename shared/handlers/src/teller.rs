@@ -48,7 +48,11 @@ impl Handlers {
     pub async fn tell_presence(&self) -> Result<Told, Unavailable> {
         match tokio::time::timeout(LIMIT, self.tell_slice()).await {
             Ok(told) => told,
-            Err(_) => Err(Unavailable { dependency: "realtime", detail: "presence was not told in time".to_owned() }),
+            Err(_) => Err(Unavailable {
+                dependency: "realtime",
+                detail: "presence was not told in time".to_owned(),
+                is_late: false,
+            }),
         }
     }
 

@@ -5,7 +5,7 @@
 //! anybody at the event.
 
 use bytes::Bytes;
-use domain::{Class, EventKind, JobId, RoomId, Timestamp, UserId};
+use domain::{Cause, Class, EventKind, JobId, RoomId, Timestamp, UserId};
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -99,13 +99,13 @@ pub enum BadEnvelope {
 }
 
 impl BadEnvelope {
-    /// The cause in metrics and in the dead letter's headers.
-    pub const fn as_str(self) -> &'static str {
+    /// Why its event is a dead letter.
+    pub const fn cause(self) -> Cause {
         match self {
-            Self::UnknownKey => "unknown_key",
-            Self::BadSignature => "bad_signature",
-            Self::Undecodable => "undecodable",
-            Self::TooOld => "too_old",
+            Self::UnknownKey => Cause::UnknownKey,
+            Self::BadSignature => Cause::BadSignature,
+            Self::Undecodable => Cause::Undecodable,
+            Self::TooOld => Cause::TooOld,
         }
     }
 }

@@ -40,14 +40,14 @@ const LOCK: RowsSql = rows_sql!([1 member uuid]
 const GROW: RowsSql = rows_sql!([1 member uuid]
     "UPDATE users SET membership = membership + 1 FROM given WHERE user_id = given.member");
 const ROOMS_OF: &str =
-    "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
+    "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, u.account_role, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
     FROM users u LEFT JOIN room_members m ON m.user_id = u.user_id
     LEFT JOIN room_counters c ON c.room_id = m.room_id WHERE u.user_id = $1";
 const ROOM_SETS: RowsSql = rows_sql!([1 id uuid]
     "SELECT u.user_id, u.membership, m.room_id FROM given JOIN users u ON u.user_id = given.id
      LEFT JOIN room_members m ON m.user_id = u.user_id");
 const ACCOUNTS: RowsSql = rows_sql!([1 id uuid]
-    "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership FROM given JOIN users u ON u.user_id = given.id");
+    "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, u.account_role FROM given JOIN users u ON u.user_id = given.id");
 // Transactions below the oldest running one are all done: the next look begins there, and finds once
 // more what was seen of those above. Numbers that were not given yet come from another installation.
 const HORIZON_POSTGRES: &str = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS begins,
@@ -55,7 +55,7 @@ const HORIZON_POSTGRES: &str = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_sna
 // There is one writer: whatever is above the highest number comes later.
 const HORIZON_SQLITE: &str = "SELECT 1 + COALESCE((SELECT changed_in FROM users WHERE changed_in > 0
     ORDER BY changed_in DESC LIMIT 1), 0) AS begins, 9223372036854775807 AS ends";
-const CHANGED: &str = "SELECT changed_in, user_id, blocked_at, tokens_valid_after, membership FROM users
+const CHANGED: &str = "SELECT changed_in, user_id, blocked_at, tokens_valid_after, membership, account_role FROM users
     WHERE changed_in > 0 AND (changed_in, user_id) > ($1, $2) AND changed_in < $3
     ORDER BY changed_in, user_id LIMIT $4";
 

@@ -36,6 +36,10 @@ const WATCH_CLIENT: &str = "SET client_connection_check_interval = '500ms'";
 /// Readers of a `SQLite` file beside its one writer.
 const SQLITE_READERS: u32 = 4;
 
+/// The tables that a batch writes, locked as its statements lock them.
+const LIKE_A_WRITER: &str = "LOCK TABLE room_counters, messages, room_events, room_members, refused_jobs, users
+    IN ROW EXCLUSIVE MODE";
+
 /// Settings of each Postgres session. A statement may run, or wait for a row lock, a little less than
 /// we wait for the statement, so that the server and not the clock says what was wrong, and nothing
 /// runs on for which nobody waits. A process that stands still in the middle of a batch keeps the
@@ -153,6 +157,18 @@ impl Db {
             run!(conn, "SELECT 1").map(drop)
         };
         timeout(PING_LIMIT, ask).await.map_err(|_| StoreError::timed_out())?
+    }
+
+    /// Takes the locks that a writer takes, and gives them back.
+    pub(crate) async fn try_writing(&self) -> Result<(), StoreError> {
+        let trial = async {
+            let mut tx = self.begin().await?;
+            if matches!(tx.conn.engine, Engine::Postgres(_)) {
+                run!(tx.conn, LIKE_A_WRITER)?;
+            }
+            tx.roll_back().await
+        };
+        timeout(STATEMENT_LIMIT, trial).await.map_err(|_| StoreError::timed_out())?
     }
 
     pub(crate) async fn close(&self) {
@@ -408,7 +424,7 @@ mod tests {
         .expect("answers");
         assert_eq!(interval, "500ms");
         let error = run!(conn, "SELECT pg_sleep(10)").expect_err("too long");
-        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("57014")), "{error}");
+        assert!(matches!(&error, StoreError::TimedOut(why) if why.contains("57014")), "{error}");
         assert!(!conn.busy, "it answered");
     }
 }

@@ -15,6 +15,10 @@ pub enum StoreError {
     /// A write that ends so may or may not have been stored.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// A statement, or its wait for a lock, took too long: either the database is slow, or there is
+    /// something about just these rows. As transient as `Unavailable`.
+    #[error("the database was too slow: {0}")]
+    TimedOut(String),
     /// Somebody stored it before; says what: `email`, `message`, `job`, `memberIds`, ….
     #[error("{0} is taken or changed meanwhile")]
     Conflict(&'static str),
@@ -41,11 +45,11 @@ impl StoreError {
 
     /// True when the database and not the data was at fault.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::TimedOut(_))
     }
 
     pub(crate) fn timed_out() -> Self {
-        Self::Unavailable("no answer in time".to_owned())
+        Self::TimedOut("no answer in time".to_owned())
     }
 }
 
@@ -54,7 +58,9 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                if is_transient_code(&code) {
+                if is_late(&code) {
+                    Self::TimedOut(describe(&code, database.message()))
+                } else if is_transient_code(&code) {
                     Self::Unavailable(describe(&code, database.message()))
                 } else if needs_an_operator(&code, database.message()) {
                     tracing::error!(%code, what = database.message(), "the database cannot be worked with as it is");
@@ -114,6 +120,12 @@ fn needs_an_operator(code: &str, message: &str) -> bool {
         // insufficient privilege; undefined table, column, function, schema; internal error, damaged data
         _ => matches!(code, "42501" | "42P01" | "42703" | "42883" | "3F000") || code.starts_with("XX"),
     }
+}
+
+/// True when a Postgres server gave a statement up for the time it took (query canceled) or waited for
+/// a lock (lock not available). A `SQLite` file that is busy is busy for everybody.
+fn is_late(code: &str) -> bool {
+    matches!(code, "57014" | "55P03")
 }
 
 /// True for states of the server that pass. Postgres codes have five characters

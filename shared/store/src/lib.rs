@@ -26,6 +26,7 @@ mod rows;
 mod db;
 
 pub mod batch;
+pub mod begun;
 pub mod change;
 mod checkpoint;
 mod departure;
@@ -130,6 +131,12 @@ impl Store {
     /// Asks the database for a sign of life; at most 2 s.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.db.ping().await
+    }
+
+    /// Whether a batch could be written right now as far as locks and rights go; at most 3 s. Somebody who
+    /// holds a whole table (a migration, say) makes it fail; a single row that is held does not.
+    pub async fn is_writable(&self) -> Result<(), StoreError> {
+        self.db.try_writing().await
     }
 
     /// Closes all connections, waiting a moment for those in use.

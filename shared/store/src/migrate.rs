@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 7] = [
+const TEXTS: [(i64, &str, &str); 8] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
     (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
     (3, "membership", include_str!("../migrations/0003_membership.sql")),
@@ -20,6 +20,7 @@ const TEXTS: [(i64, &str, &str); 7] = [
     (5, "tail", include_str!("../migrations/0005_tail.sql")),
     (6, "wishes", include_str!("../migrations/0006_wishes.sql")),
     (7, "reads", include_str!("../migrations/0007_reads.sql")),
+    (8, "operators", include_str!("../migrations/0008_operators.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.

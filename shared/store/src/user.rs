@@ -66,6 +66,8 @@ pub struct Account {
     pub tokens_valid_after: Timestamp,
     /// The version of the set of its rooms.
     pub membership: Membership,
+    /// True: may do what only operators may.
+    pub is_admin: bool,
 }
 
 macro_rules! user_columns {
@@ -82,10 +84,16 @@ const CREDENTIALS: &str =
 const ONE: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE user_id = $1");
 const MANY: RowsSql =
     rows_sql!([1 id uuid] concat!("SELECT ", user_columns!(), " FROM given JOIN users ON users.user_id = given.id"));
-const ACCOUNT: &str = "SELECT user_id, blocked_at, tokens_valid_after, membership FROM users WHERE user_id = $1";
+const ACCOUNT: &str =
+    "SELECT user_id, blocked_at, tokens_valid_after, membership, account_role FROM users WHERE user_id = $1";
 const VOID: &str = "UPDATE users SET tokens_valid_after = $2 WHERE user_id = $1";
 const BLOCK: &str = "UPDATE users SET tokens_valid_after = $2, blocked_at = $3 WHERE user_id = $1";
+const SET_ROLE: &str = "UPDATE users SET account_role = $2 WHERE user_id = $1";
 const END_FAMILIES: &str = "DELETE FROM refresh_families WHERE user_id = $1";
+
+/// What the role of operators is called in the database; everybody else is a `user`.
+const ADMIN: &str = "admin";
+const USER: &str = "user";
 
 #[derive(sqlx::FromRow)]
 struct UserRecord {
@@ -111,6 +119,7 @@ pub(crate) struct AccountRecord {
     blocked_at: Option<i64>,
     tokens_valid_after: i64,
     membership: i64,
+    account_role: String,
 }
 
 impl From<AccountRecord> for Account {
@@ -120,6 +129,7 @@ impl From<AccountRecord> for Account {
             blocked: record.blocked_at.is_some(),
             tokens_valid_after: Timestamp(record.tokens_valid_after),
             membership: Membership(record.membership),
+            is_admin: record.account_role == ADMIN,
         }
     }
 }
@@ -196,6 +206,12 @@ impl Store {
         let mut conn = self.db.read().await?;
         let found: Option<AccountRecord> = on!(conn, c => sqlx::query_as(ACCOUNT).bind(id.0).fetch_optional(c))?;
         Ok(found.map(Account::from))
+    }
+
+    /// Lets an account do what only operators may, or no more.
+    pub async fn set_admin(&self, id: UserId, is_admin: bool) -> Result<(), StoreError> {
+        let role = if is_admin { ADMIN } else { USER };
+        run!(self.db.write().await?, SET_ROLE, id.0, role).map(drop)
     }
 
     /// Signs out everywhere: voids every token issued before `now` and ends all refresh families.

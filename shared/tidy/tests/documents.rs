@@ -1,6 +1,9 @@
-//! Documents say what the code says: metrics. What the protocol says is in `protocol.rs`.
+//! Documents say what the code says: metrics, causes of dead letters. What the protocol says is in
+//! `protocol.rs`.
 
+use domain::Cause;
 use telemetry::metric::{Counter, Gauge, Histogram};
+use tidy::tables::Table;
 use tidy::{Finding, Tree, documents, report};
 
 fn tree() -> Tree {
@@ -35,4 +38,17 @@ fn every_metric_is_in_the_table_of_metrics() {
         table += &metric_row(it.name(), "histogram", it.label(), it.help());
     }
     none(&documents::generated(&tree(), "docs/METRICS.md", "metrics", &table, update()).expect("docs/METRICS.md"));
+}
+
+#[test]
+fn every_cause_of_dead_letters_is_told_with_its_kind_and_what_to_do() {
+    let path = "docs/OPERATIONS.md";
+    let text = tree().text(path).expect("docs/OPERATIONS.md");
+    let table = Table::find(path, &text, "Dead letters", "Cause").unwrap_or_else(|finding| panic!("{finding}"));
+    let mut findings = table.same_keys(&Cause::ALL.iter().map(|cause| cause.as_str().to_owned()).collect());
+    for cause in Cause::ALL {
+        findings.extend(table.same_cell(cause.as_str(), "Kind", cause.kind().as_str()));
+        findings.extend(table.same_cell(cause.as_str(), "What to do", cause.remedy()));
+    }
+    none(&findings);
 }

@@ -2,7 +2,7 @@
 //! document cannot lack one.
 
 mod auth;
-
+mod dead_letter;
 mod member;
 mod message;
 mod room;
@@ -38,6 +38,10 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(message::list_messages, message::send_message))
         .routes(routes!(message::edit_message, message::delete_message))
         .routes(routes!(sync::poll_sync))
+        .routes(routes!(dead_letter::list_dead_letters))
+        .routes(routes!(dead_letter::get_dead_letter))
+        .routes(routes!(dead_letter::replay_dead_letters))
+        .routes(routes!(dead_letter::drop_dead_letters))
 }
 
 /// The answer to what the broker has safely.

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use crate::world::{Reply, World};
 
 /// What clients rely on.
-const ROUTES: [&str; 17] = [
+const ROUTES: [&str; 21] = [
     "delete /api/v1/conversations/{id}/members/{userId}",
     "delete /api/v1/conversations/{id}/messages/{messageId}",
+    "get /api/v1/admin/dead-letters",
+    "get /api/v1/admin/dead-letters/{id}",
     "get /api/v1/conversations",
     "get /api/v1/conversations/{id}",
     "get /api/v1/conversations/{id}/members",
@@ -22,6 +24,8 @@ const ROUTES: [&str; 17] = [
     "get /api/v1/users/me",
     "patch /api/v1/conversations/{id}",
     "patch /api/v1/conversations/{id}/messages/{messageId}",
+    "post /api/v1/admin/dead-letters/drop",
+    "post /api/v1/admin/dead-letters/replay",
     "post /api/v1/auth/login",
     "post /api/v1/auth/logout",
     "post /api/v1/auth/refresh",

@@ -2,6 +2,7 @@
 
 mod auth;
 
+mod dead_letter;
 mod document;
 mod login_limit;
 mod member;

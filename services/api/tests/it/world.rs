@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::ApiParts;
@@ -10,12 +11,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use broker::Settlement;
+use broker::{DeadLetterNote, Failure, Incoming, Settlement};
 use config::{Limits, Role, SecretString, Settings};
-use domain::{Timestamp, UserId};
+use domain::{Cause, Timestamp, UserId};
 use engine::Engine;
 use handlers::{HandlerParts, Handlers, Job};
 use intake::Intake;
+use protocol::Change;
 use runtime::{Shutdown, Tasks};
 use serde_json::{Value, json};
 use store::user::NewUser;
@@ -32,8 +34,10 @@ pub(crate) struct World {
     pub(crate) tokens: Tokens,
     pub(crate) intake: Intake,
     pub(crate) stopping: Shutdown,
+    /// True: the worker gives up what says so.
+    ill: Arc<AtomicBool>,
     tasks: Tasks,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Somebody with an account and a token.
@@ -91,8 +95,19 @@ impl World {
             stopping: stopping.clone(),
         };
         let router = api::router(parts).fallback(api::unknown_route);
-        tasks.detach("worker", Box::pin(apply(engine.clone())));
-        Self { engine, router, tokens, intake, stopping, tasks, _folder: folder }
+        let ill = Arc::new(AtomicBool::new(true));
+        tasks.detach("worker", Box::pin(apply(engine.clone(), Arc::clone(&ill))));
+        Self { engine, router, tokens, intake, stopping, ill, tasks, folder }
+    }
+
+    /// From now on nothing is given up any more.
+    pub(crate) fn heal(&self) {
+        self.ill.store(false, Ordering::Release);
+    }
+
+    /// The file of the queues is not to be found any more.
+    pub(crate) fn lose_the_queues(&self) {
+        std::fs::rename(self.folder.path().join("queue.db"), self.folder.path().join("lost.db")).expect("renamed");
     }
 
     /// An account without a password of use, and a token for it.
@@ -230,10 +245,13 @@ fn handlers(engine: &Engine) -> Handlers {
 }
 
 /// Applies whatever comes through the broker, as a processor does.
-async fn apply(engine: Engine) {
+async fn apply(engine: Engine, ill: Arc<AtomicBool>) {
     let handlers = handlers(&engine);
     let mut consumer = engine.broker.consume(0).await.expect("the embedded broker has one shard");
     while let Ok(batch) = consumer.next_batch(200).await {
+        let is_ill = |incoming: &Incoming| ill.load(Ordering::Acquire) && illness(incoming).is_some();
+        let (given_up, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_ill);
+        let given_up = given_up.into_iter().filter_map(|incoming| give_up(incoming, engine.clock.now()));
         let jobs: Vec<Job> = batch
             .iter()
             .map(|incoming| Job {
@@ -243,12 +261,28 @@ async fn apply(engine: Engine) {
                 last_attempt: false,
             })
             .collect();
-        if jobs.is_empty() || handlers.apply(&jobs).await.is_err() {
+        if handlers.apply(&jobs).await.is_err() {
             return;
         }
-        let settled = batch.into_iter().map(|incoming| (incoming, Settlement::Done)).collect();
+        let settled = batch.into_iter().map(|incoming| (incoming, Settlement::Done)).chain(given_up).collect();
         if consumer.settle(settled).await.is_err() {
             return;
         }
     }
+}
+
+/// The cause that a message names for which it is to be given up.
+fn illness(incoming: &Incoming) -> Option<Cause> {
+    match incoming.envelope.peek()?.change? {
+        Change::MessageSend(send) => Cause::parse(send.content.strip_prefix("give up: ")?),
+        _ => None,
+    }
+}
+
+fn give_up(mut incoming: Incoming, at: Timestamp) -> Option<(Incoming, Settlement)> {
+    let (cause, event) = (illness(&incoming)?, incoming.envelope.peek()?);
+    incoming.failures = 3;
+    let id = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).ok().map(|id| id.to_string());
+    let note = DeadLetterNote { sender: id(&event.actor_id), room: id(&event.room_id), rendering: "{}".to_owned() };
+    Some((incoming, Settlement::Failed(Failure { cause, error: "it says so".to_owned(), at, note })))
 }

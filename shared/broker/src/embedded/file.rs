@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSyn
 use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::lanes::{Event, Lane};
-use crate::{BrokerError, DeadLetter, Depths};
+use crate::{BrokerError, Depths};
 
 /// Pages in the write-ahead log (of 4 KiB, so 64 MiB) after which the writer itself checkpoints. The
 /// checkpointer does so long before; this is for when it cannot keep up.
@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS dead (
     job_id TEXT NOT NULL, kind TEXT NOT NULL, correlation_id TEXT,
     timestamp_s INTEGER NOT NULL, key_id TEXT NOT NULL, signature TEXT NOT NULL, traceparent TEXT,
     body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS dead_job ON dead (job_id);
+CREATE INDEX IF NOT EXISTS dead_cause ON dead (json_extract(headers, '$.\"x-cause\"'));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 PRAGMA user_version = 1;
 ";
@@ -296,25 +298,15 @@ pub(super) async fn depths(db: &mut SqliteConnection) -> Result<Depths, sqlx::Er
 }
 
 /// How many events wait for their next attempt, and how many were given up.
-async fn count_failed(db: &mut SqliteConnection) -> Result<(u64, u64), sqlx::Error> {
+pub(super) async fn count_failed(db: &mut SqliteConnection) -> Result<(u64, u64), sqlx::Error> {
     let count = "SELECT (SELECT COUNT(*) FROM waiting), (SELECT COUNT(*) FROM dead)";
     let row = sqlx::query(count).fetch_one(db).await?;
     Ok((row.try_get::<i64, _>(0)? as u64, row.try_get::<i64, _>(1)? as u64))
 }
 
-/// The first dead letters.
-pub(super) async fn read_dead(db: &mut SqliteConnection, limit: usize) -> Result<Vec<DeadLetter>, sqlx::Error> {
-    let sql = "SELECT job_id, kind, headers, body FROM dead ORDER BY id LIMIT ?";
-    let letter = |row: &SqliteRow| {
-        let headers: String = row.try_get(2)?;
-        Ok(DeadLetter {
-            job_id: row.try_get(0)?,
-            kind: row.try_get(1)?,
-            headers: serde_json::from_str(&headers).map_err(|error| sqlx::Error::Decode(error.into()))?,
-            body: row.try_get::<Vec<u8>, _>(3)?.into(),
-        })
-    };
-    sqlx::query(sql).bind(limit as i64).fetch_all(db).await?.iter().map(letter).collect()
+/// A number that changes when another connection has changed the file.
+pub(super) async fn data_version(db: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(db).await
 }
 
 /// Moves what it can from the write-ahead log into the file, without holding up the writer.

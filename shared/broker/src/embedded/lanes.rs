@@ -50,6 +50,11 @@ impl Lane {
         self.code() << NUMBER_BITS | number
     }
 
+    /// The number of a place.
+    pub(super) fn number(place: i64) -> i64 {
+        place & ((1 << NUMBER_BITS) - 1)
+    }
+
     /// The lane of a place.
     pub(super) fn at(place: i64) -> Option<Self> {
         Self::from_code(place >> NUMBER_BITS)

@@ -1,11 +1,13 @@
 //! The embedded engine: durable queues in a SQLite file, for one process.
 //!
 //! Same priorities, back-offs and dead letters as on RabbitMQ, with one shard. The invariant: one
-//! process at a time owns the file; another one may look at it, but neither publish nor consume.
+//! process at a time owns the file; another one may look at it and operate on dead letters, which the
+//! owner notices, but neither publish nor consume.
 
 mod consumer;
 mod file;
 mod lanes;
+mod letters;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -17,16 +19,17 @@ use std::time::Duration;
 use domain::Class;
 use parking_lot::Mutex;
 use protocol::SignedEnvelope;
-use runtime::{Shutdown, Tasks};
+use runtime::{Clock, Shutdown, Tasks};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc};
 
 use self::file::{Changes, Found, unavailable};
 use self::lanes::Lanes;
 use self::writer::{Order, Writer};
+use crate::letters::{DeadLetter, Fate, LetterPage, LetterQuery, Reach, Selection, Swept};
 use crate::publish::Gate;
 use crate::turn::Turns;
-use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, DeadLetter, Depths, PublishError};
+use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, Depths, PublishError};
 
 pub(crate) use self::consumer::ShardConsumer;
 
@@ -44,6 +47,8 @@ struct Shared {
     arrived: Notify,
     /// A lane should be loaded from disk.
     wanted: Notify,
+    /// Another connection of this process has changed the file.
+    touched: Notify,
     /// How many events wait for their next attempt, and how many were given up: counted along, for
     /// dead letters are kept without limit and a count of the table would walk through them all.
     retrying: AtomicU64,
@@ -106,6 +111,8 @@ pub(crate) struct Embedded {
     turns: Turns,
     /// `None`: another process owns the file.
     orders: Option<mpsc::Sender<Order>>,
+    path: PathBuf,
+    sync_full: bool,
     reader: tokio::sync::Mutex<SqliteConnection>,
 }
 
@@ -130,7 +137,16 @@ impl Embedded {
             tracing::info!("another process owns the embedded broker's file; only looking");
         }
         let reader = file::connect(&path, sync_full, false).await.map_err(|error| unavailable(&error))?.into();
-        Ok(Self { gate, shared, closing, turns: Turns::new(1), orders, reader })
+        Ok(Self { gate, shared, closing, turns: Turns::new(1), orders, path, sync_full, reader })
+    }
+
+    /// Opens the file without ever taking it over.
+    pub(crate) async fn visit(path: PathBuf, sync_full: bool) -> Result<Self, BrokerError> {
+        let (gate, _nobody) = Gate::new();
+        let mut db = file::connect(&path, sync_full, true).await.map_err(|error| unavailable(&error))?;
+        file::prepare(&mut db).await?;
+        let (shared, closing, turns) = (Arc::default(), Shutdown::new(), Turns::new(1));
+        Ok(Self { gate, shared, closing, turns, orders: None, path, sync_full, reader: db.into() })
     }
 
     pub(crate) fn publish(&self, envelope: SignedEnvelope) -> Confirm {
@@ -155,9 +171,24 @@ impl Embedded {
         file::depths(&mut reader).await.map_err(|error| unavailable(&error))
     }
 
-    pub(crate) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        let mut reader = self.reader.lock().await;
-        file::read_dead(&mut reader, limit).await.map_err(|error| unavailable(&error))
+    pub(crate) async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
+        letters::page(&mut self.operate().await?, query).await.map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn dead_letter(&self, job_id: &str) -> Result<Option<DeadLetter>, BrokerError> {
+        letters::one(&mut self.operate().await?, job_id).await.map_err(|error| unavailable(&error))
+    }
+
+    pub(crate) async fn sweep(&self, selection: &Selection, fate: Fate, reach: Reach) -> Result<Swept, BrokerError> {
+        let mut db = self.operate().await?;
+        let swept = letters::sweep(&mut db, selection, fate, reach, Clock::system().now()).await;
+        self.shared.touched.notify_one();
+        swept.map_err(|error| unavailable(&error))
+    }
+
+    /// A connection for one call, which may be dropped at any moment.
+    async fn operate(&self) -> Result<SqliteConnection, BrokerError> {
+        file::connect(&self.path, self.sync_full, false).await.map_err(|error| unavailable(&error))
     }
 
     pub(crate) async fn ping(&self) -> Result<(), BrokerError> {

@@ -7,6 +7,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::Timestamp;
@@ -29,6 +30,8 @@ const COMMIT_LIMIT: usize = 512;
 const ORDERS_LIMIT: usize = 64;
 /// Events loaded at once.
 const LOAD_LIMIT: usize = 1_024;
+/// How often to look whether others have changed the file.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long to leave the disk alone after a failure.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -50,7 +53,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     clock: Clock,
     last_number: i64,
+    /// What has a higher number was never handed out before this process began.
+    first_number: i64,
     next_due: Option<Timestamp>,
+    next_look: Instant,
+    /// Of the file, when it was last looked at.
+    version: Option<i64>,
     /// Settled, but the commit that was to say so failed.
     left_over: Vec<i64>,
     /// The lock on the file; held as long as this task writes.
@@ -78,7 +86,21 @@ impl Writer {
     ) -> Self {
         let (last_number, next_due, left_over) = (found.last_number, found.next_due, Vec::new());
         let clock = Clock::system();
-        Self { db, submissions, orders, shared, clock, last_number, next_due, left_over, lock }
+        let (first_number, next_look, version) = (last_number, Instant::now(), None);
+        Self {
+            db,
+            submissions,
+            orders,
+            shared,
+            clock,
+            last_number,
+            first_number,
+            next_due,
+            next_look,
+            version,
+            left_over,
+            lock,
+        }
     }
 
     /// Writes until every handle is gone or it is asked to end, then waits for the service's `stop`.
@@ -104,11 +126,19 @@ impl Writer {
         let (mut chunk, mut orders) = (Vec::new(), Vec::new());
         let until_due = self.next_due.map(|at| at.since(self.clock.now()));
         let healthy = self.shared.is_healthy();
+        if healthy && Instant::now() >= self.next_look {
+            self.look_around().await;
+        }
         tokio::select! {
             biased;
             count = self.submissions.recv_many(&mut chunk, COMMIT_LIMIT) => if count == 0 { return false },
             count = self.orders.recv_many(&mut orders, ORDERS_LIMIT) => if count == 0 { return false },
             () = self.shared.wanted.notified() => {}
+            () = self.shared.touched.notified() => {
+                self.next_look = Instant::now();
+                return true;
+            }
+            () = tokio::time::sleep_until(self.next_look), if healthy => return true,
             () = tokio::time::sleep(until_due.unwrap_or_default()), if until_due.is_some() && healthy => {}
             () = tokio::time::sleep(PROBE_EVERY), if !healthy => {}
             () = closing.requested() => return false,
@@ -191,6 +221,29 @@ impl Writer {
         Gauge::ConfirmsOutstanding.set(self.submissions.len() as f64);
     }
 
+    /// Notices what others have changed: dead letters that they moved or dropped.
+    async fn look_around(&mut self) {
+        self.next_look = Instant::now() + LOOK_EVERY;
+        let (db, version, shared) = (&mut self.db, self.version, &*self.shared);
+        let looking = async {
+            let now = file::data_version(db).await?;
+            if version == Some(now) {
+                return Ok(None);
+            }
+            Ok::<_, sqlx::Error>(Some((now, file::count_failed(db).await?, file::next_due(db).await?)))
+        };
+        let looked = guarded(looking, Instant::now(), &mut Vec::new(), &mut self.submissions, shared).await;
+        match looked {
+            Ok(Some((version, (retrying, dead), next_due))) => {
+                (self.version, self.next_due) = (Some(version), next_due);
+                self.shared.retrying.store(retrying, Ordering::Release);
+                self.shared.dead.store(dead, Ordering::Release);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the embedded broker cannot see whether others changed its file"),
+        }
+    }
+
     /// Brings events from disk into memory where too few are left. When that fails, the next probe
     /// tries again: nobody else would, for nobody waits for what is only on disk.
     async fn load(&mut self) {
@@ -198,7 +251,10 @@ impl Writer {
         let reading = file::read_ready(&mut self.db, wanted.lane, wanted.behind, LOAD_LIMIT);
         let read = guarded(reading, Instant::now(), &mut Vec::new(), &mut self.submissions, &self.shared).await;
         match read {
-            Ok(events) => {
+            Ok(mut events) => {
+                for event in &mut events {
+                    event.redelivered = Lane::number(event.place) <= self.first_number;
+                }
                 self.shared.lanes.lock().load(wanted, events, LOAD_LIMIT);
                 self.shared.arrived.notify_one();
             }

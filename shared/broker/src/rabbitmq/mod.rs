@@ -9,6 +9,7 @@ mod consumer;
 mod copies;
 mod flight;
 mod inspect;
+mod letters;
 mod link;
 mod properties;
 mod publisher;
@@ -24,12 +25,14 @@ use telemetry::Counter;
 use tokio::sync::Mutex;
 
 use self::copies::Copies;
+use self::letters::{Look, Road};
 use self::link::Link;
 use self::publisher::{Line, Publisher, State};
 use self::topology::Topology;
+use crate::letters::{DeadLetter, Fate, LetterPage, LetterQuery, Reach, Selection, Swept};
 use crate::publish::Gate;
 use crate::turn::Turns;
-use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, DeadLetter, Depths, PublishError};
+use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, Depths, LOOK_LIMIT, PublishError};
 
 pub(crate) use self::consumer::ShardConsumer;
 
@@ -100,8 +103,21 @@ impl RabbitMq {
         inspect::depths(&*self.consuming().await?, self.topology).await
     }
 
-    pub(crate) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        inspect::dead_letters(&*self.consuming().await?, limit).await
+    pub(crate) async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
+        self.look(LOOK_LIMIT).await?.page(query).await
+    }
+
+    pub(crate) async fn dead_letter(&self, job_id: &str) -> Result<Option<DeadLetter>, BrokerError> {
+        self.look(LOOK_LIMIT).await?.find(job_id).await
+    }
+
+    pub(crate) async fn sweep(&self, selection: &Selection, fate: Fate, reach: Reach) -> Result<Swept, BrokerError> {
+        let road = Road { copies: Arc::clone(&self.copies), topology: self.topology };
+        self.look(reach.within).await?.sweep(selection, fate, reach.letters, road).await
+    }
+
+    async fn look(&self, within: Duration) -> Result<Look, BrokerError> {
+        Look::open(&self.uri, &self.app_id, within).await
     }
 
     pub(crate) async fn ping(&self) -> Result<(), BrokerError> {

@@ -4,6 +4,8 @@
 //! strange; and a copy carries only what is listed here, so that no foreign property (an expiry, a
 //! user id) makes the broker refuse or drop it.
 
+use std::collections::BTreeMap;
+
 use domain::{Class, Timestamp};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
@@ -99,8 +101,26 @@ pub(super) fn of_dead_letter(
     kept_properties(incoming).with_headers(headers)
 }
 
+/// The properties of a dead letter's event that is to be processed again, as when it was new.
+pub(super) fn of_replay(incoming: &Incoming) -> BasicProperties {
+    let mut headers = kept_headers(incoming);
+    headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(0));
+    kept_properties(incoming).with_headers(headers)
+}
+
+/// All headers that have a plain form.
+pub(super) fn readable(properties: &BasicProperties) -> BTreeMap<String, String> {
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
+    headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), as_text(value)?))).collect()
+}
+
+/// One header in its plain form.
+pub(super) fn text(properties: &BasicProperties, name: &str) -> Option<String> {
+    properties.headers().as_ref().and_then(|table| table.inner().get(name)).and_then(as_text)
+}
+
 /// A header as text for people; `None` for what has no plain form.
-pub(super) fn as_text(value: &AMQPValue) -> Option<String> {
+fn as_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
@@ -182,7 +202,7 @@ mod tests {
     use super::*;
     use crate::DeadLetterNote;
     use crate::publish::tests::envelope;
-    use domain::EventKind;
+    use domain::{Cause, EventKind};
 
     fn delivered(properties: BasicProperties) -> Incoming {
         let mut delivery = Delivery::mock(5, "chat.events".into(), "high".into(), false, b"body".to_vec());
@@ -192,7 +212,7 @@ mod tests {
 
     fn failure() -> Failure {
         let note = DeadLetterNote { rendering: "{}".into(), ..Default::default() };
-        Failure { cause: "rejected", error: "no".into(), retry: true, at: Timestamp(1_000), note }
+        Failure { cause: Cause::StoreRejected, error: "no".into(), at: Timestamp(1_000), note }
     }
 
     fn header(properties: &BasicProperties, name: &str) -> Option<String> {

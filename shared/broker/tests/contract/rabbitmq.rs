@@ -12,10 +12,10 @@ use testkit::services::fresh_rabbitmq;
 use testkit::{PATIENCE, until};
 use uuid::Uuid;
 
-use super::world::{Kind, World, drain, event, fail, names, receive, settle};
+use super::world::{Kind, World, dead_letters, drain, event, fail, names, receive, settle};
 
 /// A client that is not ours.
-async fn stranger(url: &str) -> (Connection, Channel) {
+pub(crate) async fn stranger(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("connected");
     let channel = connection.create_channel().await.expect("a channel");
     (connection, channel)
@@ -140,7 +140,7 @@ async fn a_strange_message_arrives_empty_and_can_be_settled_in_any_way() {
     let batch = receive(&mut consumer, 2).await;
     assert!(batch.iter().all(|incoming| incoming.failures == 1 && &incoming.envelope.body[..] == b"???"));
     fail(&mut consumer, batch, false).await;
-    assert_eq!(world.broker.dead_letters(10).await.expect("an answer").len(), 2);
+    assert_eq!(dead_letters(&world.broker, 10).await.len(), 2);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use domain::EventKind;
 use rstest::rstest;
 use testkit::{PATIENCE, until};
 
-use super::world::{FAILED_AT, Kind, World, event, fail, failure, names, nothing, receive, settle};
+use super::world::{FAILED_AT, Kind, World, dead_letters, event, fail, failure, names, nothing, receive, settle};
 
 #[rstest]
 #[tokio::test]
@@ -70,13 +70,14 @@ async fn an_event_that_climbed_the_whole_ladder_is_a_readable_dead_letter(
     let batch = receive(&mut consumer, 1).await;
     fail(&mut consumer, aged(batch, 3), true).await;
     nothing(&mut consumer).await;
-    let letters = world.broker.dead_letters(10).await.expect("an answer");
+    let letters = dead_letters(&world.broker, 10).await;
     assert_eq!(letters.len(), 1);
     let sent = event(EventKind::MessageSend, 1);
     assert_eq!((&letters[0].job_id, letters[0].kind.as_str()), (&sent.job_id.to_string(), "message.send"));
     assert_eq!(letters[0].body, sent.body);
     for (header, value) in [
-        ("x-cause", "rejected"),
+        ("x-cause", "store_rejected"),
+        ("x-kind", "retry"),
         ("x-error", "it was no good"),
         ("x-event", "message.send"),
         ("x-sender", "alice"),
@@ -110,13 +111,13 @@ async fn what_must_not_be_retried_is_a_dead_letter_at_once_and_its_neighbours_ar
     consumer.close().await;
     world.reopen().await;
     let look = async || {
-        let letters = world.broker.dead_letters(10).await.expect("an answer");
+        let letters = dead_letters(&world.broker, 10).await;
         letters.into_iter().map(|letter| letter.job_id).collect::<Vec<_>>()
     };
     let dead = [3, 7].map(|number| event(EventKind::MessageSend, number).job_id.to_string());
     assert_eq!(look().await, dead);
     assert_eq!(look().await, dead, "looking changes nothing");
-    assert_eq!(world.broker.dead_letters(1).await.expect("an answer").len(), 1);
+    assert_eq!(dead_letters(&world.broker, 1).await.len(), 1);
     until(PATIENCE, || async { world.broker.depths().await.is_ok_and(|depths| depths.dead == 2) }).await;
     let depths = world.broker.depths().await.expect("an answer");
     assert_eq!((depths.high, depths.retry), (0, 0));
@@ -134,7 +135,7 @@ async fn a_huge_event_becomes_a_dead_letter_too(#[values(Kind::RabbitMq, Kind::E
     let mut failure = failure(false);
     (failure.error, failure.note.rendering) = ("e".repeat(200_000), "r".repeat(500_000));
     consumer.settle(vec![(incoming, Settlement::Failed(failure))]).await.expect("settled");
-    let letters = world.broker.dead_letters(10).await.expect("an answer");
+    let letters = dead_letters(&world.broker, 10).await;
     assert_eq!((letters.len(), letters[0].body.len()), (1, 300_000));
 }
 
@@ -156,5 +157,5 @@ async fn climb(kind: Kind) {
         assert!((f64::from(seconds) - 0.1..f64::from(seconds) + 3.0).contains(&waited), "{kind:?}: {waited} s");
         fail(&mut consumer, batch, true).await;
     }
-    assert_eq!(world.broker.dead_letters(10).await.expect("an answer").len(), 1);
+    assert_eq!(dead_letters(&world.broker, 10).await.len(), 1);
 }

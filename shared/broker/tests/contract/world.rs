@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::{Broker, BrokerSettings, Confirm, Consumer, DeadLetterNote, Failure, Incoming, Settlement};
+use broker::{
+    Broker, BrokerSettings, Confirm, Consumer, DeadLetter, DeadLetterNote, Failure, Incoming, LetterQuery, Settlement,
+};
 use bytes::Bytes;
-use domain::{EventKind, JobId, Timestamp};
+use domain::{Cause, EventKind, JobId, Timestamp};
 use protocol::SignedEnvelope;
 use runtime::{Shutdown, Tasks};
 use testkit::PATIENCE;
@@ -54,6 +56,17 @@ impl World {
     /// Another handle on the same data.
     pub(crate) async fn another(&self) -> Broker {
         Broker::open(self.settings.clone(), &self.tasks).await.expect("the engine opens again")
+    }
+
+    /// A handle for operators, as another process has one.
+    pub(crate) async fn visit(&self) -> Broker {
+        Broker::visit(self.settings.clone(), &self.tasks).await.expect("the engine can be visited")
+    }
+
+    /// The same on another file of the embedded engine.
+    pub(crate) async fn visit_at(&self, path: &std::path::Path) -> Broker {
+        let settings = BrokerSettings::Embedded { path: path.to_owned(), sync_full: true };
+        Broker::visit(settings, &self.tasks).await.expect("the engine can be visited")
     }
 
     /// Closes the broker and opens it again on the same data.
@@ -172,6 +185,11 @@ pub(crate) async fn fail(consumer: &mut Consumer, batch: Vec<Incoming>, retry: b
     consumer.settle(batch).await.expect("settled");
 }
 
+/// The oldest dead letters.
+pub(crate) async fn dead_letters(broker: &Broker, limit: usize) -> Vec<DeadLetter> {
+    broker.dead_letters(&LetterQuery::first(limit)).await.expect("an answer").letters
+}
+
 pub(crate) const FAILED_AT: Timestamp = Timestamp(1_700_000_000_123);
 
 pub(crate) fn failure(retry: bool) -> Failure {
@@ -180,7 +198,8 @@ pub(crate) fn failure(retry: bool) -> Failure {
         room: Some("lounge".to_owned()),
         rendering: r#"{"content":"hi"}"#.to_owned(),
     };
-    Failure { cause: "rejected", error: "it was no good".to_owned(), retry, at: FAILED_AT, note }
+    let cause = if retry { Cause::StoreRejected } else { Cause::Undecodable };
+    Failure { cause, error: "it was no good".to_owned(), at: FAILED_AT, note }
 }
 
 /// Nothing arrives in a while.

@@ -137,7 +137,13 @@ async fn what_changed_since_the_last_look_is_found_and_nothing_else(bench: Bench
     bench.group(&[eve]).await;
     let mut accounts = changes(&bench.store, &mut cursor).await;
     accounts.sort_unstable_by_key(|account| account.id);
-    let account = |id, blocked, tokens_valid_after, membership| Account { id, blocked, tokens_valid_after, membership };
+    let account = |id, blocked, tokens_valid_after, membership| Account {
+        id,
+        blocked,
+        tokens_valid_after,
+        membership,
+        is_admin: false,
+    };
     let mut expected = [
         account(ann, false, NOW, Membership(0)),
         account(ben, true, NOW, Membership(0)),

@@ -4,6 +4,7 @@
 //! stands in `lease`, `outage` and `black_hole`.
 
 mod batch;
+mod begun;
 mod bench;
 mod black_hole;
 mod change;

@@ -11,6 +11,7 @@ on_both!(
     those_that_exist_are_found_among_many,
     signing_out_everywhere_moves_the_line_between_good_and_void_tokens,
     blocking_and_unblocking_is_seen_at_once,
+    who_was_made_an_admin_is_one_until_that_is_taken_back,
     migrating_again_changes_nothing,
     of_concurrent_sign_ups_with_one_address_one_succeeds,
 );
@@ -50,6 +51,18 @@ async fn signing_out_everywhere_moves_the_line_between_good_and_void_tokens(benc
     bench.store.void_tokens(ann, NOW).await.expect("voids");
     assert_eq!(bench.store.account(ann).await.expect("reads").expect("is there").tokens_valid_after, NOW);
     assert_eq!(bench.store.account(UserId::generate()).await, Ok(None));
+}
+
+async fn who_was_made_an_admin_is_one_until_that_is_taken_back(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let is_admin = async |user| bench.store.account(user).await.expect("reads").expect("is there").is_admin;
+    assert!(!is_admin(ann).await);
+    bench.store.set_admin(ann, true).await.expect("grants");
+    assert_eq!((is_admin(ann).await, is_admin(ben).await), (true, false));
+    let rooms = bench.store.membership_of(ann).await.expect("reads").expect("is there");
+    assert!(rooms.account.is_admin, "however the account is read");
+    bench.store.set_admin(ann, false).await.expect("revokes");
+    assert!(!is_admin(ann).await);
 }
 
 async fn blocking_and_unblocking_is_seen_at_once(bench: Bench) {

@@ -1,0 +1,119 @@
+//! How a batch is taken: as one, or, when something is wrong with it, one by one.
+//!
+//! Decides and delegates: `batch` applies, `suspects` and `deaths` remember. The invariant: events of
+//! a batch are applied in the order in which they came, but for those that failed before.
+
+use broker::{Consumer, Incoming};
+use domain::Cause;
+use handlers::Unavailable;
+
+use crate::batch::{self, BatchError};
+use crate::deaths::{Deaths, Verdict};
+use crate::suspects::Suspects;
+use crate::{Parts, note};
+
+/// What a worker has learnt, over all its consumers.
+pub(crate) struct Caution {
+    suspects: Suspects,
+    deaths: Deaths,
+    /// What is being tried alone at the moment.
+    alone: Option<String>,
+}
+
+impl Caution {
+    pub(crate) fn new(shard: u16) -> Self {
+        Self { suspects: Suspects::default(), deaths: Deaths::new(shard), alone: None }
+    }
+
+    /// Applies and settles a batch. After an error what was not settled is received again.
+    pub(crate) async fn take(
+        &mut self,
+        parts: &Parts,
+        consumer: &mut Consumer,
+        received: Vec<Incoming>,
+    ) -> Result<(), BatchError> {
+        self.alone = None;
+        let after_deaths = self.deaths.look(parts, &received).await?;
+        if after_deaths || self.suspects.is_anybody() {
+            for incoming in received {
+                let is_counted = after_deaths && incoming.redelivered;
+                self.take_one(parts, consumer, incoming, is_counted).await?;
+            }
+        } else {
+            let (known, others): (Vec<_>, Vec<_>) =
+                received.into_iter().partition(|incoming| self.suspects.is_known(&incoming.envelope.job_id));
+            self.take_all(parts, consumer, others).await?;
+            for incoming in known {
+                self.take_one(parts, consumer, incoming, false).await?;
+            }
+        }
+        self.suspects.went_well();
+        self.deaths.went_well(parts).await;
+        Ok(())
+    }
+
+    async fn take_all(
+        &mut self,
+        parts: &Parts,
+        consumer: &mut Consumer,
+        mut received: Vec<Incoming>,
+    ) -> Result<(), BatchError> {
+        if received.len() > 1 {
+            return Box::pin(batch::apply_and_settle(parts, consumer, received)).await;
+        }
+        match received.pop() {
+            Some(only) => self.take_one(parts, consumer, only, false).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One event by itself, or no more of it.
+    async fn take_one(
+        &mut self,
+        parts: &Parts,
+        consumer: &mut Consumer,
+        incoming: Incoming,
+        is_counted: bool,
+    ) -> Result<(), BatchError> {
+        let name = Deaths::name(&incoming);
+        let verdict = if is_counted { self.deaths.begin(parts, &incoming).await? } else { Verdict::Apply };
+        if let Verdict::GiveUp { in_silence } = verdict {
+            let error = "whoever processed it by itself died, again and again".to_owned();
+            let note = if in_silence { note::of_killer() } else { note::of_unverified(&incoming) };
+            batch::fail(parts, consumer, incoming, (Cause::Crashes, error), note).await?;
+        } else if let Some(said) = self.suspects.convict(&incoming.envelope.job_id) {
+            let note = note::of_unverified(&incoming);
+            batch::fail(parts, consumer, incoming, (Cause::TimedOut, said), note).await?;
+        } else {
+            self.alone = Some(incoming.envelope.job_id.clone());
+            Box::pin(batch::apply_and_settle(parts, consumer, vec![incoming])).await?;
+            self.alone = None;
+        }
+        if is_counted {
+            self.deaths.finish(parts, name).await;
+        }
+        Ok(())
+    }
+
+    /// A batch was given back for this; `answered`: everything answered at once afterwards.
+    pub(crate) async fn given_back(&mut self, parts: &Parts, reason: &Unavailable, answered: bool) {
+        let alone = self.alone.take();
+        if !answered {
+            return self.suspects.acquit();
+        }
+        self.suspects.in_vain();
+        let Some(job) = alone.filter(|_| reason.is_late) else { return };
+        // Whoever holds a whole table is in everybody's way.
+        match parts.store.is_writable().await {
+            Ok(()) => self.suspects.late(&job, &reason.detail),
+            Err(error) => {
+                tracing::warn!(%error, "the store answers and cannot be written");
+                self.suspects.acquit();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "caution_tests.rs"]
+mod tests;

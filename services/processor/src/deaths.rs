@@ -1,0 +1,145 @@
+//! Events that kill whoever processes them, found by what was begun and never finished.
+//!
+//! Only a batch with redelivered events costs anything: a worker counts the head of the first one it
+//! takes in its life, in the store, and forgets it when the batch is settled. From the second time at
+//! the same head the redelivered go one by one, each counted before it is touched. The invariant: in
+//! one life a worker counts a job at most once, so that only deaths add up, not outages; losing a
+//! count only delays.
+
+use std::collections::HashSet;
+
+use broker::Incoming;
+use handlers::Unavailable;
+use store::StoreError;
+use uuid::Uuid;
+
+use crate::Parts;
+
+/// Begun so often with the same head, a batch goes one by one.
+const HEAD_LIMIT: u64 = 2;
+/// Begun alone and never finished so often, an event is given up.
+const ALONE_LIMIT: u64 = 5;
+
+/// What is to be done with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing speaks against applying it.
+    Apply,
+    /// It is a killer: it becomes a dead letter unread.
+    GiveUp {
+        /// Even telling who sent it what killed somebody.
+        in_silence: bool,
+    },
+}
+
+/// What a worker knows of those who had its shard before.
+pub(crate) struct Deaths {
+    shard: u16,
+    /// The first batch with redelivered events was counted.
+    counted: bool,
+    /// Its head, until it is settled.
+    head: Option<Uuid>,
+    one_by_one: bool,
+    /// Counted in this life.
+    alone: HashSet<Uuid>,
+}
+
+/// The name of an event in counts. Strangers without a proper one share theirs: they are never
+/// believed, so that only reading them could kill.
+fn name(incoming: &Incoming) -> Uuid {
+    Uuid::parse_str(&incoming.envelope.job_id).unwrap_or_default()
+}
+
+impl Deaths {
+    pub(crate) fn new(shard: u16) -> Self {
+        Self { shard, counted: false, head: None, one_by_one: false, alone: HashSet::new() }
+    }
+
+    /// Whether the redelivered events of this batch go one by one.
+    pub(crate) async fn look(&mut self, parts: &Parts, received: &[Incoming]) -> Result<bool, Unavailable> {
+        let Some(head) = received.iter().find(|incoming| incoming.redelivered).map(name) else {
+            self.one_by_one = false;
+            self.alone.clear();
+            return Ok(false);
+        };
+        if !self.counted {
+            let again = parts.store.begin_again(self.shard, head, parts.clock.now()).await;
+            let again = again.map_err(|error| unavailable(&error))?;
+            self.counted = true;
+            self.head = Some(head);
+            self.one_by_one = again.times >= HEAD_LIMIT || again.is_any_alone;
+            if self.one_by_one {
+                tracing::warn!(
+                    shard = self.shard,
+                    times = again.times,
+                    "a batch was begun and not finished; one by one"
+                );
+            }
+        }
+        Ok(self.one_by_one)
+    }
+
+    /// Counts that the event is begun by itself, and says what is to be done with it.
+    pub(crate) async fn begin(&mut self, parts: &Parts, incoming: &Incoming) -> Result<Verdict, Unavailable> {
+        let job = name(incoming);
+        if !self.alone.insert(job) {
+            return Ok(Verdict::Apply);
+        }
+        match parts.store.begin_alone(self.shard, job, parts.clock.now()).await {
+            Ok(times) => Ok(judge(times)),
+            Err(error) => {
+                self.alone.remove(&job);
+                Err(unavailable(&error))
+            }
+        }
+    }
+
+    /// The event was settled.
+    pub(crate) async fn finish(&mut self, parts: &Parts, job: Uuid) {
+        if self.alone.remove(&job) {
+            lament(parts.store.finish_alone(self.shard, job).await);
+        }
+    }
+
+    /// The batch was settled.
+    pub(crate) async fn went_well(&mut self, parts: &Parts) {
+        if let Some(head) = self.head.take() {
+            lament(parts.store.finish_again(self.shard, head).await);
+        }
+    }
+
+    /// The event's name in counts.
+    pub(crate) fn name(incoming: &Incoming) -> Uuid {
+        name(incoming)
+    }
+}
+
+fn judge(times: u64) -> Verdict {
+    match times {
+        ..=ALONE_LIMIT => Verdict::Apply,
+        times => Verdict::GiveUp { in_silence: times > ALONE_LIMIT + 1 },
+    }
+}
+
+/// A count that stays although its event is settled ends with its hour.
+fn lament(forgotten: Result<(), StoreError>) {
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, "a count of what was begun stays; it ends by itself");
+    }
+}
+
+fn unavailable(error: &StoreError) -> Unavailable {
+    Unavailable { dependency: "store", detail: error.to_string(), is_late: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn begun_alone_five_times_and_never_finished_it_is_given_up() {
+        let verdicts: Vec<Verdict> = (1..=7).map(judge).collect();
+        assert_eq!(verdicts[..5], [Verdict::Apply; 5]);
+        assert_eq!(verdicts[5..], [Verdict::GiveUp { in_silence: false }, Verdict::GiveUp { in_silence: true }]);
+    }
+}

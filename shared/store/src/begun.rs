@@ -1,0 +1,62 @@
+//! Events that were begun and perhaps never finished: how a killer is found that leaves no error.
+//!
+//! Counts only; what follows from a count is the caller's business. The invariant: a count is
+//! committed before the event it is about is touched, and is forgotten an hour after its last change.
+
+use std::time::Duration;
+
+use domain::Timestamp;
+use uuid::Uuid;
+
+use crate::{Store, StoreError};
+
+/// How long a count is believed: longer than a supervisor waits between two starts.
+pub const BELIEVED: Duration = Duration::from_hours(1);
+
+const FORGET: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND begun_at < $2";
+const BEGIN: &str = "INSERT INTO begun_jobs (shard, job_id, is_alone, count, begun_at) VALUES ($1, $2, $3, 1, $4)
+    ON CONFLICT (shard, job_id, is_alone)
+    DO UPDATE SET count = begun_jobs.count + 1, begun_at = excluded.begun_at RETURNING count";
+const IS_ANY_ALONE: &str = "SELECT COUNT(*) FROM begun_jobs WHERE shard = $1 AND is_alone";
+const FINISH: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND job_id = $2 AND is_alone = $3";
+
+/// What is known of the past of a batch that others may have begun before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// How often it was begun with this head and not finished, this time included.
+    pub times: u64,
+    /// Some event of the shard was begun alone and not finished.
+    pub is_any_alone: bool,
+}
+
+impl Store {
+    /// Counts that a batch of the shard is begun whose first event others may have begun before.
+    pub async fn begin_again(&self, shard: u16, head: Uuid, now: Timestamp) -> Result<Again, StoreError> {
+        let mut conn = self.db.write().await?;
+        run!(conn, FORGET, i64::from(shard), now.0 - BELIEVED.as_millis() as i64)?;
+        let (times,): (i64,) = on!(conn, c => {
+            sqlx::query_as(BEGIN).bind(i64::from(shard)).bind(head).bind(false).bind(now.0).fetch_one(c)
+        })?;
+        let (alone,): (i64,) = on!(conn, c => sqlx::query_as(IS_ANY_ALONE).bind(i64::from(shard)).fetch_one(c))?;
+        Ok(Again { times: times as u64, is_any_alone: alone > 0 })
+    }
+
+    /// The batch with that head was settled.
+    pub async fn finish_again(&self, shard: u16, head: Uuid) -> Result<(), StoreError> {
+        run!(self.db.write().await?, FINISH, i64::from(shard), head, false).map(drop)
+    }
+
+    /// Counts that an event is begun by itself; how often that was, this time included.
+    pub async fn begin_alone(&self, shard: u16, job: Uuid, now: Timestamp) -> Result<u64, StoreError> {
+        let mut conn = self.db.write().await?;
+        let (times,): (i64,) = on!(conn, c => {
+            sqlx::query_as(BEGIN).bind(i64::from(shard)).bind(job).bind(true).bind(now.0).fetch_one(c)
+        })?;
+        Ok(times as u64)
+    }
+
+    /// The event was settled.
+    pub async fn finish_alone(&self, shard: u16, job: Uuid) -> Result<(), StoreError> {
+        run!(self.db.write().await?, FINISH, i64::from(shard), job, true).map(drop)
+    }
+}

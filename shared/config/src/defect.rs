@@ -7,6 +7,14 @@
 pub enum Defect {
     /// The processor aborts when the content of a message is `poison`.
     AbortOnPoison,
+    /// QUEUED is said before the broker has the event.
+    AckBeforeConfirm,
+    /// The database takes the same message twice (Postgres).
+    NoUniqueKey,
+    /// Clients are told before the commit.
+    PublishBeforeCommit,
+    /// A gateway goes on where a delivery of a room is missing.
+    IgnoreGaps,
 }
 
 /// Whether the program was built with defects and `TEST_DEFECT` names this one.

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use config::defect::{Defect, is_on};
 use domain::{Cause, EventKind, JobId, MessageId, Timestamp};
 use protocol::{Change, Code, VerifiedEnvelope};
 use store::StoreError;
@@ -137,6 +138,9 @@ impl Handlers {
             planner.add(job);
         }
         let mut plan = planner.finish();
+        if is_on(Defect::PublishBeforeCommit) {
+            drop(self.publish(&plan.deliveries).await);
+        }
         batch.commit(std::mem::take(&mut plan.writes)).await?;
         Ok(plan)
     }

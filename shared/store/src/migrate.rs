@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use config::defect::{Defect, is_on};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
@@ -12,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 8] = [
+const TEXTS: [(i64, &str, &str); 10] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
     (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
     (3, "membership", include_str!("../migrations/0003_membership.sql")),
@@ -21,6 +22,8 @@ const TEXTS: [(i64, &str, &str); 8] = [
     (6, "wishes", include_str!("../migrations/0006_wishes.sql")),
     (7, "reads", include_str!("../migrations/0007_reads.sql")),
     (8, "operators", include_str!("../migrations/0008_operators.sql")),
+    (9, "departures_expiry", include_str!("../migrations/0009_departures_expiry.sql")),
+    (10, "marks", include_str!("../migrations/0010_marks.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.
@@ -44,6 +47,11 @@ pub(crate) async fn run(db: &Db) -> Result<(), StoreError> {
             let options = PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "0")]);
             let mut session = sqlx::PgConnection::connect_with(&options).await?;
             migrator(POSTGRES).run_direct(None, &mut session, false).await?;
+            if is_on(Defect::NoUniqueKey) {
+                sqlx::raw_sql("ALTER TABLE messages DROP CONSTRAINT IF EXISTS messages_pkey")
+                    .execute(&mut session)
+                    .await?;
+            }
             session.close().await?;
         }
         Db::Sqlite { write, .. } => {
@@ -86,6 +94,12 @@ mod tests {
         let text = "a /*postgres p */ b /*sqlite s */ c /* both */";
         assert_eq!(uncover(text, POSTGRES), "a p  b /*sqlite s */ c /* both */");
         assert_eq!(uncover(text, SQLITE), "a /*postgres p */ b s  c /* both */");
+    }
+
+    #[test]
+    fn every_text_of_the_folder_is_applied() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).expect("it is there");
+        assert_eq!(folder.count(), TEXTS.len());
     }
 
     #[test]

@@ -29,6 +29,9 @@ struct Arguments {
     /// Copies logs and data into this new folder when a promise was broken.
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Does not wait for leases to run out in the end: whether anything stays behind is not judged.
+    #[arg(long)]
+    no_quiet: bool,
     /// A defect to switch on, in programs that were built with the feature `defects`.
     #[arg(long)]
     defect: Option<String>,
@@ -56,6 +59,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         faults_least: 0,
         scale: Scale { users: arguments.users, rooms: arguments.users / 3, members: 8 },
         defect: arguments.defect,
+        quiet: !arguments.no_quiet,
         keep: arguments.keep,
         verbose: true,
     };

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use runtime::{Shutdown, Tasks};
 use testkit::client::line::Kind;
-use testkit::cluster::Node;
 use tokio::time::Instant;
 
 use crate::check::{self, Evidence, Lateness, Violation};
@@ -49,6 +48,8 @@ pub struct Spec {
     pub scale: Scale,
     /// A defect that the programs were built with.
     pub defect: Option<String>,
+    /// In the end leases are awaited, and whether anything stays behind.
+    pub quiet: bool,
     /// Where logs and data are copied to when a promise was broken.
     pub keep: Option<PathBuf>,
     /// Says what happens on standard error.
@@ -69,9 +70,7 @@ struct Run {
 /// Runs it to its end.
 pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     let stage = Stage::set(spec.shape, spec.defect.as_deref()).await;
-    let mut world = World::make(&stage.system, spec.scale, spec.seed).await?;
-    world.gateways = stage.system.gateways().iter().map(Node::clients_url).collect();
-    world.api = stage.system.api().clients_url();
+    let world = World::make(&stage.system, spec.scale, spec.seed).await?;
     let (tasks, world) = (Tasks::new(Shutdown::new()), Arc::new(world));
     let (devices, incidents, violations) = Default::default();
     let mut run = Run { spec, stage, world, tasks, devices, incidents, violations };
@@ -86,7 +85,7 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
         anyhow::ensure!(copied.await?.success(), "cannot copy to {}", folder.display());
     }
     run.say("everybody left");
-    let leaks = quiet::check(&run.stage, run.spec.shape).await;
+    let leaks = if run.spec.quiet { quiet::check(&run.stage, run.spec.shape).await } else { Vec::new() };
     run.violations.extend(leaks.into_iter().map(|what| Violation { promise: "i", what }));
     Ok(run.report(counts, lateness))
 }

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
-use testkit::cluster::System;
+use testkit::cluster::{Node, System};
 use uuid::Uuid;
 
 use crate::history::{RunClock, Sender};
@@ -77,6 +77,15 @@ pub struct Scale {
 impl World {
     /// Makes people and rooms and imports them into the system.
     pub async fn make(system: &System, scale: Scale, seed: u64) -> anyhow::Result<Self> {
+        let mut world = Self::imagine(scale, seed, |id| system.token_for(id));
+        world.gateways = system.gateways().iter().map(Node::clients_url).collect();
+        world.api = system.api().clients_url();
+        world.import(system).await?;
+        Ok(world)
+    }
+
+    /// The people and rooms of a seed, which nobody else knows yet.
+    pub fn imagine(scale: Scale, seed: u64, token: impl Fn(&str) -> String) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut id = || Uuid::from_u128(rng.random()).to_string();
         let ids: Vec<String> = (0..=scale.users).map(|_| id()).collect();
@@ -84,12 +93,12 @@ impl World {
         let rooms = rooms(room_ids, scale, &mut rng);
         let user = |number: usize| User {
             id: ids[number].clone(),
-            token: system.token_for(&ids[number]),
+            token: token(&ids[number]),
             rooms: (0..rooms.len()).filter(|room| rooms[*room].members.contains(&number)).collect(),
         };
         let users: Vec<User> = (0..scale.users).map(user).collect();
         let owner = User { rooms: (0..rooms.len()).collect(), ..user(scale.users) };
-        let world = Self {
+        Self {
             clock: RunClock::start(),
             senders: (0..=scale.users).map(|_| Mutex::default()).collect(),
             gateways: Vec::new(),
@@ -100,9 +109,7 @@ impl World {
             users,
             rooms,
             owner,
-        };
-        world.import(system).await?;
-        Ok(world)
+        }
     }
 
     async fn import(&self, system: &System) -> anyhow::Result<()> {

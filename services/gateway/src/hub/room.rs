@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use config::defect::{Defect, is_on};
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId};
 use protocol::CloseCode;
@@ -200,7 +201,7 @@ impl Room {
         };
         match self.released {
             Some(released) if rev <= released => return Need::Nothing,
-            Some(released) if rev == released.next() => {
+            Some(released) if rev == released.next() || is_on(Defect::IgnoreGaps) => {
                 self.release(&delivered, place);
                 self.release_ahead();
             }

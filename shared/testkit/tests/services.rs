@@ -1,9 +1,11 @@
 //! The private services are real, separate from one another, and gone with their owner.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use testkit::folder::small_disk;
 use testkit::management::Management;
 use testkit::services::{PrivatePostgres, PrivateRabbit, RedisServer, fresh_postgres, fresh_rabbitmq, management_url};
 use testkit::{PATIENCE, until};
@@ -66,7 +68,10 @@ const URL_FILE: &str = "TESTKIT_URL_FILE";
 async fn a_process_that_will_be_killed() {
     let Ok(file) = std::env::var(URL_FILE) else { return };
     let redis = RedisServer::start().await;
-    std::fs::write(file, redis.url()).unwrap();
+    // May be none, where nobody may mount.
+    let disk = small_disk(1024 * 1024);
+    let mounted = disk.as_ref().map(|disk| disk.path().display().to_string()).unwrap_or_default();
+    std::fs::write(file, format!("{}\n{mounted}\n", redis.url())).unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -80,11 +85,16 @@ async fn what_a_killed_test_started_is_ended() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    until(PATIENCE, || async { std::fs::read_to_string(&file).is_ok_and(|url| !url.is_empty()) }).await;
-    let url = std::fs::read_to_string(&file).unwrap();
+    until(PATIENCE, || async { std::fs::read_to_string(&file).is_ok_and(|lines| lines.ends_with('\n')) }).await;
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let (url, mounted) = lines.trim_end_matches('\n').split_once('\n').unwrap_or((lines.trim_end(), ""));
     let address = url.trim_start_matches("redis://").trim_end_matches("/0").to_owned();
     assert!(std::net::TcpStream::connect(&address).is_ok());
     victim.kill().unwrap();
     victim.wait().unwrap();
     until(PATIENCE, || async { std::net::TcpStream::connect(&address).is_err() }).await;
+    if !mounted.is_empty() {
+        let mounts = || std::fs::read_to_string("/proc/mounts").unwrap();
+        until(PATIENCE, || async { !mounts().contains(mounted) && !Path::new(mounted).exists() }).await;
+    }
 }

@@ -80,3 +80,6 @@ pub fn judge(evidence: &Evidence<'_>) -> (Vec<Violation>, Lateness) {
     let lateness = lateness::check(evidence, &mut findings);
     (findings.all, lateness)
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,8 +47,6 @@ pub struct EventRow {
     pub wall_ms: i64,
     /// Its receipt.
     pub job: Option<Uuid>,
-    /// The new message, if it is one.
-    pub message: Option<Uuid>,
 }
 
 /// An event that was given up.
@@ -85,7 +83,7 @@ pub struct Truth {
 
 type Raw = (
     Vec<(Uuid, i64, Uuid, Uuid, String, String, Option<i64>)>,
-    Vec<(Uuid, i64, i64, Option<Uuid>, Option<Uuid>)>,
+    Vec<(Uuid, i64, i64, Option<Uuid>)>,
     Vec<(Uuid, String)>,
     Vec<(Uuid, i64, i64)>,
     Vec<(Uuid, Uuid, String)>,
@@ -94,7 +92,7 @@ type Raw = (
 
 const MESSAGES: &str = "SELECT room_id, seq, message_id, sender_id, client_msg_id, content, deleted_at FROM messages
     ORDER BY room_id, seq";
-const EVENTS: &str = "SELECT room_id, rev, happened_at, job_id, message_id FROM room_events ORDER BY room_id, rev";
+const EVENTS: &str = "SELECT room_id, rev, happened_at, job_id FROM room_events ORDER BY room_id, rev";
 const REFUSED: &str = "SELECT job_id, code FROM refused_jobs";
 const HEADS: &str = "SELECT room_id, last_seq, rev FROM room_counters";
 const REACTIONS: &str = "SELECT message_id, user_id, emoji FROM reactions";
@@ -155,9 +153,7 @@ impl Truth {
             .collect();
         self.events = events
             .into_iter()
-            .filter_map(|(room, rev, wall_ms, job, message)| {
-                Some(EventRow { room: number(room)?, rev, wall_ms, job, message })
-            })
+            .filter_map(|(room, rev, wall_ms, job)| Some(EventRow { room: number(room)?, rev, wall_ms, job }))
             .collect();
         self.refused = refused.into_iter().collect();
         self.heads = heads.into_iter().filter_map(|(room, seq, rev)| Some((number(room)?, (seq, rev)))).collect();

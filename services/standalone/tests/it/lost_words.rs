@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::client::{Person, Socket};
-use testkit::cluster::{System, SystemSpec};
+use testkit::cluster::{Service, System, SystemSpec};
+use testkit::proxy::Weather;
 use testkit::services::RedisServer;
 use testkit::until;
 
@@ -84,5 +85,32 @@ async fn what_a_processor_stores_and_nobody_hears_of_is_noticed_on_every_gateway
     told(&[&one, &carols], &room, 5, FOUND_WITHIN).await;
     assert_eq!(revs(&one, &room), [2, 3, 4, 5], "in order, without gap, once");
     assert_eq!((revs(&carols, &room), revs(&two, &room)), (vec![3, 4, 5], vec![2, 3, 4]));
+    system.assert_healthy();
+}
+
+#[tokio::test]
+async fn a_read_mark_of_which_no_word_came_is_told_on_every_gateway() {
+    let system = SystemSpec::distributed(2, 1).proxied().start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    let room = alice.create_group(&[&bob]).await;
+    let (one, two) = (alice.connect(system.gateway(0)).await, bob.connect(system.gateway(1)).await);
+    assert_eq!(one.say(&room, "a word", "a word").await["status"], "QUEUED");
+    told(&[&one, &two], &room, 2, FOUND_WITHIN).await;
+
+    let to_redis = system.gateway(1).proxy(Service::Redis).unwrap();
+    to_redis.set(Weather::Cut);
+    assert_eq!(two.request("message.read", json!({"roomId": room, "seq": 1})).await["status"], "OK");
+    let marks = |socket: &Socket| socket.events("message.read").len();
+    until(FOUND_WITHIN + SLACK, || async { marks(&one) == 1 && marks(&two) == 1 }).await;
+    assert_eq!(one.events("message.read")[0]["userId"], bob.id.as_str());
+
+    to_redis.set(Weather::Fine);
+    system.wait_ready().await;
+    assert_eq!(one.request("message.read", json!({"roomId": room, "seq": 1})).await["status"], "OK");
+    until(FOUND_WITHIN + SLACK, || async { marks(&one) == 2 && marks(&two) == 2 }).await;
+    // Two rounds more of looking into the store: what was told is not told again.
+    assert_eq!(one.say(&room, "another", "another word").await["status"], "QUEUED");
+    told(&[&one, &two], &room, 3, FOUND_WITHIN).await;
+    assert_eq!((marks(&one), marks(&two)), (2, 2));
     system.assert_healthy();
 }

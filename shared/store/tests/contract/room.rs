@@ -3,7 +3,7 @@
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, Seq, UserId};
 use protocol::EventData;
-use store::{Created, Standing, StoreError};
+use store::{Created, Standing, StoreError, StoreSettings};
 
 use crate::bench::{Bench, NOW, new_group, new_room, on_both};
 
@@ -17,6 +17,7 @@ on_both!(
     only_who_shares_a_room_is_told_so,
     read_watermarks_only_move_forward_and_never_past_the_end,
     of_concurrent_reads_the_furthest_stays,
+    a_read_mark_whose_commit_failed_did_not_move,
 );
 
 async fn a_new_room_begins_with_rev_1_and_its_creation_as_first_change(bench: Bench) {
@@ -155,4 +156,24 @@ async fn of_concurrent_reads_the_furthest_stays(bench: Bench) {
     });
     futures_util::future::join_all(reads).await;
     assert_eq!(bench.store.reads(room, 10).await, Ok(vec![(ben, Seq(20))]));
+}
+
+/// Commits of read marks fail, after everything else went well.
+const NO_COMMIT_POSTGRES: &str = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'not today'; END $$;
+    CREATE CONSTRAINT TRIGGER no_commit AFTER UPDATE ON room_members DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION fail()";
+const NO_COMMIT_SQLITE: &str = "CREATE TABLE nowhere (id INTEGER PRIMARY KEY);
+    CREATE TABLE lost (id INTEGER REFERENCES nowhere (id) DEFERRABLE INITIALLY DEFERRED);
+    CREATE TRIGGER no_commit AFTER UPDATE ON room_members BEGIN INSERT INTO lost VALUES (1); END";
+
+async fn a_read_mark_whose_commit_failed_did_not_move(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann, ben]).await;
+    bench.say(room, ann, &["1", "2"]).await;
+    let is_sqlite = matches!(bench.settings, StoreSettings::Sqlite { .. });
+    bench.execute(if is_sqlite { NO_COMMIT_SQLITE } else { NO_COMMIT_POSTGRES }).await;
+    let moved = bench.store.set_read(room, ben, Seq(2), NOW).await;
+    assert!(moved.is_err(), "{moved:?}, though it is not stored");
+    assert_eq!(bench.store.reads(room, 10).await, Ok(vec![]));
 }

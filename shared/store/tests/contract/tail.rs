@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use domain::{Rev, RoomId};
-use store::{Store, TailCursor};
+use domain::{Rev, RoomId, Seq};
+use store::{ReadMark, Store, StoreSettings, TailCursor};
 
-use crate::bench::{Bench, Draft, on_both};
+use crate::bench::{Bench, Draft, NOW, on_both};
 
 on_both!(
     rooms_that_moved_are_told_with_their_revs,
     many_batches_come_in_pages,
     what_is_being_committed_while_others_read_is_found,
     what_was_read_long_ago_is_removed,
+    read_marks_that_moved_are_told_where_word_of_them_can_be_lost,
 );
 
 /// The highest rev of each room that was told.
@@ -109,4 +110,18 @@ async fn what_was_read_long_ago_is_removed(bench: Bench) {
     .await;
     bench.say(room, ann, &["c"]).await;
     assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(room, Rev(4))]));
+}
+
+async fn read_marks_that_moved_are_told_where_word_of_them_can_be_lost(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann, ben]).await;
+    bench.say(room, ann, &["1", "2"]).await;
+    let mut cursor = bench.store.tail_cursor().await.expect("reads");
+    for seq in [1, 2, 2] {
+        bench.store.set_read(room, ben, Seq(seq), NOW).await.expect("answers");
+    }
+    let tail = bench.store.read_tail(&mut cursor).await.expect("reads");
+    let told: Vec<ReadMark> = [1, 2].map(|seq| ReadMark { room, user: ben, seq: Seq(seq), at: NOW }).into();
+    let in_one_process = matches!(bench.settings, StoreSettings::Sqlite { .. });
+    assert_eq!(tail.marks, if in_one_process { vec![] } else { told });
 }

@@ -109,7 +109,7 @@ impl Planner {
             return self.refuse(job, code);
         }
         if row.deleted_at.is_some() {
-            return Outcome::Duplicate;
+            return self.idle(job);
         }
         let (rev, epoch) = self.next_rev(row.room);
         let at = self.now;

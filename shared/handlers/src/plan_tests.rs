@@ -168,6 +168,19 @@ fn deleting_erases_an_edit_of_the_same_batch() {
 }
 
 #[test]
+fn taking_back_what_was_taken_back_already_leaves_a_receipt_too() {
+    let id = MessageId::of(ANN, "a");
+    let delete = || {
+        let delete = wire::MessageDelete { room_id: ROOM.to_string(), message_id: id.to_string(), for_everyone: true };
+        job(ANN, JobId::generate(), EventKind::MessageDelete, Change::MessageDelete(delete))
+    };
+    let again = delete();
+    let plan = plan(&[send(ANN, "a"), delete(), again.clone()]);
+    assert_eq!((plan.writes.deletes.len(), room_revs(&plan).len()), (1, 2));
+    assert_eq!(plan.writes.idle.iter().map(|idle| idle.0).collect::<Vec<_>>(), [again.event.job_id]);
+}
+
+#[test]
 fn who_joins_is_told_first_and_then_the_room() {
     let add = wire::MemberAdd { user_ids: vec![EVE.to_string(), BEN.to_string()], role: "member".into() };
     let add = job(ANN, JobId::generate(), EventKind::MemberAdd, Change::MemberAdd(add));

@@ -38,8 +38,10 @@ pub struct View {
     live_next: Option<i64>,
     /// Caught up with.
     is_whole: bool,
-    /// As far as is known, the user is a member.
+    /// As far as was told, the user is a member.
     is_member: bool,
+    /// `sync` says that there is no such room: what was told before the removal may still come live.
+    is_barred: bool,
     /// How often the user became a member.
     joins: u64,
     /// By `seq`.
@@ -63,6 +65,7 @@ impl View {
             live_next: Some(2),
             is_whole: false,
             is_member: true,
+            is_barred: false,
             joins: 0,
             messages: BTreeMap::new(),
             places: HashMap::new(),
@@ -84,12 +87,12 @@ impl View {
 
     /// True when nothing has to be asked for.
     pub fn is_settled(&self) -> bool {
-        self.is_whole || !self.is_member
+        self.is_whole || !self.is_member()
     }
 
     /// True while the user is a member.
     pub fn is_member(&self) -> bool {
-        self.is_member
+        self.is_member && !self.is_barred
     }
 
     /// How often the user became a member.
@@ -101,16 +104,14 @@ impl View {
     pub fn connected(&mut self, rev: Option<i64>) {
         self.early.clear();
         self.live_next = rev.map(|rev| rev + 1);
-        self.is_member = rev.is_some();
+        (self.is_member, self.is_barred) = (rev.is_some(), false);
         // Asked for even where nothing seems to be missing: read marks have no number.
         self.is_whole = false;
     }
 
     /// `sync` says that there is no such room, asked after that many joins.
     pub fn not_found(&mut self, joins: u64) {
-        if self.joins == joins {
-            self.is_member = false;
-        }
+        self.is_barred |= self.joins == joins;
     }
 
     /// There is something up to `rev` in the room; true when it is missing here.
@@ -137,9 +138,9 @@ impl View {
         }
         seen.push(Seen { rev, at, live: true });
         self.live_next = Some(rev + 1);
-        if joins && !self.is_member {
+        if joins {
             self.early.clear();
-            (self.is_member, self.is_whole, self.joins) = (true, false, self.joins + 1);
+            (self.is_member, self.is_barred, self.is_whole, self.joins) = (true, false, false, self.joins + 1);
         }
         self.early.insert(rev, (name.to_owned(), data.clone()));
         self.settle()?;

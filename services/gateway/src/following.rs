@@ -145,19 +145,25 @@ async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refu
         return Ok(());
     }
     let Some(state) = follow(shared, handle, user, *room).await? else { return Ok(()) };
+    if has_left_since(shared, user, *room, *since).await? {
+        shared.hub.leave(handle, &[*room]);
+        return Ok(());
+    }
     let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
     handle.tell(told);
     for delivered in &missed {
         shared.breathe().await;
         handle.deliver(delivered, Place::Void);
-        if delivered.leaver() == Some(user) {
-            // Joined once more since: that has a word of its own, which comes after this one.
-            shared.hub.leave(handle, &[*room]);
-            return Ok(());
-        }
     }
     shared.hub.open(handle, &[*room]);
     Ok(())
+}
+
+/// True when the word of a joining is old: the user left after it, and joined once more, which has a word
+/// of its own. A job that is received again tells its outcome again, however long ago that was.
+async fn has_left_since(shared: &Shared, user: UserId, room: RoomId, since: Rev) -> Result<bool, Refusal> {
+    let read = async { shared.store.departure(user, room).await.map_err(|error| error.refusal()) };
+    Ok(within(read).await?.is_some_and(|left| left > since))
 }
 
 /// True if the connection is in the room with all of `since`. An earlier membership is waited for

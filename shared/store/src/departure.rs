@@ -23,7 +23,18 @@ const DEPARTED: RowsSql = rows_sql!([1 member uuid, 2 room uuid, 3 rev bigint, 4
 const DEPARTURES: &str = "SELECT room_id, rev FROM room_departures WHERE user_id = $1
     ORDER BY left_at DESC, room_id LIMIT $2";
 
+const DEPARTURE: &str = "SELECT rev FROM room_departures WHERE user_id = $1 AND room_id = $2";
+
 impl Store {
+    /// The change by which the user left a room the last time; `None`: never, or so long ago that it is
+    /// not known any more.
+    pub async fn departure(&self, user: UserId, room: RoomId) -> Result<Option<Rev>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Option<(i64,)> =
+            on!(conn, c => sqlx::query_as(DEPARTURE).bind(user.0).bind(room.0).fetch_optional(c))?;
+        Ok(found.map(|(rev,)| Rev(rev)))
+    }
+
     /// The rooms that the user has ever left, the latest first, at most `limit`, and the change that
     /// says so. The user may have come back since.
     pub async fn departures(&self, user: UserId, limit: usize) -> Result<Vec<(RoomId, Rev)>, StoreError> {

@@ -1,6 +1,9 @@
 //! Which rooms a connection follows, and that nothing of them is missing, doubled or out of order.
 
 use domain::room::RoomKind;
+use domain::{Rev, RoomId, UserId};
+use protocol::{Channel, EventData, OpenedDelivery, delivery, wire};
+use realtime::Outbound;
 use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
@@ -103,6 +106,39 @@ async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again(
     goes.delivered(&name, 1).await;
     until(|| revs(&goes, &name).len() == 3).await;
     assert_eq!(revs(&goes, &name), [2, 4, 5]);
+}
+
+/// Tells somebody once more that they became a member, as a job does that is received again.
+async fn tell_again(house: &House, room: RoomId, who: UserId, rev: Rev) {
+    let joined = wire::RoomMemberJoined {
+        room_id: room.to_string(),
+        rev: rev.0,
+        user_id: who.to_string(),
+        ..Default::default()
+    };
+    let event = EventData::RoomMemberJoined(joined);
+    let told = OpenedDelivery { rev: Some(rev), epoch: rev, except: None, event };
+    let channel = Channel::User(who);
+    let payload = delivery::seal(channel, &told, &house.engine.keys);
+    house.engine.realtime.publish(&[Outbound { channel, rev: None, payload }]).await.expect("published");
+}
+
+#[tokio::test]
+async fn an_old_word_of_joining_tells_nothing_twice_to_whoever_left_and_came_back() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann]).await;
+    let name = room.to_string();
+    let guest = house.connect(bob).await;
+    house.add(ann, room, bob).await;
+    guest.event("room.memberJoined", |_| true).await;
+    house.remove(ann, room, bob).await;
+    guest.event("room.memberLeft", |_| true).await;
+    // Back by the store, but no word of it came yet: only the old one comes once more.
+    Box::pin(silent::add(&house, ann, room, bob)).await;
+    tell_again(&house, room, bob, Rev(2)).await;
+    guest.event("room.memberJoined", |joined| joined["rev"] == 4).await;
+    assert_eq!(revs(&guest, &name), [2, 3, 4]);
 }
 
 #[rstest]

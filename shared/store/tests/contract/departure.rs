@@ -47,6 +47,8 @@ async fn a_departure_is_remembered_by_its_latest_change(bench: Bench) {
     change(&bench, one, ben, true).await;
     let again = change(&bench, one, ben, false).await;
     assert!(again > first);
+    assert_eq!(bench.store.departure(ben, one).await, Ok(Some(again)));
+    assert_eq!(bench.store.departure(ann, one).await, Ok(None));
     let other = change(&bench, two, ben, false).await;
     let mut all = bench.store.departures(ben, 10).await.expect("reads");
     all.sort_unstable();

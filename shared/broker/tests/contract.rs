@@ -7,5 +7,6 @@ mod contract {
     mod order;
     mod rabbitmq;
     mod settling;
+    mod shares;
     mod world;
 }

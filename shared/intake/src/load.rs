@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn what_was_confirmed_or_given_up_is_on_its_way_no_longer() {
         let load = load(100, Depths::default());
-        drop(load.enter(EventKind::MessageSend).ok().expect("enters"));
-        let held = load.enter(EventKind::MessageSend).ok().expect("enters");
+        drop(load.enter(EventKind::MessageSend).expect("enters"));
+        let held = load.enter(EventKind::MessageSend).expect("enters");
         assert_eq!(load.high.lock().settled(), 1);
         drop(held);
         assert_eq!(load.high.lock().settled(), 2);

@@ -59,7 +59,6 @@ async fn without(system: &System, away: impl Future<Output = ()>) {
         assert_order(&history, &person.id, sent);
         assert_seen_live(&witness, room, &history).await;
         assert_eq!(all_events(&witness, room).await.len(), 1 + history.len());
-        println!("{} messages in a room", history.len());
     }
     assert!(dead_letters(system).await.is_empty(), "an outage makes no dead letters");
     for processor in &system.processors {

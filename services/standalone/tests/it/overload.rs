@@ -245,16 +245,16 @@ async fn three_times_its_capacity(spec: SystemSpec) {
     };
     let returned = ended.elapsed();
     let (queued, refused) = assert_kept(&scene).await;
-    println!(
+    let report = format!(
         "offered {offered}, done meanwhile {done:.0}, queued {queued}, refused {refused}, normal {normal:?}, \
          after {back:?} within {returned:?}, {seen:?}"
     );
-    assert!(offered as f64 > OVERLOADED * done, "it was not overloaded: {offered} offered, {done} done");
-    assert!(refused > 0 && seen.refusing, "nothing was refused");
-    assert!(seen.deepest < 4.0 * LIMIT, "{} waited", seen.deepest);
+    assert!(offered as f64 > OVERLOADED * done, "it was not overloaded: {report}");
+    assert!(refused > 0 && seen.refusing, "nothing was refused: {report}");
+    assert!(seen.deepest < 4.0 * LIMIT, "too many waited: {report}");
     for (first, second) in seen.halves[0].iter().zip(&seen.halves[1]) {
-        assert!(*second < first * 1.25 + 32.0, "memory grows: {seen:?}");
-        assert!(*second < 600.0, "too much memory: {seen:?}");
+        assert!(*second < first * 1.25 + 32.0, "memory grows: {report}");
+        assert!(*second < 600.0, "too much memory: {report}");
     }
     if scene.system.is_distributed() {
         assert!(dead_letters(&scene.system).await.is_empty());

@@ -43,7 +43,6 @@ async fn an_event_of_priority_ten_overtakes_ten_thousand_messages_that_wait() {
         assert!(told["seq"].as_u64().unwrap() < WAITING as u64, "it overtook nothing: {told}");
     }
     times.sort_unstable();
-    println!("out within {times:?}");
     let median = times[times.len() / 2];
     assert!(median < OUT_WITHIN + SLACK, "out after {times:?}");
     let history = settled(&ben, &room, WAITING + times.len()).await;

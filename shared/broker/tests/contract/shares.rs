@@ -26,7 +26,9 @@ async fn while_the_urgent_class_is_full_each_other_one_gets_a_twentieth(
     let mut counts = [0_usize; 3];
     while counts.iter().sum::<usize>() < RECEIVED {
         let batch = next(&mut consumer, BATCH).await;
-        batch.iter().for_each(|incoming| counts[incoming.class.index()] += 1);
+        for incoming in &batch {
+            counts[incoming.class.index()] += 1;
+        }
         settle(&mut consumer, batch).await;
     }
     let total: usize = counts.iter().sum();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use runtime::backoff::jittered;
 use runtime::{Clock, Shutdown};
-use store::{RoomWalk, StoreError, TailCursor};
+use store::{RoomWalk, Store, StoreError, TailCursor};
 use telemetry::Counter;
 
 use crate::{Parts, age};
@@ -55,7 +55,7 @@ pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
             ("tokens", tokens(&parts, &shutdown).await),
             ("receipts", receipts(&parts, &shutdown).await),
             ("departures", departures(&parts, &shutdown).await),
-            ("room_changes", room_changes(&parts, &shutdown, &mut tail).await),
+            ("room_changes", room_changes(&parts.store, &parts.clock, &shutdown, &mut tail).await),
         ];
         for (what, round) in rounds {
             if let Err(error) = round {
@@ -85,16 +85,17 @@ async fn departures(parts: &Parts, shutdown: &Shutdown) -> Result<(), StoreError
 /// What all gateways have read long ago. Where the tail stood when is remembered here only: after a start
 /// the first rows go when the first position is old enough.
 async fn room_changes(
-    parts: &Parts,
+    store: &Store,
+    clock: &Clock,
     shutdown: &Shutdown,
     positions: &mut VecDeque<TailCursor>,
 ) -> Result<(), StoreError> {
-    positions.push_back(parts.store.tail_cursor().await?);
+    positions.push_back(store.tail_cursor().await?);
     if positions.len() <= TAIL_KEPT {
         return Ok(());
     }
     let before = positions[0];
-    in_slices(&parts.clock, shutdown, "room_changes", || parts.store.forget_tail(before, SLICE)).await?;
+    in_slices(clock, shutdown, "room_changes", || store.forget_tail(before, SLICE)).await?;
     positions.pop_front();
     Ok(())
 }
@@ -165,6 +166,11 @@ mod tests {
     use std::cell::Cell;
     use std::future::ready;
 
+    use domain::room::{Role, RoomKind};
+    use domain::{RoomId, Timestamp, UserId};
+    use store::{NewRoom, NewUser, Scope, StoreSettings, Writes};
+    use testkit::folder::Folder;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -199,5 +205,58 @@ mod tests {
         assert!(rest_after(&clock, started_us) >= REST_LEAST);
         clock.shift(50);
         assert!(rest_after(&clock, started_us) >= Duration::from_millis(200));
+    }
+
+    /// Notes in the store that the room has moved.
+    async fn touch(store: &Store, room: RoomId) {
+        let scope = Scope { rooms: vec![room], ..Scope::default() };
+        let batch = store.begin(&scope).await.expect("begins");
+        let heads = vec![(room, batch.loaded.rooms[&room])];
+        batch.commit(Writes { heads, ..Writes::default() }).await.expect("commits");
+    }
+
+    async fn room(store: &Store) -> RoomId {
+        let (user, at) = (UserId::generate(), Timestamp(0));
+        let (email, name) = ("ann@example.org".to_owned(), "Ann".to_owned());
+        let new = NewUser {
+            id: user,
+            email,
+            password_hash: String::new(),
+            first_name: name.clone(),
+            last_name: name,
+            phone: None,
+            created_at: at,
+        };
+        store.create_user(&new).await.expect("a user");
+        let (id, kind, members) = (RoomId::generate(), RoomKind::Group, vec![(user, Role::Owner)]);
+        let new = NewRoom { id, kind, title: None, creator: user, members, at, payload: Vec::new() };
+        store.create_room(&new).await.expect("a room");
+        id
+    }
+
+    #[tokio::test]
+    async fn the_tail_is_removed_no_further_than_it_reached_ten_rounds_ago() {
+        let folder = Folder::new();
+        let path = folder.path().join("chat.sqlite");
+        let store = Store::open(StoreSettings::Sqlite { path, sync_full: false }).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let room = room(&store).await;
+        let (clock, shutdown, mut positions) = (Clock::system(), Shutdown::new(), VecDeque::new());
+        let begun = store.tail_cursor().await.expect("a place");
+        let left = async || {
+            let mut cursor = begun;
+            store.read_tail(&mut cursor).await.expect("reads").0.len()
+        };
+        for round in 1..=TAIL_KEPT {
+            touch(&store, room).await;
+            room_changes(&store, &clock, &shutdown, &mut positions).await.expect("removes");
+            assert_eq!(left().await, round, "a reader that is {round} rounds behind finds all");
+        }
+        for _ in 0..5 {
+            touch(&store, room).await;
+            room_changes(&store, &clock, &shutdown, &mut positions).await.expect("removes");
+            assert_eq!(left().await, TAIL_KEPT, "and no more is kept");
+        }
+        store.close().await;
     }
 }

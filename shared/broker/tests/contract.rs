@@ -8,5 +8,6 @@ mod contract {
     mod order;
     mod rabbitmq;
     mod settling;
+    mod shares;
     mod world;
 }

@@ -12,8 +12,11 @@ const SLOWEST_S: f64 = 20.0;
 /// The bounds of a hint before it is spread to up to its double, milliseconds.
 const HINT_LEAST_MS: f64 = 500.0;
 const HINT_MOST_MS: f64 = 15_000.0;
-/// A sample says nothing of what was drained longer than that ago.
-const SAMPLE_GOOD_S: f64 = 2.0;
+/// So long after a sample something is taken off for what should have been drained since; not longer,
+/// because the drain may have ended.
+const SAMPLE_GOOD_S: f64 = 0.5;
+/// An overload is over when nothing was refused for so long; until then it may come and go in between.
+const OVER_AFTER_US: u64 = 10_000_000;
 
 /// A queue's depth at a moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +38,9 @@ pub(crate) struct Line {
     sample: Sample,
     drained_per_s: f64,
     refusing: bool,
+    /// When it last refused, and whether it was told that it does.
+    refused_us: Option<u64>,
+    told: bool,
     /// No sample for too long: nothing is known, nothing is refused.
     blind: bool,
 }
@@ -49,6 +55,9 @@ impl Line {
     pub(crate) fn enter(&mut self, now_us: u64, is_urgent: bool) -> Result<(), u64> {
         let depth = self.estimate(now_us);
         self.refusing |= self.limit > 0 && !self.blind && depth > self.limit;
+        if self.refusing {
+            self.refused_us = Some(now_us);
+        }
         if self.refusing && !is_urgent {
             return Err(hint_ms(depth, self.limit, self.drained_per_s));
         }
@@ -81,6 +90,9 @@ impl Line {
         self.blind = false;
         let most = if self.refusing { self.limit * END_TENTHS / 10 } else { self.limit };
         self.refusing = self.limit > 0 && depth > most;
+        if self.refusing {
+            self.refused_us = Some(at_us);
+        }
     }
 
     /// There was no sample for too long.
@@ -97,9 +109,12 @@ impl Line {
         self.refusing
     }
 
-    /// Whether it refuses, and the depth at the last sample.
-    pub(crate) fn standing(&self) -> (bool, u64) {
-        (self.refusing, self.sample.depth)
+    /// The beginning (true) or the end of an overload that is to be told, and the depth at the last sample.
+    pub(crate) fn news(&mut self, now_us: u64) -> Option<(bool, u64)> {
+        let lately = |at: u64| self.refusing || now_us.saturating_sub(at) < OVER_AFTER_US;
+        let is_overloaded = self.refused_us.is_some_and(lately);
+        let is_news = std::mem::replace(&mut self.told, is_overloaded) != is_overloaded;
+        is_news.then_some((is_overloaded, self.sample.depth))
     }
 
     /// When an event that could not be handed over is worth trying again, in milliseconds.
@@ -149,6 +164,18 @@ mod tests {
             line.note(depth, 0, SECOND);
             assert_eq!(line.is_refusing(), refuses, "{depth}");
         }
+    }
+
+    #[test]
+    fn an_overload_that_comes_and_goes_is_told_once_and_ended_once() {
+        let mut line = Line::new(100);
+        let mut told = Vec::new();
+        for second in 1..60 {
+            let depth = if second < 20 && second % 2 == 0 { 200 } else { 10 };
+            line.note(depth, 0, second * SECOND);
+            told.extend(line.news(second * SECOND).map(|(begins, _)| (second, begins)));
+        }
+        assert_eq!(told, [(2, true), (28, false)]);
     }
 
     #[test]

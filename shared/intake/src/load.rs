@@ -108,7 +108,7 @@ impl Load {
     fn enter_as(self: &Arc<Self>, class: Class, priority: u8) -> Result<Entered, Refusal> {
         let now_us = self.clock.monotonic_us();
         let mut entered = Ok(());
-        self.judge(class, |line| {
+        self.judge(class, now_us, |line| {
             entered = line.enter(now_us, priority >= NEVER_REFUSED);
             if line.is_near(now_us) {
                 self.look.notify_one();
@@ -149,7 +149,7 @@ impl Load {
                 Class::Medium => depths.medium,
                 Class::Low => depths.low,
             };
-            self.judge(class, |line| line.note(depth, settled, asked_us));
+            self.judge(class, asked_us, |line| line.note(depth, settled, asked_us));
         }
         self.shedding.judge(depths.high, self.low.lock().is_refusing());
     }
@@ -159,21 +159,21 @@ impl Load {
     fn miss(&self, now_us: u64) {
         if now_us.saturating_sub(self.seen_us.load(Ordering::Relaxed)) > JUDGEMENT_FOR_US {
             for class in Class::ALL {
-                self.judge(class, Line::lose_sight);
+                self.judge(class, now_us, Line::lose_sight);
             }
             self.shedding.judge(0, false);
         }
     }
 
-    /// Changes what is known of a class, and tells when that changes whether it is refused.
-    fn judge(&self, class: Class, change: impl FnOnce(&mut Line)) {
+    /// Changes what is known of a class, and tells when an overload begins or ends with that.
+    fn judge(&self, class: Class, now_us: u64, change: impl FnOnce(&mut Line)) {
         let mut line = self.line(class).lock();
-        let was_refusing = line.is_refusing();
         change(&mut line);
-        let changed = line.is_refusing() != was_refusing;
+        let news = line.news(now_us);
         drop(line);
-        if changed {
-            self.tell(class);
+        if let Some((refusing, depth)) = news {
+            tracing::warn!(%class, refusing, depth, "whether new events are refused changed");
+            Gauge::Overloaded.set_with(class.as_str(), f64::from(u8::from(refusing)));
         }
     }
 
@@ -188,13 +188,6 @@ impl Load {
             () = self.look.notified() => {}
             () = tokio::time::sleep(SAMPLE_EVERY.saturating_sub(SAMPLE_AT_MOST_EVERY)) => {}
         }
-    }
-
-    /// Says that a class is refused from now on, or taken again.
-    fn tell(&self, class: Class) {
-        let (refusing, depth) = self.line(class).lock().standing();
-        tracing::warn!(%class, refusing, depth, "whether new events are refused changed");
-        Gauge::Overloaded.set_with(class.as_str(), f64::from(u8::from(refusing)));
     }
 }
 
@@ -259,8 +252,8 @@ mod tests {
     #[test]
     fn what_was_confirmed_or_given_up_is_on_its_way_no_longer() {
         let load = load(100, Depths::default());
-        drop(load.enter(EventKind::MessageSend).ok().expect("enters"));
-        let held = load.enter(EventKind::MessageSend).ok().expect("enters");
+        drop(load.enter(EventKind::MessageSend).expect("enters"));
+        let held = load.enter(EventKind::MessageSend).expect("enters");
         assert_eq!(load.high.lock().settled(), 1);
         drop(held);
         assert_eq!(load.high.lock().settled(), 2);

@@ -13,6 +13,8 @@ mod typing;
 mod user;
 
 #[cfg(test)]
+mod anew_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

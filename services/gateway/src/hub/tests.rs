@@ -15,13 +15,13 @@ use crate::codec::{Delivered, Dialect, Place};
 use crate::handle::tests::{handle, sent};
 use crate::handle::{Handle, Signal};
 
-const ROOM: RoomId = RoomId(Uuid::from_u128(77));
+pub(super) const ROOM: RoomId = RoomId(Uuid::from_u128(77));
 
 fn user(number: u128) -> UserId {
     UserId(Uuid::from_u128(number))
 }
 
-fn message(rev: i64) -> OpenedDelivery {
+pub(super) fn message(rev: i64) -> OpenedDelivery {
     let event = wire::MessageDelivered { room_id: ROOM.to_string(), rev: Some(rev), ..Default::default() };
     OpenedDelivery { rev: Some(Rev(rev)), epoch: Rev::ZERO, except: None, event: EventData::MessageDelivered(event) }
 }
@@ -43,15 +43,15 @@ fn receipt(epoch: i64) -> OpenedDelivery {
 }
 
 /// The revs that wait for a connection, in their order.
-fn revs(handle: &Handle) -> Vec<i64> {
+pub(super) fn revs(handle: &Handle) -> Vec<i64> {
     sent(handle).iter().map(|frame| frame["data"]["rev"].as_i64().unwrap_or(-1)).collect()
 }
 
-fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
+pub(super) fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
     room.accept(Arc::new(Delivered::new(opened)), Place::Sound)
 }
 
-fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {
+pub(super) fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {
     room.enter(handle);
     assert!(matches!(room.arm(handle.key, Rev(rev), RoomKind::Group, Role::Member), Armed::Yes(_)));
     room.open(handle.key);

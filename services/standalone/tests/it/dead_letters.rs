@@ -18,12 +18,23 @@ use crate::scene::{SHARDS, all_events, dead_letters, settled};
 /// Far less than the first step of the ladder and its way would take three times.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-fn keyring(keys: &str) -> Keyring {
+pub(crate) fn keyring(keys: &str) -> Keyring {
     Keyring::parse(keys).unwrap()
 }
 
 /// A message as a gateway with these keys would have published it.
-fn sealed(keys: &Keyring, sender: &Person, room: &str, name: &str) -> SignedEnvelope {
+pub(crate) fn sealed(keys: &Keyring, sender: &Person, room: &str, name: &str) -> SignedEnvelope {
+    sealed_at(runtime::Clock::system().now(), keys, sender, room, name)
+}
+
+/// The same, accepted at that time.
+pub(crate) fn sealed_at(
+    accepted_at: Timestamp,
+    keys: &Keyring,
+    sender: &Person,
+    room: &str,
+    name: &str,
+) -> SignedEnvelope {
     let (actor, room_id) = (sender.id.parse::<UserId>().unwrap(), room.parse::<RoomId>().unwrap());
     let send = MessageSend {
         room_id: room.to_owned(),
@@ -36,7 +47,7 @@ fn sealed(keys: &Keyring, sender: &Person, room: &str, name: &str) -> SignedEnve
         room_id,
         actor,
         device_id: "test".to_owned(),
-        accepted_at: Timestamp(1_700_000_000_000),
+        accepted_at,
         correlation_id: Some(name.to_owned()),
         traceparent: None,
         change: Change::MessageSend(send),
@@ -50,9 +61,14 @@ fn routing_key(envelope: &SignedEnvelope) -> String {
 
 /// Publishes it as somebody with access to the broker can.
 async fn publish(system: &System, envelope: &SignedEnvelope) {
+    publish_with(system, envelope, 8).await;
+}
+
+/// The same under any priority.
+pub(crate) async fn publish_with(system: &System, envelope: &SignedEnvelope, priority: u8) {
     let properties = json!({
         "delivery_mode": 2, "message_id": envelope.job_id.to_string(), "type": envelope.kind.as_str(),
-        "timestamp": envelope.timestamp_s, "priority": 8, "content_type": protocol::envelope::CONTENT_TYPE,
+        "timestamp": envelope.timestamp_s, "priority": priority, "content_type": protocol::envelope::CONTENT_TYPE,
         "correlation_id": envelope.correlation_id, "app_id": "test",
         "headers": {"x-signature": envelope.signature, "x-key-id": envelope.key_id, "x-attempt": 0},
     });
@@ -75,11 +91,11 @@ fn impostor_keys() -> Keyring {
     keyring(&format!("k1:{}", STANDARD.encode([7; 40])))
 }
 
-fn header<'a>(letter: &'a Value, name: &str) -> &'a str {
+pub(crate) fn header<'a>(letter: &'a Value, name: &str) -> &'a str {
     letter["properties"]["headers"][name].as_str().unwrap_or_else(|| panic!("no header {name} in {letter}"))
 }
 
-async fn letters(system: &System, count: usize) -> Vec<Value> {
+pub(crate) async fn letters(system: &System, count: usize) -> Vec<Value> {
     until(AT_ONCE, || async { dead_letters(system).await.len() >= count }).await;
     dead_letters(system).await
 }

@@ -46,11 +46,14 @@ fn by_rev(room: RoomId, after: i64) -> SyncRoom {
 async fn scene() -> (World, UserId, UserId, RoomId) {
     let world = World::new().await;
     let (ann, ben) = (world.user().await, world.user().await);
-    let room = long_ago(&world, async {
-        let room = world.group(ann, &[ben]).await;
-        say(&world, room, ann, &["old", "older"]).await;
-        room
-    })
+    let room = long_ago(
+        &world,
+        Box::pin(async {
+            let room = world.group(ann, &[ben]).await;
+            say(&world, room, ann, &["old", "older"]).await;
+            room
+        }),
+    )
     .await;
     say(&world, room, ann, &["new"]).await;
     prune(&world).await;
@@ -82,12 +85,15 @@ async fn a_poll_from_before_what_is_kept_is_refused_and_a_new_one_goes_on() {
         let (ann, ben) = (world.user().await, world.user().await);
         (world, ann, ben)
     };
-    let (room, cursor) = long_ago(&world, async {
-        let room = world.group(ann, &[ben]).await;
-        let cursor = world.handlers.poll(ben, None).await.expect("a cursor").cursor;
-        say(&world, room, ann, &["old", "older"]).await;
-        (room, cursor)
-    })
+    let (room, cursor) = long_ago(
+        &world,
+        Box::pin(async {
+            let room = world.group(ann, &[ben]).await;
+            let cursor = world.handlers.poll(ben, None).await.expect("a cursor").cursor;
+            say(&world, room, ann, &["old", "older"]).await;
+            (room, cursor)
+        }),
+    )
     .await;
     let fresh = world.handlers.poll(ben, None).await.expect("a cursor").cursor;
     say(&world, room, ann, &["new"]).await;
@@ -101,12 +107,15 @@ async fn a_poll_from_before_what_is_kept_is_refused_and_a_new_one_goes_on() {
 async fn a_poll_that_knows_a_room_left_so_long_ago_that_nobody_knows_is_refused() {
     let world = World::new().await;
     let (ann, ben) = (world.user().await, world.user().await);
-    let (cursor, room) = long_ago(&world, async {
-        let room = world.group(ann, &[ben]).await;
-        let cursor = world.handlers.poll(ben, None).await.expect("a cursor").cursor;
-        world.apply(&[remove(room, ann, ben)]).await;
-        (cursor, room)
-    })
+    let (cursor, room) = long_ago(
+        &world,
+        Box::pin(async {
+            let room = world.group(ann, &[ben]).await;
+            let cursor = world.handlers.poll(ben, None).await.expect("a cursor").cursor;
+            world.apply(&[remove(room, ann, ben)]).await;
+            (cursor, room)
+        }),
+    )
     .await;
     let told = world.handlers.poll(ben, Some(&cursor)).await.expect("the departure");
     assert_eq!(told.items.len(), 1);
@@ -142,11 +151,14 @@ async fn a_connection_recovers_though_what_came_before_its_break_is_not_kept() {
     let redis = RedisServer::start().await;
     let world = World::over(RealtimeSettings::Redis { url: redis.url() }).await;
     let ann = world.user().await;
-    let (quiet, busy) = long_ago(&world, async {
-        let quiet = world.group(ann, &[]).await;
-        say(&world, quiet, ann, &["old"]).await;
-        (quiet, world.group(ann, &[]).await)
-    })
+    let (quiet, busy) = long_ago(
+        &world,
+        Box::pin(async {
+            let quiet = world.group(ann, &[]).await;
+            say(&world, quiet, ann, &["old"]).await;
+            (quiet, world.group(ann, &[]).await)
+        }),
+    )
     .await;
     redis.command("FLUSHALL").await.expect("logs end by themselves after minutes");
     let channel = protocol::Channel::Room(busy);

@@ -187,7 +187,7 @@ async fn removing_two_hundred_thousand_changes_slows_nobody_and_goes_on_after_a_
     let alone = median_of_batches(&bench, room, ann).await;
 
     let before = at(1);
-    let remover = bench.second().await;
+    let other = bench.second().await;
     let is_quiet = AtomicBool::new(false);
     let mut removed = 0;
     let (mut walk, mut slowest) = (RoomWalk::default(), Duration::ZERO);
@@ -198,7 +198,7 @@ async fn removing_two_hundred_thousand_changes_slows_nobody_and_goes_on_after_a_
                 walk = RoomWalk::default();
             }
             let started = Instant::now();
-            let slice = remover.prune_room_log(&mut walk, before).await.expect("removes");
+            let slice = other.prune_room_log(&mut walk, before).await.expect("removes");
             slowest = slowest.max(started.elapsed());
             removed += slice.removed;
             if slice.at_end {

@@ -55,8 +55,7 @@ const HORIZON_POSTGRES: &str = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_sna
 // There is one writer: whatever is above the highest number comes later.
 const HORIZON_SQLITE: &str = "SELECT 1 + COALESCE((SELECT changed_in FROM users WHERE changed_in > 0
     ORDER BY changed_in DESC LIMIT 1), 0) AS begins, 9223372036854775807 AS ends";
-const CHANGED: &str =
-    "SELECT changed_in, user_id, blocked_at, tokens_valid_after, membership, account_role FROM users
+const CHANGED: &str = "SELECT changed_in, user_id, blocked_at, tokens_valid_after, membership, account_role FROM users
     WHERE changed_in > 0 AND (changed_in, user_id) > ($1, $2) AND changed_in < $3
     ORDER BY changed_in, user_id LIMIT $4";
 

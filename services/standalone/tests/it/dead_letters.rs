@@ -18,12 +18,12 @@ use crate::scene::{SHARDS, all_events, dead_letters, settled};
 /// Far less than the first step of the ladder and its way would take three times.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-fn keyring(keys: &str) -> Keyring {
+pub(crate) fn keyring(keys: &str) -> Keyring {
     Keyring::parse(keys).unwrap()
 }
 
 /// A message as a gateway with these keys would have published it.
-fn sealed(keys: &Keyring, sender: &Person, room: &str, name: &str) -> SignedEnvelope {
+pub(crate) fn sealed(keys: &Keyring, sender: &Person, room: &str, name: &str) -> SignedEnvelope {
     let (actor, room_id) = (sender.id.parse::<UserId>().unwrap(), room.parse::<RoomId>().unwrap());
     let send = MessageSend {
         room_id: room.to_owned(),
@@ -49,7 +49,7 @@ fn routing_key(envelope: &SignedEnvelope) -> String {
 }
 
 /// Publishes it as somebody with access to the broker can.
-async fn publish(system: &System, envelope: &SignedEnvelope) {
+pub(crate) async fn publish(system: &System, envelope: &SignedEnvelope) {
     let properties = json!({
         "delivery_mode": 2, "message_id": envelope.job_id.to_string(), "type": envelope.kind.as_str(),
         "timestamp": envelope.timestamp_s, "priority": 8, "content_type": protocol::envelope::CONTENT_TYPE,
@@ -62,7 +62,7 @@ async fn publish(system: &System, envelope: &SignedEnvelope) {
 }
 
 /// Turns a byte of the content.
-fn tampered(mut envelope: SignedEnvelope) -> SignedEnvelope {
+pub(crate) fn tampered(mut envelope: SignedEnvelope) -> SignedEnvelope {
     let mut body = envelope.body.to_vec();
     let content = body.windows(7).position(|bytes| bytes == b"this is").unwrap();
     body[content] = b'T';
@@ -110,6 +110,7 @@ async fn forged_events_are_dead_letters_at_once_and_are_never_applied() {
         let letter = letters.iter().find(|letter| letter["properties"]["message_id"] == id.as_str());
         let letter = letter.unwrap_or_else(|| panic!("{cause} is no dead letter"));
         assert!(!header(letter, "x-error").is_empty());
+        assert_eq!((header(letter, "x-cause"), header(letter, "x-kind")), (*cause, "never"));
         assert_eq!(header(letter, "x-original-routing-key"), routing_key(forgery));
         assert_eq!(header(letter, "x-original-queue"), format!("chat.events.{}", routing_key(forgery)));
         assert!(header(letter, "x-first-failed-at").ends_with('Z'));

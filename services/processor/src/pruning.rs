@@ -245,7 +245,7 @@ mod tests {
         let begun = store.tail_cursor().await.expect("a place");
         let left = async || {
             let mut cursor = begun;
-            store.read_tail(&mut cursor).await.expect("reads").0.len()
+            store.read_tail(&mut cursor).await.expect("reads").rooms.len()
         };
         for round in 1..=TAIL_KEPT {
             touch(&store, room).await;

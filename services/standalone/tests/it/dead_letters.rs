@@ -60,7 +60,7 @@ fn routing_key(envelope: &SignedEnvelope) -> String {
 }
 
 /// Publishes it as somebody with access to the broker can.
-async fn publish(system: &System, envelope: &SignedEnvelope) {
+pub(crate) async fn publish(system: &System, envelope: &SignedEnvelope) {
     publish_with(system, envelope, 8).await;
 }
 
@@ -78,7 +78,7 @@ pub(crate) async fn publish_with(system: &System, envelope: &SignedEnvelope, pri
 }
 
 /// Turns a byte of the content.
-fn tampered(mut envelope: SignedEnvelope) -> SignedEnvelope {
+pub(crate) fn tampered(mut envelope: SignedEnvelope) -> SignedEnvelope {
     let mut body = envelope.body.to_vec();
     let content = body.windows(7).position(|bytes| bytes == b"this is").unwrap();
     body[content] = b'T';
@@ -126,6 +126,7 @@ async fn forged_events_are_dead_letters_at_once_and_are_never_applied() {
         let letter = letters.iter().find(|letter| letter["properties"]["message_id"] == id.as_str());
         let letter = letter.unwrap_or_else(|| panic!("{cause} is no dead letter"));
         assert!(!header(letter, "x-error").is_empty());
+        assert_eq!((header(letter, "x-cause"), header(letter, "x-kind")), (*cause, "never"));
         assert_eq!(header(letter, "x-original-routing-key"), routing_key(forgery));
         assert_eq!(header(letter, "x-original-queue"), format!("chat.events.{}", routing_key(forgery)));
         assert!(header(letter, "x-first-failed-at").ends_with('Z'));

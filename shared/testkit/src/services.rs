@@ -4,10 +4,12 @@
 
 mod node;
 mod redis;
+mod redis_cluster;
 mod shared;
 
 pub use node::{PrivatePostgres, PrivateRabbit};
 pub use redis::RedisServer;
+pub use redis_cluster::RedisCluster;
 pub use shared::{fresh_postgres, fresh_rabbitmq, management_url, shared_postgres, shared_rabbitmq};
 
 use std::net::TcpListener;

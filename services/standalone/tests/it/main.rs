@@ -20,6 +20,7 @@ mod page;
 mod polling;
 mod presence;
 mod protobuf;
+mod redis_cluster;
 mod rights;
 mod scene;
 mod sleeper;

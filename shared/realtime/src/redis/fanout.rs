@@ -9,7 +9,7 @@ use domain::{Rev, RoomId};
 use protocol::Channel;
 
 use super::RedisEngine;
-use super::keys::{self, Keys};
+use super::keys;
 use super::round::{Round, Script};
 use crate::{LogNumber, Outbound, ROOM_LOG_ENTRIES, RealtimeError};
 
@@ -58,7 +58,7 @@ impl RedisEngine {
 
     /// The command that publishes.
     fn publishes(&self) -> &'static str {
-        if self.keys == Keys::One { "PUBLISH" } else { "SPUBLISH" }
+        if !self.is_cluster() { "PUBLISH" } else { "SPUBLISH" }
     }
 }
 

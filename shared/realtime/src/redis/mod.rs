@@ -65,7 +65,11 @@ impl RedisEngine {
                 let everything = Range { first: Slot::FIRST, last: Slot::LAST, node };
                 (Servers::One(Arc::new(Map::new(vec![everything]))), Keys::One)
             }
-            Address::Cluster(seeds) => (Servers::Cluster(Cluster::open(seeds).await?), Keys::Cluster),
+            Address::Cluster(seeds) => {
+                let cluster = Cluster::open(seeds).await?;
+                refuse_old(&cluster).await?;
+                (Servers::Cluster(cluster), Keys::Cluster)
+            }
         };
         let engine = Self { servers, keys, by_callers_clock: AtomicBool::new(false) };
         engine.ping().await?;
@@ -83,7 +87,11 @@ impl RedisEngine {
 
     /// As [`crate::Realtime::is_ordered`].
     pub(crate) fn is_ordered(&self) -> bool {
-        self.keys.number().is_some()
+        !self.is_cluster()
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.keys == Keys::Cluster
     }
 
     /// All servers answer, and as a cluster they are whole.
@@ -170,6 +178,20 @@ async fn refuse_cluster(node: &Node) -> Result<(), RealtimeError> {
     if info.contains("cluster_enabled:1") {
         let what = "it is part of a cluster: say redis+cluster:// or rediss+cluster://";
         return Err(RealtimeError::Misplaced(what.into()));
+    }
+    Ok(())
+}
+
+/// Sharded channels came with Redis 7.0.
+async fn refuse_old(cluster: &Cluster) -> Result<(), RealtimeError> {
+    let map = cluster.current();
+    let Some(node) = map.nodes().next() else { return Ok(()) };
+    let answers = node.run(redis::pipe().cmd("PUBSUB").arg("SHARDNUMSUB")).await?;
+    if answers
+        .iter()
+        .any(|answer| answer.as_ref().is_err_and(|error| error.to_string().to_lowercase().contains("unknown")))
+    {
+        return Err(RealtimeError::Misplaced("it knows no sharded channels: Redis 7.0 or newer is needed".into()));
     }
     Ok(())
 }

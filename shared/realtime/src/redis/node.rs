@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use deadpool_redis::{Pool, PoolConfig, Runtime, Timeouts};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
@@ -66,8 +68,13 @@ impl Node {
         at(&self.info, host, port)
     }
 
-    /// Sends some commands in one go. The commands' own errors are among the answers.
-    pub(super) async fn run(&self, commands: &mut Pipeline) -> Result<Answers, RealtimeError> {
+    /// Sends some commands in one go. The commands' own errors are among the answers. Boxed, or the futures
+    /// of callers would nest deeper than the compiler looks.
+    pub(super) fn run<'a>(&'a self, commands: &'a mut Pipeline) -> BoxFuture<'a, Result<Answers, RealtimeError>> {
+        self.run_in_time(commands).boxed()
+    }
+
+    async fn run_in_time(&self, commands: &mut Pipeline) -> Result<Answers, RealtimeError> {
         let round = async {
             let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
             commands.ignore_errors().query_async(&mut connection).await.map_err(|error| unavailable("refused", &error))

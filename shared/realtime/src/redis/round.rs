@@ -190,7 +190,7 @@ impl RedisEngine {
                 return Ok(Outcome { answers, ahead: sending.ahead });
             }
         }
-        Err(RealtimeError::Unavailable("slots are moving".into()))
+        Err(RealtimeError::Unavailable("refused again and again, as by a cluster whose slots are moving".into()))
     }
 
     async fn attempt(&self, round: &Round, sending: &mut Sending) -> Result<(), RealtimeError> {
@@ -222,13 +222,15 @@ impl RedisEngine {
                 None
             }
             Turn::Ask(name) => self.node(&name)?,
-            Turn::Elsewhere => {
+            Turn::Elsewhere if self.is_cluster() => {
                 sending.moving = true;
                 self.doubt();
                 None
             }
-            Turn::Refused => {
-                self.doubt();
+            Turn::Elsewhere | Turn::Refused => {
+                if error.is_cluster_error() {
+                    self.doubt();
+                }
                 return Err(unavailable("refused", error));
             }
         };

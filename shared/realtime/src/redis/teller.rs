@@ -10,7 +10,6 @@ use protocol::Channel;
 use uuid::Uuid;
 
 use super::RedisEngine;
-use super::keys::Keys;
 use super::presence::{Kept, SLICE, people_script, read_presence};
 use super::round::{Round, Script, read};
 use crate::presence::Shown;
@@ -62,7 +61,7 @@ impl RedisEngine {
         let mut found = Vec::with_capacity(users.len());
         for slice in users.chunks(SLICE) {
             let mut round = Round::new(None);
-            let counts = if self.keys == Keys::One { "NUMSUB" } else { "SHARDNUMSUB" };
+            let counts = if !self.is_cluster() { "NUMSUB" } else { "SHARDNUMSUB" };
             for together in slice.chunks(self.keys.together(SLICE)) {
                 let names = together.iter().map(|user| self.keys.channel(Channel::User(*user)));
                 let names: Vec<String> = names.collect();

@@ -1,6 +1,7 @@
 //! What a Redis goes through, and what happens when an inbox is not read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{JobId, Rev, UserId};
@@ -62,6 +63,43 @@ async fn a_cut_subscription_connection_is_replaced_and_the_inbox_is_told(
         assert_eq!(next(&mut inbox).await, Arrival::Reconnected);
         works(&world, &mut inbox, &rooms).await;
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_comes_over_a_new_connection_comes_after_the_word_that_something_may_be_missing(
+    #[values(Kind::Redis, Kind::Cluster)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    // So many that subscribing to all of them takes a while.
+    let rooms: Vec<Channel> = (0..20_000).map(|_| room()).collect();
+    let mut inbox = world.inbox(&rooms).await;
+    let node = world.node_of(rooms[0]).await;
+    let (is_over, mut published) = (AtomicBool::new(false), 0);
+    let publishing = async {
+        while !is_over.load(Ordering::Relaxed) {
+            published += 1;
+            world.publish(&rooms.iter().map(|room| durable(*room, published)).collect::<Vec<_>>()[..50]).await;
+        }
+    };
+    let reading = async {
+        for _ in 0..3 {
+            let mut last: HashMap<Channel, i64> = HashMap::new();
+            node.command("CLIENT KILL TYPE pubsub").await.expect("killed");
+            loop {
+                match next(&mut inbox).await {
+                    Arrival::Reconnected => break,
+                    Arrival::Delivery { channel, payload, .. } => {
+                        let rev: i64 = std::str::from_utf8(&payload).expect("text").parse().expect("a rev");
+                        let before = last.insert(channel, rev);
+                        assert!(before.is_none_or(|before| rev == before + 1), "{rev} came after {before:?}");
+                    }
+                }
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(publishing, reading);
 }
 
 #[rstest]

@@ -35,7 +35,7 @@ async fn over_a_redis_cluster_a_node_dies_and_comes_back_and_everybody_has_the_s
         for number in 0..MESSAGES {
             for room in &rooms {
                 let (socket, who) = if number % 2 == 0 { (&one, "alice") } else { (&other, "bob") };
-                let ack = socket.say(room, &format!("{who}-{number}"), &format!("number {number}")).await;
+                let ack = socket.say(room, &format!("{who}-{number}-{room}"), &format!("number {number}")).await;
                 assert_eq!(ack["status"], "QUEUED", "{ack}");
             }
         }

@@ -7,7 +7,7 @@ use testkit::services::{RedisCluster, RedisServer};
 use testkit::{PATIENCE, until};
 use uuid::Uuid;
 
-use super::world::{Kind, World, at, device, durable, next_text, passing, room, room_of, until_reconnected};
+use super::world::{Kind, World, at, device, durable, next, next_text, passing, room, room_of, until_reconnected};
 
 impl World {
     /// A room and the master that has it, and another master.
@@ -94,6 +94,28 @@ async fn after_a_slot_moved_the_inbox_is_told_and_everything_arrives_from_its_ne
     .await;
     world.publish(&[passing(moving, "gone"), passing(staying, "there")]).await;
     assert_eq!(next_text(&mut inbox).await, (staying, "there".into()));
+}
+
+#[tokio::test]
+async fn what_a_new_node_published_before_it_confirmed_is_announced_as_missing() {
+    let world = World::new(Kind::Cluster).await;
+    let moving = room();
+    let mut inbox = world.inbox(&[moving]).await;
+    let (slot, from, to) = world.placed(moving).await;
+    world.cluster().begin_move(slot, from, to).await;
+    let publish = format!("SPUBLISH {} lost", world.log(moving).replace("log", "room"));
+    let moved = world.cluster().end_move_busy(slot, from, to, &publish);
+    let mut moved = std::pin::pin!(moved);
+    loop {
+        tokio::select! {
+            () = &mut moved => break,
+            arrival = next(&mut inbox) => assert_eq!(arrival, Arrival::Reconnected, "before it was published"),
+        }
+    }
+    assert_eq!(until_reconnected(&mut inbox).await, 0);
+    world.until_whole(&mut inbox, &[moving]).await;
+    world.publish(&[passing(moving, "here")]).await;
+    assert_eq!(next_text(&mut inbox).await, (moving, "here".into()));
 }
 
 #[tokio::test]

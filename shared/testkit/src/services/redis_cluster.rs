@@ -4,6 +4,7 @@
 //! stopped and come back.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -92,6 +93,19 @@ impl RedisCluster {
         for node in [to, from] {
             self.nodes[node].must(&format!("CLUSTER SETSLOT {slot} NODE {target}")).await;
         }
+    }
+
+    /// The slot has moved, and its new node is busy for a second after that; then it carries out a command
+    /// before it heeds anybody else.
+    pub async fn end_move_busy(&self, slot: u16, from: usize, to: usize, then: &str) {
+        let own = format!("CLUSTER SETSLOT {slot} NODE {}", self.nodes[to].id().await);
+        let busy = "EVAL \"local s = os.clock() while os.clock() - s < 1 do end\" 0";
+        let on_target = format!("{own}\r\n{busy}\r\n{then}");
+        tokio::join!(self.nodes[to].must(&on_target), async {
+            // By then it is busy, and tells nobody.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.nodes[from].must(&own).await
+        });
     }
 
     /// The slot of a key.

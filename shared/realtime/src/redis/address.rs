@@ -10,7 +10,7 @@ use crate::RealtimeError;
 
 /// Where Redis is.
 pub(super) enum Address {
-    One(ConnectionInfo),
+    One(Box<ConnectionInfo>),
     /// Some nodes, at least one; they know the others.
     Cluster(Vec<ConnectionInfo>),
 }
@@ -18,7 +18,7 @@ pub(super) enum Address {
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, RealtimeError> {
         let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.ends_with("+cluster")) else {
-            return read(url).map(Self::One);
+            return read(url).map(|info| Self::One(Box::new(info)));
         };
         let scheme = scheme.trim_end_matches("+cluster");
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

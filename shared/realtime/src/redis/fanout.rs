@@ -58,7 +58,7 @@ impl RedisEngine {
 
     /// The command that publishes.
     fn publishes(&self) -> &'static str {
-        if !self.is_cluster() { "PUBLISH" } else { "SPUBLISH" }
+        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
     }
 }
 

@@ -60,7 +60,7 @@ impl RedisEngine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (servers, keys) = match Address::parse(url)? {
             Address::One(info) => {
-                let node = Arc::new(Node::new(info)?);
+                let node = Arc::new(Node::new(*info)?);
                 refuse_cluster(&node).await?;
                 let everything = Range { first: Slot::FIRST, last: Slot::LAST, node };
                 (Servers::One(Arc::new(Map::new(vec![everything]))), Keys::One)

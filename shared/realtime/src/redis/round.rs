@@ -162,13 +162,11 @@ impl RedisEngine {
 
     /// Sends a round, and says what went where.
     pub(super) async fn carry_out(&self, round: &Round) -> Result<Outcome, RealtimeError> {
-        match timeout(COMMAND_LIMIT, self.until_answered(round)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.doubt();
-                Err(RealtimeError::Unavailable("no answer in time".into()))
-            }
-        }
+        let outcome = timeout(COMMAND_LIMIT, self.until_answered(round)).await;
+        outcome.unwrap_or_else(|_| {
+            self.doubt();
+            Err(RealtimeError::Unavailable("no answer in time".into()))
+        })
     }
 
     async fn until_answered(&self, round: &Round) -> Result<Outcome, RealtimeError> {

@@ -61,7 +61,7 @@ impl RedisEngine {
         let mut found = Vec::with_capacity(users.len());
         for slice in users.chunks(SLICE) {
             let mut round = Round::new(None);
-            let counts = if !self.is_cluster() { "NUMSUB" } else { "SHARDNUMSUB" };
+            let counts = if self.is_cluster() { "SHARDNUMSUB" } else { "NUMSUB" };
             for together in slice.chunks(self.keys.together(SLICE)) {
                 let names = together.iter().map(|user| self.keys.channel(Channel::User(*user)));
                 let names: Vec<String> = names.collect();

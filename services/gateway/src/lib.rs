@@ -80,9 +80,6 @@ impl Gateway {
         let GatewayParts { settings, engine, tasks } = parts;
         let inbox = engine.realtime.inbox();
         let (hub, requests) = Hub::new(settings.limits.user_devices);
-        if !engine.realtime.is_ordered() {
-            hub.sound.give_up();
-        }
         let (idle, returned) = Idle::new(settings.presence.idle);
         let (renewals, asked) = Renewals::new();
         let keys = engine.keys.clone();

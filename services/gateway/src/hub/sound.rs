@@ -22,11 +22,6 @@ pub(crate) struct Soundness {
 }
 
 impl Soundness {
-    /// Nothing has a number, so nothing is ever sound.
-    pub(crate) fn give_up(&self) {
-        self.gaps.fetch_add(1, Ordering::SeqCst);
-    }
-
     /// Where a delivery with that number stands that has just come.
     pub(super) fn place(&self, number: LogNumber) -> Place {
         self.last_number.fetch_max(number.0, Ordering::SeqCst);
@@ -85,7 +80,5 @@ mod tests {
         assert_eq!(place(8), Place::Void, "once more since");
         sound.losses_are_known(sound.losses());
         assert_eq!((place(2), sound.last_number()), (Place::Sound, LogNumber(8)));
-        sound.give_up();
-        assert_eq!(place(9), Place::Void, "without numbers for ever");
     }
 }

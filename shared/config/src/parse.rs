@@ -115,7 +115,14 @@ fn url(schemes: &[&str], text: &str) -> Parsed<String> {
         return Err("must hold no white space".to_owned());
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host_port = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
+    // Only a cluster has several.
+    let each: Vec<&str> = if scheme.ends_with("+cluster") { hosts.split(',').collect() } else { vec![hosts] };
+    each.into_iter().try_for_each(host_and_port)?;
+    Ok(text.to_owned())
+}
+
+fn host_and_port(host_port: &str) -> Parsed<()> {
     let (host, port) = match host_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, after)) => (host, after.strip_prefix(':')),
         None => host_port.split_once(':').map_or((host_port, None), |(host, port)| (host, Some(port))),
@@ -124,7 +131,7 @@ fn url(schemes: &[&str], text: &str) -> Parsed<String> {
         return Err("names no host".to_owned());
     }
     match port.map(self::port) {
-        None | Some(Ok(1..)) => Ok(text.to_owned()),
+        None | Some(Ok(1..)) => Ok(()),
         Some(_) => Err("has a bad port".to_owned()),
     }
 }
@@ -144,7 +151,7 @@ pub(crate) fn database_url(text: &str) -> Parsed<String> {
 }
 
 pub(crate) fn redis_url(text: &str) -> Parsed<String> {
-    url(&["redis", "rediss"], text)
+    url(&["redis", "rediss", "redis+cluster", "rediss+cluster"], text)
 }
 
 pub(crate) fn rabbitmq_url(text: &str) -> Parsed<String> {

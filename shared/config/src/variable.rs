@@ -59,7 +59,7 @@ variables! {
     ADMIN_PORT { zero: Some("any free port, printed at start"), example: "9090" }
     /// Postgres: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. All three URLs or none; none is the embedded engine, which only the all-in-one has.
     DATABASE_URL { secret: true, example: "postgres://chat:PASSWORD@localhost:5432/chat" }
-    /// Redis: `redis://` or, with TLS, `rediss://`.
+    /// Redis: `redis://` or, with TLS, `rediss://`. A Redis cluster: `redis+cluster://` or `rediss+cluster://`, with one or more of its nodes, separated by commas: `redis+cluster://:PASSWORD@a:6379,b:6379`.
     REDIS_URL { secret: true, example: "redis://:PASSWORD@localhost:6379/0" }
     /// RabbitMQ: `amqp://` or, with TLS, `amqps://`; the path is the virtual host.
     RABBITMQ_URL { secret: true, example: "amqp://chat:PASSWORD@localhost:5672/%2F" }

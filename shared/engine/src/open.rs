@@ -12,7 +12,7 @@ use std::time::Duration;
 use broker::{Broker, BrokerSettings};
 use config::{Engine as Choice, ExposeSecret as _, Problem, Role, SecretString, Settings, Variable, variable};
 use protocol::Keyring;
-use realtime::{Realtime, RealtimeSettings};
+use realtime::{Realtime, RealtimeError, RealtimeSettings};
 use runtime::{Backoff, Clock, Tasks};
 use store::{Store, StoreSettings};
 use tokio::time::{Instant, timeout};
@@ -155,9 +155,15 @@ async fn connect_realtime(settings: &Settings, tasks: &Tasks) -> Result<Realtime
         }
         Choice::Distributed { redis_url, .. } => {
             let dependency = Dependency { variable: &variable::REDIS_URL, url: redis_url };
-            let connect =
-                || Realtime::open(RealtimeSettings::Redis { url: redis_url.expose_secret().to_owned() }, tasks);
-            dependency.until_open(settings.startup_wait, connect).await
+            let connect = || async {
+                let redis = RealtimeSettings::Redis { url: redis_url.expose_secret().to_owned() };
+                match Realtime::open(redis, tasks).await {
+                    Err(RealtimeError::Misplaced(what)) => Ok(Err(what)),
+                    opened => opened.map(Ok),
+                }
+            };
+            let opened = dependency.until_open(settings.startup_wait, connect).await?;
+            opened.map_err(|what| dependency.problem(&what))
         }
     };
     Ok(realtime?.with_grace(settings.presence.grace))

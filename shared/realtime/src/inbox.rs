@@ -14,7 +14,7 @@ use telemetry::{Counter, Gauge};
 use tokio::sync::Notify;
 
 use crate::LogNumber;
-use crate::redis::Wishes;
+use crate::redis::Wanted;
 
 /// Arrivals that may wait in an inbox.
 pub(crate) const INBOX_ARRIVALS: usize = 65_536;
@@ -44,7 +44,7 @@ pub struct InboxId(pub(crate) Address);
 /// What an engine needs to find an inbox.
 #[derive(Clone)]
 pub(crate) enum Address {
-    Redis(Arc<Wishes>),
+    Redis(Wanted),
     Embedded(Arc<Mailbox>),
 }
 

@@ -12,7 +12,8 @@
 //! - *Room log.* A room delivery with a rev is kept for a while and is in the log before any inbox
 //!   has it. What [`Realtime::room_logs`] returns has neither gap nor repeat.
 //! - *Numbers.* Every delivery that enters a log gets a number: larger than all before, whatever the
-//!   room, and the order in which inboxes see them; a repeated one keeps its number or has none.
+//!   room, and the order in which inboxes see them; a repeated one keeps its number or has none. Only on a
+//!   Redis cluster none has one ([`Realtime::is_ordered`]).
 //! - *Claim.* `false` is certain to have been asked before; `true` is only very likely new.
 //! - *Presence.* A session removes only what it put there itself. What a gateway that died left
 //!   behind counts as gone when its lease ends. Whoever changed is due to be looked at, at most once a
@@ -77,9 +78,11 @@ pub const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 /// Which engine, and where it is.
 #[derive(Clone)]
 pub enum RealtimeSettings {
-    /// A Redis server (6.2 or newer), shared by all processes.
+    /// A Redis server (6.2 or newer) or a Redis cluster (7.0 or newer), shared by all processes.
     Redis {
-        /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. Secret.
+        /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS; of a cluster
+        /// `redis+cluster://[user:password@]host:port[,host:port…]`, or `rediss+cluster://`: some of its
+        /// nodes, which know the others. Secret.
         url: String,
     },
     /// In this process, for a single process.
@@ -101,6 +104,10 @@ pub enum RealtimeError {
     /// Not reachable, refused, or no answer in time. Every operation may be repeated.
     #[error("the realtime engine is unavailable: {0}")]
     Unavailable(String),
+    /// What is there is not what the settings say; only [`Realtime::open`] finds that, and trying again
+    /// does not help.
+    #[error("{0}")]
+    Misplaced(String),
 }
 
 /// What is wanted of one room's log.

@@ -81,6 +81,15 @@ impl Realtime {
         }
     }
 
+    /// Whether deliveries have numbers. On a Redis cluster they have none: nothing orders what lies on many
+    /// nodes. Then [`Realtime::since`] knows of nothing.
+    pub fn is_ordered(&self) -> bool {
+        match &self.engine {
+            Engine::Redis(engine) => engine.is_ordered(),
+            Engine::Embedded(_) => true,
+        }
+    }
+
     /// Publishes in order, pipelined; a room's delivery with a rev enters the room's log in the same
     /// step. After an error some, all or none went out: publish all of them again.
     pub async fn publish(&self, deliveries: &[Outbound]) -> Result<(), RealtimeError> {
@@ -100,7 +109,7 @@ impl Realtime {
     /// call again, or `unsubscribe` to give up.
     pub async fn subscribe(&self, inbox: &InboxId, channels: &[Channel]) -> Result<(), RealtimeError> {
         match (&self.engine, &inbox.0) {
-            (_, Address::Redis(wishes)) => wishes.subscribe(channels).await,
+            (_, Address::Redis(wanted)) => wanted.subscribe(channels).await,
             (Engine::Embedded(engine), Address::Embedded(mailbox)) => {
                 engine.subscribe(mailbox, channels);
                 Ok(())
@@ -114,7 +123,7 @@ impl Realtime {
     /// Ends subscriptions soon; what is under way may still arrive. Unknown channels are no error.
     pub fn unsubscribe(&self, inbox: &InboxId, channels: &[Channel]) {
         match (&self.engine, &inbox.0) {
-            (_, Address::Redis(wishes)) => wishes.unsubscribe(channels),
+            (_, Address::Redis(wanted)) => wanted.unsubscribe(channels),
             (Engine::Embedded(engine), Address::Embedded(mailbox)) => engine.unsubscribe(mailbox, channels),
             (Engine::Redis(_), Address::Embedded(_)) => {}
         }

@@ -1,8 +1,9 @@
-//! What the realtime port promises, asked of both engines; and what only Redis can go through.
+//! What the realtime port promises, asked of all three engines; and what only Redis can go through.
 
 mod contract {
     mod cache;
     mod claim;
+    mod cluster;
     mod fanout;
     mod faults;
     mod janitor;

@@ -5,12 +5,14 @@
 mod cuts;
 mod node;
 mod redis;
+mod redis_cluster;
 mod resp;
 mod shared;
 
 pub use cuts::{cut_sessions, cut_transactions};
 pub use node::{PrivatePostgres, PrivateRabbit};
 pub use redis::RedisServer;
+pub use redis_cluster::RedisCluster;
 pub use shared::{fresh_postgres, fresh_rabbitmq, management_url, shared_postgres, shared_rabbitmq};
 
 use std::net::TcpListener;

@@ -155,8 +155,11 @@ fn go_on(handle: &Handle, recovered: Recovered, ready: &EventData) -> LogNumber 
     last
 }
 
-/// Remembers a new connection; without that it cannot be recovered.
+/// Remembers a new connection; without that it cannot be recovered, and where nothing is ordered never.
 async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid> {
+    if !shared.realtime.is_ordered() {
+        return None;
+    }
     let identity = handle.identity()?;
     let remembered = Remembered {
         user: identity.user,

@@ -14,6 +14,7 @@ use gateway::{Gateway, GatewayParts};
 use handlers::{HandlerParts, Handlers};
 use intake::{Actor, Intake, IntakeParts};
 use processor::Processor;
+use realtime::{Realtime, RealtimeSettings};
 use runtime::{Shutdown, Tasks};
 use serde_json::Value;
 use store::{ImportRoom, ImportUser};
@@ -64,16 +65,21 @@ impl House {
 
     /// A house with these settings besides the usual ones.
     pub(crate) fn with<'a>(more: &'a [(&'a str, &'a str)]) -> BoxFuture<'a, Self> {
-        Box::pin(Self::build(more, None))
+        Box::pin(Self::build(more, None, None))
     }
 
     /// A house whose network holds little: what it holds for a client that does not read is no memory
     /// of ours, and there is not enough of it for a thousand of them.
     pub(crate) async fn narrow() -> Self {
-        Box::pin(Self::build(&[], Some(32 * 1024))).await
+        Box::pin(Self::build(&[], Some(32 * 1024), None)).await
     }
 
-    async fn build(more: &[(&str, &str)], send_buffer: Option<u32>) -> Self {
+    /// A house over the Redis at that URL.
+    pub(crate) async fn over(redis: String) -> Self {
+        Box::pin(Self::build(&[], None, Some(redis))).await
+    }
+
+    async fn build(more: &[(&str, &str)], send_buffer: Option<u32>, redis: Option<String>) -> Self {
         telemetry::recorder::install();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("UTF-8").to_owned();
@@ -89,7 +95,10 @@ impl House {
         pairs.extend_from_slice(more);
         let settings = Arc::new(Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings"));
         let tasks = Tasks::new(Shutdown::new());
-        let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("an engine");
+        let mut engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("an engine");
+        if let Some(url) = redis {
+            engine.realtime = Realtime::open(RealtimeSettings::Redis { url }, &tasks).await.expect("a realtime engine");
+        }
         let processor = Processor::start(&engine, None, &tasks);
         let (gateway, base) = start_gateway(&settings, &engine, &tasks, send_buffer);
         Self { engine, gateway, direct: base.clone(), base, settings, tasks, _processor: processor, _folder: folder }

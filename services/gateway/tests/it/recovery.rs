@@ -3,6 +3,7 @@
 use domain::{RoomId, UserId};
 use serde_json::{Value, json};
 use testkit::client::Socket;
+use testkit::services::{RedisCluster, RedisServer};
 
 use crate::house::{House, Raw, connect_to};
 
@@ -12,6 +13,7 @@ const PATH: &str = "/socket.io/?EIO=4&transport=websocket";
 struct Connected {
     socket: Raw,
     sid: String,
+    /// Empty for a connection that cannot be recovered.
     pid: String,
     /// What came before it was connected.
     before: Vec<Value>,
@@ -28,7 +30,7 @@ async fn connect(base: &str, auth: &Value) -> Connected {
             before.push(serde_json::from_str(event).expect("JSON"));
         } else if let Some(accepted) = text.strip_prefix("40/chat,") {
             let accepted: Value = serde_json::from_str(accepted).expect("JSON");
-            let text = |field: &str| accepted[field].as_str().expect("a text").to_owned();
+            let text = |field: &str| accepted[field].as_str().unwrap_or_default().to_owned();
             return Connected { socket, sid: text("sid"), pid: text("pid"), before };
         }
     }
@@ -56,7 +58,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let house = House::open().await;
+        Self::of(House::open().await).await
+    }
+
+    async fn of(house: House) -> Self {
         let (ann, bob) = (house.user().await, house.user().await);
         let room = house.room(&[bob, ann]).await;
         let talker = house.connect(bob).await;
@@ -258,4 +263,20 @@ async fn who_left_the_namespace_is_not_recovered_and_may_come_into_it_again() {
     first.socket.json_after("43/chat,1").await;
     let native = connect_to(&scene.house.base, scene.ann).await;
     native.event("session.ready", |_| true).await;
+}
+
+#[tokio::test]
+async fn over_one_redis_who_comes_back_is_recovered_and_over_a_cluster_nobody_is() {
+    let redis = RedisServer::start().await;
+    let mut scene = Scene::of(House::over(redis.url()).await).await;
+    let (sid, pid, offset) = scene.break_off().await;
+    assert_eq!(scene.come_back(&scene.house.base, &pid, &offset).await.sid, sid);
+
+    let cluster = RedisCluster::start().await;
+    let mut scene = Scene::of(House::over(cluster.url()).await).await;
+    let (sid, pid, void) = scene.break_off().await;
+    assert_eq!((pid.as_str(), void.as_str()), ("", "-"), "it is not even tried");
+    let back = scene.come_back(&scene.house.base, &uuid::Uuid::new_v4().simple().to_string(), &offset).await;
+    assert_ne!(back.sid, sid);
+    assert_eq!((back.pid.as_str(), back.before.len()), ("", 0), "a new connection");
 }

@@ -25,6 +25,7 @@ mod polling;
 mod presence;
 mod priorities;
 mod protobuf;
+mod redis_cluster;
 mod rights;
 mod scene;
 mod sleeper;

@@ -10,7 +10,7 @@ use testkit::until;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-async fn direct_room(one: &Person, other: &Person) {
+pub(crate) async fn direct_room(one: &Person, other: &Person) {
     let form = json!({"type": "direct", "memberIds": [other.id]});
     one.rest.post("/api/v1/conversations", form).await.expect(201);
 }

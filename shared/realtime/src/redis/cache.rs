@@ -2,15 +2,20 @@
 //!
 //! Authorises nothing. The invariant: a set is replaced as a whole, never half.
 
-use domain::{RoomId, UserId};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use domain::{RoomId, UserId};
 use uuid::Uuid;
 
+use super::round::{Round, Script};
 use super::{RedisEngine, keys};
 use crate::{MEMBERS_CACHED, ROOMS_CACHED, RealtimeError};
 
-/// Ids in one SADD, keys in one DEL.
+/// Keys in one DEL.
 const SLICE: usize = 1000;
+
+static CACHE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache.lua")));
 
 impl RedisEngine {
     pub(crate) async fn cached_rooms(&self, user: UserId) -> Result<Option<Vec<RoomId>>, RealtimeError> {
@@ -39,31 +44,26 @@ impl RedisEngine {
 
     async fn forget(&self, keys: impl Iterator<Item = String>) -> Result<(), RealtimeError> {
         let keys: Vec<String> = keys.collect();
-        if keys.is_empty() {
-            return Ok(());
+        let mut round = Round::new(None);
+        for together in keys.chunks(self.keys.together(SLICE)) {
+            round.command(&together[0], "DEL").arg(together);
         }
-        let mut pipe = redis::pipe();
-        for slice in keys.chunks(SLICE) {
-            pipe.del(slice).ignore();
-        }
-        self.pipeline(&pipe).await
+        self.send(&round).await.map(drop)
     }
 
     /// Redis has no empty sets, so a set without elements is not known.
     async fn cached(&self, key: String) -> Result<Option<Vec<Uuid>>, RealtimeError> {
-        let (texts,): (Vec<String>,) = self.pipeline(redis::pipe().smembers(key)).await?;
+        let texts: Vec<String> = self.answer(Round::of(&key, "SMEMBERS").arg(&key)).await?;
         let ids: Vec<Uuid> = texts.iter().filter_map(|text| Uuid::try_parse(text).ok()).collect();
         Ok((!ids.is_empty()).then_some(ids))
     }
 
     async fn cache(&self, key: String, ids: impl Iterator<Item = Uuid>, keep: Duration) -> Result<(), RealtimeError> {
-        let texts: Vec<String> = ids.map(|id| id.to_string()).collect();
-        let mut pipe = redis::pipe();
-        pipe.atomic().del(&key).ignore();
-        for slice in texts.chunks(SLICE) {
-            pipe.sadd(&key, slice).ignore();
+        let mut round = Round::new(Some(&CACHE));
+        round.call(&[key]).arg(keep.as_secs());
+        for id in ids {
+            round.arg(id.to_string());
         }
-        pipe.expire(&key, keep.as_secs() as i64).ignore();
-        self.pipeline(&pipe).await
+        self.answer(&round).await
     }
 }

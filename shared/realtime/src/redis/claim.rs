@@ -6,12 +6,12 @@
 use std::sync::LazyLock;
 
 use domain::JobId;
-use redis::Script;
 
+use super::round::{Round, Script, read};
 use super::{RedisEngine, keys};
 use crate::RealtimeError;
 
-/// Jobs in one run of the script.
+/// Jobs in one round.
 const SLICE: usize = 512;
 
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
@@ -20,12 +20,14 @@ impl RedisEngine {
     pub(crate) async fn claim(&self, jobs: &[JobId]) -> Result<Vec<bool>, RealtimeError> {
         let mut fresh = Vec::with_capacity(jobs.len());
         for slice in jobs.chunks(SLICE) {
-            let mut script = CLAIM.prepare_invoke();
-            for job in slice {
-                script.key(keys::claim(*job));
+            let mut round = Round::new(Some(&CLAIM));
+            for together in slice.chunks(self.keys.together(SLICE)) {
+                let names: Vec<String> = together.iter().map(|job| keys::claim(*job)).collect();
+                round.call(&names).arg(keys::CLAIM_TTL.as_millis() as u64);
             }
-            script.arg(keys::CLAIM_TTL.as_millis() as u64);
-            fresh.extend(self.script::<Vec<bool>>(&script).await?);
+            for answer in self.send(&round).await? {
+                fresh.extend(read::<Vec<bool>>(answer)?);
+            }
         }
         Ok(fresh)
     }

@@ -5,10 +5,12 @@
 
 use std::sync::LazyLock;
 
+use domain::{Rev, RoomId};
 use protocol::Channel;
-use redis::{Pipeline, Script};
 
-use super::{RedisEngine, keys};
+use super::RedisEngine;
+use super::keys;
+use super::round::{Round, Script};
 use crate::{LogNumber, Outbound, ROOM_LOG_ENTRIES, RealtimeError};
 
 /// Deliveries in one round to the server.
@@ -18,42 +20,54 @@ const NUMBERED: u8 = 0;
 /// The number after that.
 const NUMBER_BYTES: usize = 8;
 
-const APPEND_TEXT: &str = include_str!("scripts/append.lua");
-static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(APPEND_TEXT));
+static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/append.lua")));
 
 impl RedisEngine {
     pub(crate) async fn publish(&self, deliveries: &[Outbound]) -> Result<(), RealtimeError> {
         for slice in deliveries.chunks(SLICE) {
-            self.pipeline::<()>(&round(slice)).await?;
+            let mut round = Round::with_script(&APPEND);
+            for outbound in slice {
+                self.add(&mut round, outbound);
+            }
+            let ahead = self.carry_out(&round).await?.ahead;
+            self.tell_where_slots_were(ahead.iter().map(|place| &slice[*place])).await?;
         }
         Ok(())
     }
+
+    fn add(&self, round: &mut Round, outbound: &Outbound) {
+        let channel = self.keys.channel(outbound.channel);
+        let Some((room, rev)) = logged(outbound) else {
+            round.command(&channel, self.publishes()).arg(&channel).arg(&outbound.payload[..]);
+            return;
+        };
+        let keys: Vec<String> = std::iter::once(self.keys.log(room)).chain(self.keys.number()).collect();
+        round.call(&keys).arg(rev.0).arg(&outbound.payload[..]).arg(channel).arg(ROOM_LOG_ENTRIES);
+        round.arg(keys::LOG_TTL.as_millis() as u64).arg(self.publishes());
+    }
+
+    /// While a slot moves, its new node has the logs already, and its old one the subscribers still.
+    async fn tell_where_slots_were(&self, ahead: impl Iterator<Item = &Outbound>) -> Result<(), RealtimeError> {
+        let mut round = Round::new(None);
+        for outbound in ahead {
+            let channel = self.keys.channel(outbound.channel);
+            round.command(&channel, self.publishes()).arg(&channel).arg(&outbound.payload[..]);
+        }
+        self.send(&round).await.map(drop)
+    }
+
+    /// The command that publishes.
+    fn publishes(&self) -> &'static str {
+        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+    }
 }
 
-/// One round: the script is loaded along with its calls, so that a server that has lost it (restart,
-/// fail-over) cannot carry out half of the round and so change the order.
-fn round(slice: &[Outbound]) -> Pipeline {
-    let mut pipe = redis::pipe();
-    pipe.cmd("SCRIPT").arg("LOAD").arg(APPEND_TEXT).ignore();
-    for outbound in slice {
-        let channel = keys::channel(outbound.channel);
-        match (outbound.channel, outbound.rev) {
-            (Channel::Room(room), Some(rev)) => pipe
-                .cmd("EVALSHA")
-                .arg(APPEND.get_hash())
-                .arg(2)
-                .arg(keys::log(room))
-                .arg(keys::NUMBER)
-                .arg(rev.0)
-                .arg(&outbound.payload[..])
-                .arg(channel)
-                .arg(ROOM_LOG_ENTRIES)
-                .arg(keys::LOG_TTL.as_millis() as u64)
-                .ignore(),
-            _ => pipe.cmd("PUBLISH").arg(channel).arg(&outbound.payload[..]).ignore(),
-        };
+/// Whose log a delivery enters, and as what.
+fn logged(outbound: &Outbound) -> Option<(RoomId, Rev)> {
+    match outbound.channel {
+        Channel::Room(room) => Some((room, outbound.rev?)),
+        Channel::User(_) => None,
     }
-    pipe
 }
 
 /// Takes a message of pub/sub apart.

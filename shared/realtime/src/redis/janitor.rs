@@ -7,9 +7,9 @@
 use std::sync::LazyLock;
 
 use domain::Timestamp;
-use redis::Script;
 
 use super::presence::people_script;
+use super::round::Script;
 use super::{RedisEngine, keys};
 use crate::{JANITOR_DUE_AFTER, ONLINE_FOR, RealtimeError, Trimmed};
 
@@ -38,14 +38,14 @@ impl RedisEngine {
     }
 
     async fn is_due(&self, now: Timestamp) -> Result<bool, RealtimeError> {
-        let mut script = self.about_people(&DUE, now);
-        script.arg(JANITOR_DUE_AFTER.as_millis() as u64).arg(keys::JANITOR_TTL.as_millis() as u64);
-        self.script(&script).await
+        let mut round = self.about_people(&DUE, now);
+        round.arg(JANITOR_DUE_AFTER.as_millis() as u64).arg(keys::JANITOR_TTL.as_millis() as u64);
+        self.answer(&round).await
     }
 
     async fn slice(&self, now: Timestamp, cursor: u64, grace_ms: i64) -> Result<(u64, u64, u64, u64), RealtimeError> {
-        let mut script = self.about_people(&JANITOR, now);
-        script.arg(ONLINE_FOR.as_millis() as u64).arg(SLICE).arg(cursor).arg(grace_ms);
-        self.script(&script).await
+        let mut round = self.about_people(&JANITOR, now);
+        round.arg(ONLINE_FOR.as_millis() as u64).arg(SLICE).arg(cursor).arg(grace_ms);
+        self.answer(&round).await
     }
 }

@@ -1,50 +1,56 @@
-//! The engine on a Redis server, shared by all processes.
+//! The engine on Redis, one server or a cluster, shared by all processes.
 //!
-//! Commands go through a bounded pool, each with a time-out; subscriptions have a connection of
-//! their own per inbox. Scripts read keys that they compute (gateway leases), so this is for one
-//! Redis node, not yet for a cluster. The invariant: no round outlasts [`crate::COMMAND_LIMIT`].
+//! Commands go out in rounds, over bounded pools, each with a time-out; subscriptions have connections of
+//! their own for each inbox. What differs on a cluster is in `cluster`, `slots` and `spread`, and in the names
+//! (`keys`). The invariant: no round outlasts [`crate::COMMAND_LIMIT`].
 
+mod address;
 mod cache;
 mod claim;
+mod cluster;
 mod fanout;
 mod janitor;
 mod keys;
+mod line;
+mod node;
 mod presence;
 mod recovery;
 mod room_logs;
+mod round;
 mod session;
+mod slots;
+mod spread;
 mod subscription;
 mod teller;
 mod wishes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use deadpool_redis::{Pool, PoolConfig, Runtime, Timeouts};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline, RedisResult,
-    ScriptInvocation,
-};
+use futures_util::future::join_all;
 use runtime::Tasks;
 
-pub(crate) use self::wishes::Wishes;
-use crate::inbox::{Address, Inbox, Mailbox};
-use crate::{COMMAND_LIMIT, RealtimeError};
-
-/// Connections for commands; each carries one command or slice at a time.
-const POOL_CONNECTIONS: usize = 16;
-/// How long the server may take to accept a connection, and to answer: both below the limit of a call.
-const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
-const ANSWER_LIMIT: Duration = Duration::from_millis(1800);
-/// A connection over which nothing can be sent for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(5);
+use self::address::Address;
+use self::cluster::Cluster;
+use self::keys::Keys;
+use self::node::Node;
+use self::session::Mark;
+use self::slots::{Map, Range, Slot};
+pub(crate) use self::spread::Wanted;
+use crate::RealtimeError;
+use crate::inbox::{self, Inbox, Mailbox};
 
 pub(crate) struct RedisEngine {
-    client: Client,
-    pool: Pool,
+    servers: Servers,
+    keys: Keys,
     by_callers_clock: AtomicBool,
+}
+
+/// Where commands go.
+enum Servers {
+    /// To one that has everything.
+    One(Arc<Map>),
+    Cluster(Cluster),
 }
 
 impl RedisEngine {
@@ -52,27 +58,20 @@ impl RedisEngine {
     pub(crate) async fn open(url: &str) -> Result<Self, RealtimeError> {
         // Err means that the process has one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = address(url).map_err(|error| unavailable("the address", &error))?;
-        let client = Client::open(info.clone()).map_err(|error| unavailable("the address", &error))?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_LIMIT))
-            .set_response_timeout(Some(ANSWER_LIMIT));
-        let manager = deadpool_redis::Manager::new_with_config(info, config)
-            .map_err(|error| unavailable("the address", &error))?;
-        let pool = Pool::builder(manager)
-            .config(PoolConfig {
-                max_size: POOL_CONNECTIONS,
-                timeouts: Timeouts {
-                    wait: Some(COMMAND_LIMIT),
-                    create: Some(CONNECT_LIMIT),
-                    recycle: Some(ANSWER_LIMIT),
-                },
-                ..PoolConfig::default()
-            })
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| unavailable("the pool", &error))?;
-        let engine = Self { client, pool, by_callers_clock: AtomicBool::new(false) };
+        let (servers, keys) = match Address::parse(url)? {
+            Address::One(info) => {
+                let node = Arc::new(Node::new(*info)?);
+                refuse_cluster(&node).await?;
+                let everything = Range { first: Slot::FIRST, last: Slot::LAST, node };
+                (Servers::One(Arc::new(Map::new(vec![everything]))), Keys::One)
+            }
+            Address::Cluster(seeds) => {
+                let cluster = Cluster::open(seeds).await?;
+                refuse_old(&cluster).await?;
+                (Servers::Cluster(cluster), Keys::Cluster)
+            }
+        };
+        let engine = Self { servers, keys, by_callers_clock: AtomicBool::new(false) };
         engine.ping().await?;
         Ok(engine)
     }
@@ -86,53 +85,121 @@ impl RedisEngine {
         self.by_callers_clock.load(Ordering::Relaxed)
     }
 
+    /// As [`crate::Realtime::is_ordered`].
+    pub(crate) fn is_ordered(&self) -> bool {
+        !self.is_cluster()
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.keys == Keys::Cluster
+    }
+
+    /// All servers answer, and as a cluster they are whole.
     pub(crate) async fn ping(&self) -> Result<(), RealtimeError> {
-        self.pipeline(redis::pipe().cmd("PING").ignore()).await
+        let map = self.map().await?;
+        let pings = map.nodes().map(|node| async move {
+            let mut commands = redis::pipe();
+            match &self.servers {
+                Servers::One(_) => commands.cmd("PING"),
+                Servers::Cluster(_) => commands.cmd("CLUSTER").arg("INFO"),
+            };
+            let answer: String = answer_of(node, &mut commands).await?;
+            if answer.contains("cluster_state:fail") {
+                return Err(RealtimeError::Unavailable("the cluster is down".into()));
+            }
+            Ok(())
+        });
+        join_all(pings).await.into_iter().collect::<Result<(), _>>().inspect_err(|_| self.doubt())
     }
 
     /// A new inbox and the task that fills it.
     pub(crate) fn inbox(self: &Arc<Self>, tasks: &Tasks) -> Inbox {
-        let (mailbox, wishes) = (Arc::<Mailbox>::default(), Arc::<Wishes>::default());
+        let mailbox = Arc::<Mailbox>::default();
         let stop = tasks.shutdown().child();
-        let subscription =
-            subscription::Subscription::new(Arc::clone(self), Arc::clone(&mailbox), Arc::clone(&wishes), stop.clone());
-        tasks.own("realtime inbox", subscription.run(tasks.shutdown().clone()));
-        Inbox::new(Address::Redis(wishes), mailbox, stop)
+        let wanted = spread::begin(self, &mailbox, &stop, tasks);
+        Inbox::new(inbox::Address::Redis(wanted), mailbox, stop)
     }
 
-    /// Sends some commands in one go.
-    async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RealtimeError> {
-        limited(async {
-            let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
-            Ok(commands.query_async(&mut connection).await)
-        })
-        .await
+    /// Who has what, as far as is known.
+    async fn map(&self) -> Result<Arc<Map>, RealtimeError> {
+        match &self.servers {
+            Servers::One(map) => Ok(Arc::clone(map)),
+            Servers::Cluster(cluster) => cluster.map().await,
+        }
     }
 
-    /// Runs a script, loading it if the server does not have it (any more).
-    async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RealtimeError> {
-        limited(async {
-            let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
-            Ok(script.invoke_async(&mut connection).await)
-        })
-        .await
+    /// A server did not answer, or has not got what it should have.
+    fn doubt(&self) {
+        if let Servers::Cluster(cluster) = &self.servers {
+            cluster.doubt();
+        }
     }
 }
 
-/// Gives one round to the server its limit.
-async fn limited<T>(command: impl Future<Output = Result<RedisResult<T>, RealtimeError>>) -> Result<T, RealtimeError> {
-    match tokio::time::timeout(COMMAND_LIMIT, command).await {
-        Ok(Ok(answer)) => answer.map_err(|error| unavailable("refused", &error)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(RealtimeError::Unavailable("no answer in time".into())),
+impl RedisEngine {
+    /// A node that a cluster named; `None` for the one server, which has everything.
+    fn node(&self, name: &str) -> Result<Option<Arc<Node>>, RealtimeError> {
+        match &self.servers {
+            Servers::One(_) => Ok(None),
+            Servers::Cluster(cluster) => cluster.node(name).map(Some),
+        }
+    }
+
+    /// A subscription was lost: perhaps another node has its channels by now.
+    async fn look_again(&self) {
+        self.doubt();
+        // Err: whoever needs the map next tries it again.
+        let _ = self.map().await;
+    }
+
+    /// The random value that whoever came first left on the server; `None` when it does not answer.
+    /// `Err`: it answers that it is no part of the cluster any more, or not of one that works.
+    async fn mark_of(&self, node: &Node) -> Result<Option<Mark>, String> {
+        let key = match &self.servers {
+            Servers::One(_) => keys::mark(None),
+            Servers::Cluster(cluster) => match cluster.current().tag_on(node) {
+                Some(tag) => keys::mark(Some(tag)),
+                None => return Ok(None),
+            },
+        };
+        let mut commands = redis::pipe();
+        commands.cmd("SET").arg(&key).arg(uuid::Uuid::now_v7().to_string()).arg("NX").ignore().get(&key);
+        match node.run(&mut commands).await.ok().and_then(|mut answers| answers.pop()) {
+            Some(Err(error)) if error.is_cluster_error() => Err(error.to_string()),
+            Some(Ok(value)) => Ok(round::read(value).ok().map(|value: String| (key, value))),
+            Some(Err(_)) | None => Ok(None),
+        }
     }
 }
 
-/// Reads a URL and adds what makes a dead connection show: keep-alive probes and a send time-out.
-fn address(url: &str) -> RedisResult<ConnectionInfo> {
-    let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(Duration::from_secs(2)).with_retries(3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_AFTER);
-    Ok(url.into_connection_info()?.set_tcp_settings(tcp))
+/// The names of keys on a cluster differ: whoever used one without knowing it would be refused half of them.
+async fn refuse_cluster(node: &Node) -> Result<(), RealtimeError> {
+    let info: String = answer_of(node, redis::pipe().cmd("INFO").arg("cluster")).await?;
+    if info.contains("cluster_enabled:1") {
+        let what = "it is part of a cluster: say redis+cluster:// or rediss+cluster://";
+        return Err(RealtimeError::Misplaced(what.into()));
+    }
+    Ok(())
+}
+
+/// Sharded channels came with Redis 7.0.
+async fn refuse_old(cluster: &Cluster) -> Result<(), RealtimeError> {
+    let map = cluster.current();
+    let Some(node) = map.nodes().next() else { return Ok(()) };
+    let answers = node.run(redis::pipe().cmd("PUBSUB").arg("SHARDNUMSUB")).await?;
+    if answers
+        .iter()
+        .any(|answer| answer.as_ref().is_err_and(|error| error.to_string().to_lowercase().contains("unknown")))
+    {
+        return Err(RealtimeError::Misplaced("it knows no sharded channels: Redis 7.0 or newer is needed".into()));
+    }
+    Ok(())
+}
+
+/// The answer of one server to one command.
+async fn answer_of<T: redis::FromRedisValue>(node: &Node, command: &mut redis::Pipeline) -> Result<T, RealtimeError> {
+    let answer = node.run(command).await?.pop().unwrap_or(Ok(redis::Value::Nil));
+    round::read(answer.map_err(|error| unavailable("refused", &error))?)
 }
 
 fn unavailable(what: &str, error: &dyn std::fmt::Display) -> RealtimeError {

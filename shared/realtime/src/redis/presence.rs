@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 use domain::id::DeviceId;
 use domain::presence::Status;
 use domain::{SessionId, Timestamp, UserId};
-use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
+use super::round::{Round, Script, read};
 use super::{RedisEngine, keys};
 use crate::presence::{LIST_DOUBTED_FOR, LOOK_AGAIN_AFTER};
 use crate::{DeviceLease, PRESENCE_KEPT, Presence, RealtimeError, Wish};
@@ -39,12 +39,12 @@ pub(super) type Kept = (Option<f64>, Option<String>, Option<i64>, Option<i64>, O
 
 impl RedisEngine {
     /// A script with the keys and arguments that all of them begin with.
-    pub(super) fn about_people<'a>(&self, script: &'a Script, now: Timestamp) -> ScriptInvocation<'a> {
-        let mut call = script.prepare_invoke();
-        call.key(keys::ONLINE).key(keys::DUE).key(keys::GATEWAYS).key(keys::JANITOR);
+    pub(super) fn about_people(&self, script: &'static Script, now: Timestamp) -> Round {
+        let (mut call, names) = (Round::new(Some(script)), self.keys);
+        call.call(&[names.online(), names.due(), names.gateways(), names.janitor()]);
         // Clocks of processes differ; a look planned by one of them is carried out by another.
         call.arg(self.is_by_callers_clock().then_some(now.0).map_or(String::new(), |now_ms| now_ms.to_string()));
-        call.arg(keys::SOCKET_PREFIX).arg(keys::PRESENCE_PREFIX).arg(keys::GATEWAY_PREFIX);
+        call.arg(names.socket_prefix()).arg(names.presence_prefix()).arg(names.gateway_prefix());
         for time_to_live in [keys::SOCKET_TTL, PRESENCE_KEPT, keys::GATEWAY_TTL] {
             call.arg(time_to_live.as_millis() as u64);
         }
@@ -53,7 +53,7 @@ impl RedisEngine {
     }
 
     /// A script about one device.
-    fn moving<'a>(&self, script: &'a Script, lease: &DeviceLease, now: Timestamp) -> ScriptInvocation<'a> {
+    fn moving(&self, script: &'static Script, lease: &DeviceLease, now: Timestamp) -> Round {
         let mut call = self.about_people(script, now);
         call.arg(lease.user.to_string()).arg(lease.device.as_str());
         call.arg(lease.session.to_string()).arg(lease.gateway.to_string());
@@ -61,20 +61,19 @@ impl RedisEngine {
     }
 
     pub(crate) async fn new_session(&self, _now: Timestamp) -> Result<SessionId, RealtimeError> {
-        let mut script = NEW_SESSION.prepare_invoke();
-        script.key(keys::SESSION_NUMBER);
-        self.script(&script).await.map(SessionId::numbered)
+        let mut round = Round::new(Some(&NEW_SESSION));
+        self.answer(round.call(&[self.keys.session_number()])).await.map(SessionId::numbered)
     }
 
     pub(crate) async fn arrive(&self, lease: &DeviceLease, now: Timestamp) -> Result<Option<SessionId>, RealtimeError> {
-        let other: Option<String> = self.script(&self.moving(&ARRIVE, lease, now)).await?;
+        let other: Option<String> = self.answer(&self.moving(&ARRIVE, lease, now)).await?;
         Ok(other.and_then(|text| Uuid::try_parse(&text).ok()).map(SessionId))
     }
 
     pub(crate) async fn depart(&self, lease: &DeviceLease, now: Timestamp, grace_ms: i64) -> Result<(), RealtimeError> {
-        let mut script = self.moving(&DEPART, lease, now);
-        script.arg(grace_ms);
-        self.script(&script).await
+        let mut round = self.moving(&DEPART, lease, now);
+        round.arg(grace_ms);
+        self.answer(&round).await
     }
 
     pub(crate) async fn set_idle(
@@ -84,20 +83,20 @@ impl RedisEngine {
         now: Timestamp,
     ) -> Result<(), RealtimeError> {
         for slice in devices.chunks(SLICE) {
-            let mut script = self.about_people(&IDLE, now);
+            let mut round = self.about_people(&IDLE, now);
             for lease in slice {
-                script.arg(lease.user.to_string()).arg(lease.device.as_str());
-                script.arg(format!("{}@{}", lease.session, lease.gateway)).arg(u8::from(is_idle));
+                round.arg(lease.user.to_string()).arg(lease.device.as_str());
+                round.arg(format!("{}@{}", lease.session, lease.gateway)).arg(u8::from(is_idle));
             }
-            self.script::<()>(&script).await?;
+            self.answer::<()>(&round).await?;
         }
         Ok(())
     }
 
     pub(crate) async fn sessions_of(&self, user: UserId) -> Result<Vec<DeviceLease>, RealtimeError> {
-        let mut script = SESSIONS.prepare_invoke();
-        script.key(keys::socket(user)).arg(keys::GATEWAY_PREFIX);
-        let held: Vec<(String, String)> = self.script(&script).await?;
+        let mut round = Round::new(Some(&SESSIONS));
+        round.call(&[self.keys.socket(user)]).arg(self.keys.gateway_prefix());
+        let held: Vec<(String, String)> = self.answer(&round).await?;
         Ok(held.iter().filter_map(|(device, holder)| read_lease(user, device, holder)).collect())
     }
 
@@ -108,12 +107,12 @@ impl RedisEngine {
         now: Timestamp,
     ) -> Result<(), RealtimeError> {
         for slice in wishes.chunks(SLICE) {
-            let mut script = self.about_people(&WISH, now);
-            script.arg(u8::from(only_new));
+            let mut round = self.about_people(&WISH, now);
+            round.arg(u8::from(only_new));
             for wish in slice {
-                script.arg(wish.user.to_string()).arg(wish.status.as_str());
+                round.arg(wish.user.to_string()).arg(wish.status.as_str());
             }
-            self.script::<()>(&script).await?;
+            self.answer::<()>(&round).await?;
         }
         Ok(())
     }
@@ -121,13 +120,14 @@ impl RedisEngine {
     pub(crate) async fn presence(&self, users: &[UserId], now: Timestamp) -> Result<Vec<Presence>, RealtimeError> {
         let mut found = Vec::with_capacity(users.len());
         for slice in users.chunks(SLICE) {
-            let mut pipe = redis::pipe();
+            let (mut round, online) = (Round::new(None), self.keys.online());
             for user in slice {
-                pipe.zscore(keys::ONLINE, user.to_string());
-                pipe.cmd("HMGET").arg(keys::presence(*user)).arg(&["status", "seen", "left", "gone", "idle"]);
+                let presence = self.keys.presence(*user);
+                round.command(&online, "ZSCORE").arg(&online).arg(user.to_string());
+                round.command(&presence, "HMGET").arg(&presence).arg(&["status", "seen", "left", "gone", "idle"]);
             }
-            pipe.cmd("TIME");
-            let mut answers: Vec<redis::Value> = self.pipeline(&pipe).await?;
+            round.command(&online, "TIME");
+            let mut answers = self.send(&round).await?;
             let (seconds, micros): (i64, i64) = read(answers.pop().unwrap_or(redis::Value::Nil))?;
             let now = if self.is_by_callers_clock() { now } else { Timestamp(seconds * 1000 + micros / 1000) };
             for (user, pair) in slice.iter().zip(answers.chunks_exact(2)) {
@@ -148,12 +148,12 @@ impl RedisEngine {
         // Without users the lease is renewed all the same.
         let slices = users.chunks(SLICE).chain(users.is_empty().then_some(&[][..]));
         for slice in slices {
-            let mut script = self.about_people(&RENEW, now);
-            script.arg(gateway.to_string()).arg(LIST_DOUBTED_FOR.as_millis() as u64);
+            let mut round = self.about_people(&RENEW, now);
+            round.arg(gateway.to_string()).arg(LIST_DOUBTED_FOR.as_millis() as u64);
             for user in slice {
-                script.arg(user.to_string());
+                round.arg(user.to_string());
             }
-            self.script::<()>(&script).await?;
+            self.answer::<()>(&round).await?;
         }
         Ok(())
     }
@@ -167,10 +167,6 @@ fn read_lease(user: UserId, device: &str, holder: &str) -> Option<DeviceLease> {
         session: SessionId(Uuid::try_parse(session).ok()?),
         gateway: Uuid::try_parse(gateway).ok()?,
     })
-}
-
-pub(super) fn read<T: FromRedisValue>(value: redis::Value) -> Result<T, RealtimeError> {
-    redis::from_redis_value(value).map_err(|error| super::unavailable("presence", &error))
 }
 
 pub(super) fn read_presence(user: UserId, kept: Kept, now: Timestamp) -> Presence {

@@ -6,9 +6,9 @@
 use std::sync::LazyLock;
 
 use domain::{DeviceId, Membership, Rev, RoomId, UserId};
-use redis::Script;
 use uuid::Uuid;
 
+use super::round::{Round, Script};
 use super::{RedisEngine, keys};
 use crate::recovery::since;
 use crate::{LogNumber, REMEMBERED_FOR, RealtimeError, Remembered, Since};
@@ -25,14 +25,15 @@ impl RedisEngine {
         after: LogNumber,
         most: usize,
     ) -> Result<Vec<Since>, RealtimeError> {
+        if !self.is_ordered() {
+            return Ok(vec![Since::Unknown; rooms.len()]);
+        }
         let (mut found, mut left) = (Vec::with_capacity(rooms.len()), most);
         for slice in rooms.chunks(SLICE) {
-            let mut script = SINCE.prepare_invoke();
-            script.arg(after.0).arg(left);
-            for room in slice {
-                script.key(keys::log(*room));
-            }
-            let logs: Vec<Option<Vec<(i64, u64, bool)>>> = self.script(&script).await?;
+            let mut round = Round::new(Some(&SINCE));
+            let names: Vec<String> = slice.iter().map(|room| self.keys.log(*room)).collect();
+            round.call(&names).arg(after.0).arg(left);
+            let logs: Vec<Option<Vec<(i64, u64, bool)>>> = self.answer(&round).await?;
             for log in logs {
                 let entries =
                     log.map(|log| log.into_iter().map(|(rev, number, begins)| (Rev(rev), LogNumber(number), begins)));
@@ -46,18 +47,20 @@ impl RedisEngine {
         let Remembered { user, device, socket_id, membership, since } = remembered;
         let text =
             format!("{user} {device} {membership} {since} {socket_id}", membership = membership.0, since = since.0);
-        let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(keys::recovery(pid)).arg(text).arg("PX").arg(REMEMBERED_FOR.as_millis() as u64).ignore();
-        self.pipeline(&pipe).await
+        let key = keys::recovery(pid);
+        let mut round = Round::of(&key, "SET");
+        self.answer(round.arg(&key).arg(text).arg("PX").arg(REMEMBERED_FOR.as_millis() as u64)).await
     }
 
     pub(crate) async fn recall(&self, pid: Uuid) -> Result<Option<Remembered>, RealtimeError> {
-        let (text,): (Option<String>,) = self.pipeline(redis::pipe().get(keys::recovery(pid))).await?;
+        let key = keys::recovery(pid);
+        let text: Option<String> = self.answer(Round::of(&key, "GET").arg(&key)).await?;
         Ok(text.as_deref().and_then(parse))
     }
 
     pub(crate) async fn forget_connection(&self, pid: Uuid) -> Result<(), RealtimeError> {
-        self.pipeline(redis::pipe().del(keys::recovery(pid)).ignore()).await
+        let key = keys::recovery(pid);
+        self.send(Round::of(&key, "DEL").arg(&key)).await.map(drop)
     }
 }
 

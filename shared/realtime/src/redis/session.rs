@@ -1,30 +1,28 @@
-//! One subscription connection, from its making to its loss.
+//! One subscription connection to one server, from its making to its loss.
 //!
 //! The connection's own task reads the socket; this reads what that task passes on, at once and
-//! without ever waiting for the inbox. The invariant: one change of subscriptions is under way at a
-//! time, and the server answers in order, so a confirmation belongs to the change that asked for it.
+//! without ever waiting for the inbox. The invariants: one change of subscriptions is under way at a
+//! time, and the server answers in order, so a confirmation belongs to the change that asked for it; and
+//! nothing comes out of a connection that took another one's place before the word that something may be missing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::ReadyChunks;
-use futures_util::{FutureExt as _, StreamExt as _};
 use protocol::Channel;
-use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Msg, Value};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use redis::Msg;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::keys::Keys;
+use super::line::{Heard, Line, Messages};
 use super::subscription::Subscription;
-use super::{CONNECT_LIMIT, RedisEngine, fanout, keys};
-use crate::COMMAND_LIMIT;
+use super::{RedisEngine, fanout};
+use crate::LogNumber;
 use crate::inbox::Arrival;
 
-/// Channels in one SUBSCRIBE.
-const SLICE: usize = 1024;
-/// Messages taken over in one go.
-const READ_AHEAD: usize = 256;
 /// How often the connection is asked for a sign of life, and how long it may take to give one.
 const PROBE_EVERY: Duration = Duration::from_millis(1500);
 
@@ -35,41 +33,43 @@ pub(super) struct Subscribing {
     pub(super) remove: Vec<Channel>,
 }
 
+/// A server's mark: its key, and the value if the server said it.
+pub(super) type Mark = (String, String);
+
 /// Ends with the reason why the connection is of no use any more.
 type Step<T> = BoxFuture<'static, Result<T, String>>;
 
 pub(super) struct Session {
-    sink: PubSubSink,
-    messages: ReadyChunks<PubSubStream>,
+    line: Line,
+    messages: Messages,
     probe_due: Interval,
     subscribing: Option<Step<()>>,
-    probing: Option<Step<Option<String>>>,
+    probing: Option<Step<Option<Mark>>>,
+    /// Channels that are being left, by name.
+    leaving: HashSet<String>,
     /// Nothing was confirmed on this connection so far.
     fresh: bool,
     /// The server's mark when it was last seen.
-    mark: Option<String>,
+    mark: Option<Mark>,
 }
 
 impl Session {
     pub(super) async fn connect(subscription: &mut Subscription) -> Result<Self, String> {
-        let connecting = subscription.engine.client.get_async_pubsub();
-        let (sink, stream) = match timeout(CONNECT_LIMIT, connecting).await {
-            Ok(Ok(connection)) => connection.split(),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("no answer in time".into()),
-        };
+        let (line, messages) = Line::open(&subscription.node, subscription.engine.keys).await?;
         let mut probe_due = interval(PROBE_EVERY);
         probe_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut session = Self {
-            sink,
-            messages: stream.ready_chunks(READ_AHEAD),
+            line,
+            messages,
             probe_due,
             subscribing: None,
             probing: None,
+            leaving: HashSet::new(),
             fresh: true,
             mark: None,
         };
-        session.begin(subscription.everything());
+        let everything = subscription.everything();
+        session.begin(everything, &subscription.engine);
         Ok(session)
     }
 
@@ -85,10 +85,7 @@ impl Session {
     async fn step(&mut self, subscription: &mut Subscription) -> Result<(), String> {
         let wishes = Arc::clone(&subscription.wishes);
         tokio::select! {
-            messages = self.messages.next() => {
-                let messages = messages.ok_or("closed by the server")?;
-                subscription.mailbox.put(messages.iter().filter_map(arrival));
-            }
+            heard = self.messages.next() => self.hear(&heard.ok_or("closed by the server")?, subscription)?,
             confirmed = outcome(&mut self.subscribing) => {
                 confirmed?;
                 subscription.confirmed(std::mem::replace(&mut self.fresh, false));
@@ -98,9 +95,24 @@ impl Session {
             mark = outcome(&mut self.probing) => {
                 self.compare(mark?, subscription);
             }
-            _ = self.probe_due.tick() => self.probe(&subscription.engine),
+            _ = self.probe_due.tick() => self.probe(subscription),
         }
         Ok(())
+    }
+
+    /// Passes on what came.
+    fn hear(&mut self, heard: &[Heard], subscription: &Subscription) -> Result<(), String> {
+        // What comes before everything is subscribed again would hide that something is missing before it.
+        if !(self.fresh && subscription.is_replaced()) {
+            let keys = subscription.engine.keys;
+            let arrivals = heard.iter().filter_map(|heard| match heard {
+                Heard::Message(message) => arrival(message, keys),
+                Heard::Left(_) => None,
+            });
+            subscription.mailbox.put(arrivals);
+        }
+        let left = |heard: &Heard| matches!(heard, Heard::Left(name) if !self.leaving.remove(name));
+        if heard.iter().any(left) { Err("a slot has moved".into()) } else { Ok(()) }
     }
 
     /// Carries out what is wanted by now, unless a change is still under way.
@@ -109,30 +121,41 @@ impl Session {
             return;
         }
         if let Some(subscribing) = subscription.absorb() {
-            self.begin(subscribing);
+            self.begin(subscribing, &subscription.engine);
         }
     }
 
-    fn begin(&mut self, change: Subscribing) {
-        self.subscribing = Some(carry_out(self.sink.clone(), change).boxed());
+    fn begin(&mut self, change: Subscribing, engine: &RedisEngine) {
+        let names = |channels: Vec<Channel>| -> Vec<String> {
+            channels.into_iter().map(|channel| engine.keys.channel(channel)).collect()
+        };
+        let (add, remove) = (names(change.add), names(change.remove));
+        if self.line.is_sharded() {
+            self.leaving.extend(remove.iter().cloned());
+        }
+        self.subscribing = Some(self.line.clone().carry_out(add, remove).boxed());
     }
 
-    fn probe(&mut self, engine: &Arc<RedisEngine>) {
+    fn probe(&mut self, subscription: &Subscription) {
         if self.probing.is_none() {
-            self.probing = Some(probe(self.sink.clone(), Arc::clone(engine)).boxed());
+            let (line, engine) = (self.line.clone(), Arc::clone(&subscription.engine));
+            let node = Arc::clone(&subscription.node);
+            let probe = async move {
+                line.ping().await?;
+                engine.mark_of(&node).await
+            };
+            self.probing = Some(probe.boxed());
         }
     }
 
     /// Another mark than before means that the server's data were wiped meanwhile.
-    fn compare(&mut self, mark: Option<String>, subscription: &Subscription) {
-        if mark.is_none() {
-            return;
-        }
-        if self.mark.is_some() && self.mark != mark {
+    fn compare(&mut self, mark: Option<Mark>, subscription: &Subscription) {
+        let Some((key, value)) = mark else { return };
+        if self.mark.as_ref().is_some_and(|(its_key, its_value)| *its_key == key && *its_value != value) {
             tracing::warn!("the data in Redis were wiped: resynchronising");
             subscription.mailbox.put([Arrival::Reconnected]);
         }
-        self.mark = mark;
+        self.mark = Some((key, value));
     }
 }
 
@@ -144,42 +167,9 @@ async fn outcome<T>(step: &mut Option<Step<T>>) -> Result<T, String> {
     outcome
 }
 
-async fn carry_out(mut sink: PubSubSink, change: Subscribing) -> Result<(), String> {
-    for slice in change.remove.chunks(SLICE) {
-        let names: Vec<String> = slice.iter().map(|channel| keys::channel(*channel)).collect();
-        in_time(sink.unsubscribe(names)).await?;
-    }
-    for slice in change.add.chunks(SLICE) {
-        let names: Vec<String> = slice.iter().map(|channel| keys::channel(*channel)).collect();
-        in_time(sink.subscribe(names)).await?;
-    }
-    Ok(())
-}
-
-async fn probe(mut sink: PubSubSink, engine: Arc<RedisEngine>) -> Result<Option<String>, String> {
-    in_time(sink.ping::<Value>()).await?;
-    Ok(engine.mark().await)
-}
-
-async fn in_time<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {
-    match timeout(COMMAND_LIMIT, answer).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".into()),
-    }
-}
-
-fn arrival(message: &Msg) -> Option<Arrival> {
-    let channel = keys::parse_channel(message.get_channel_name())?;
-    let (number, payload) = fanout::unwrap(message.get_payload_bytes());
+fn arrival(message: &Msg, keys: Keys) -> Option<Arrival> {
+    let channel = keys.parse_channel(message.get_channel_name())?;
+    let payload = message.get_payload_bytes();
+    let (number, payload) = if keys == Keys::One { fanout::unwrap(payload) } else { (LogNumber::NONE, payload) };
     Some(Arrival::Delivery { channel, number, payload: Bytes::copy_from_slice(payload) })
-}
-
-impl RedisEngine {
-    /// The random value that whoever came first left on the server; `None` when it does not answer.
-    async fn mark(&self) -> Option<String> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(keys::MARK).arg(uuid::Uuid::now_v7().to_string()).arg("NX").ignore();
-        pipe.get(keys::MARK);
-        self.pipeline::<(String,)>(&pipe).await.ok().map(|(mark,)| mark)
-    }
 }

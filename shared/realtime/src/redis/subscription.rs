@@ -1,6 +1,6 @@
-//! The task that keeps one inbox subscribed, whatever happens to its connection.
+//! Keeps one inbox subscribed on one server, whatever happens to its connection.
 //!
-//! It knows what is wanted and how to begin again; [`super::session`] is one connection's life. The
+//! It knows what is wanted there and how to begin again; [`super::session`] is one connection's life. The
 //! invariant: between two connections the inbox is told [`Arrival::Reconnected`], and only after
 //! everything wanted is subscribed again.
 
@@ -13,8 +13,10 @@ use runtime::{Backoff, Shutdown};
 use telemetry::Counter;
 use tokio::sync::oneshot;
 
+use super::RedisEngine;
+use super::node::Node;
 use super::session::{Session, Subscribing};
-use super::{RedisEngine, Wishes};
+use super::wishes::Wishes;
 use crate::inbox::{Arrival, Mailbox};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -22,6 +24,7 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 
 pub(super) struct Subscription {
     pub(super) engine: Arc<RedisEngine>,
+    pub(super) node: Arc<Node>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) wishes: Arc<Wishes>,
     stop: Shutdown,
@@ -35,22 +38,30 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(engine: Arc<RedisEngine>, mailbox: Arc<Mailbox>, wishes: Arc<Wishes>, stop: Shutdown) -> Self {
+    pub(super) fn new(
+        engine: Arc<RedisEngine>,
+        node: Arc<Node>,
+        mailbox: Arc<Mailbox>,
+        wishes: Arc<Wishes>,
+        stop: Shutdown,
+    ) -> Self {
         let (wanted, waiters) = (HashSet::new(), Vec::new());
-        Self { engine, mailbox, wishes, stop, wanted, waiters, connected_before: false, connected: false }
+        Self { engine, node, mailbox, wishes, stop, wanted, waiters, connected_before: false, connected: false }
     }
 
-    /// Keeps the inbox subscribed until it is dropped or the service stops; returns when the service
-    /// stops, since a task that is owned may not end before.
-    pub(super) async fn run(mut self, service: Shutdown) {
+    /// Keeps the inbox subscribed until it is dropped, nothing is wanted here any more, or the service stops.
+    pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         tokio::select! {
             () = stop.requested() => {}
             () = self.keep_connected() => {}
         }
         self.wishes.close();
-        drop(self);
-        service.requested().await;
+    }
+
+    /// True when something may be missing before what comes over this connection.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.connected_before
     }
 
     async fn keep_connected(&mut self) {
@@ -66,6 +77,7 @@ impl Subscription {
                 backoff.reset();
             }
             tracing::warn!(reason, "no subscription connection to Redis");
+            self.engine.look_again().await;
             backoff.wait().await;
         }
     }

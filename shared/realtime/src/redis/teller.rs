@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use domain::{Timestamp, UserId};
 use protocol::Channel;
-use redis::Script;
 use uuid::Uuid;
 
-use super::presence::{Kept, SLICE, people_script, read, read_presence};
-use super::{RedisEngine, keys};
+use super::RedisEngine;
+use super::presence::{Kept, SLICE, people_script, read_presence};
+use super::round::{Round, Script, read};
 use crate::presence::Shown;
 use crate::{Due, LOOK_WITHIN, Look, RealtimeError};
 
@@ -34,10 +34,9 @@ type Taken = (
 
 impl RedisEngine {
     pub(crate) async fn due_presence(&self, limit: usize, now: Timestamp) -> Result<Due, RealtimeError> {
-        let mut script = self.about_people(&TAKE, now);
-        script.arg(limit.min(SLICE)).arg(LOOK_WITHIN.as_millis() as u64);
-        let (waiting, gateway_died, until_ms, found): (u64, bool, i64, Vec<redis::Value>) =
-            self.script(&script).await?;
+        let mut round = self.about_people(&TAKE, now);
+        round.arg(limit.min(SLICE)).arg(LOOK_WITHIN.as_millis() as u64);
+        let (waiting, gateway_died, until_ms, found): (u64, bool, i64, Vec<redis::Value>) = self.answer(&round).await?;
         let now = Timestamp(until_ms - LOOK_WITHIN.as_millis() as i64);
         let mut looks = Vec::with_capacity(found.len());
         for taken in found {
@@ -48,12 +47,12 @@ impl RedisEngine {
 
     pub(crate) async fn looked(&self, looks: &[Look], now: Timestamp) -> Result<(), RealtimeError> {
         for slice in looks.chunks(SLICE) {
-            let mut script = self.about_people(&LOOKED, now);
+            let mut round = self.about_people(&LOOKED, now);
             for look in slice {
-                script.arg(look.presence.user.to_string()).arg(look.held_until.0);
-                script.arg(look.presence.shown().to_text()).arg(look.grace_ends.map_or(0, |at| at.0));
+                round.arg(look.presence.user.to_string()).arg(look.held_until.0);
+                round.arg(look.presence.shown().to_text()).arg(look.grace_ends.map_or(0, |at| at.0));
             }
-            self.script::<()>(&script).await?;
+            self.answer::<()>(&round).await?;
         }
         Ok(())
     }
@@ -61,16 +60,21 @@ impl RedisEngine {
     pub(crate) async fn listening(&self, users: &[UserId]) -> Result<Vec<bool>, RealtimeError> {
         let mut found = Vec::with_capacity(users.len());
         for slice in users.chunks(SLICE) {
-            let mut pipe = redis::pipe();
-            pipe.cmd("PUBSUB").arg("NUMSUB");
-            for user in slice {
-                pipe.arg(keys::channel(Channel::User(*user)));
+            let mut round = Round::new(None);
+            let counts = if self.is_cluster() { "SHARDNUMSUB" } else { "NUMSUB" };
+            for together in slice.chunks(self.keys.together(SLICE)) {
+                let names = together.iter().map(|user| self.keys.channel(Channel::User(*user)));
+                let names: Vec<String> = names.collect();
+                round.command(&names[0], "PUBSUB").arg(counts).arg(names);
             }
-            let (counts,): (Vec<(String, u64)>,) = self.pipeline(&pipe).await?;
-            if counts.len() != slice.len() {
+            let mut counted: Vec<(String, u64)> = Vec::with_capacity(slice.len());
+            for answer in self.send(&round).await? {
+                counted.extend(read::<Vec<(String, u64)>>(answer)?);
+            }
+            if counted.len() != slice.len() {
                 return Err(RealtimeError::Unavailable("a short answer about channels".into()));
             }
-            found.extend(counts.into_iter().map(|(_, count)| count > 0));
+            found.extend(counted.into_iter().map(|(_, count)| count > 0));
         }
         Ok(found)
     }

@@ -35,6 +35,11 @@ pub(super) struct Changes {
     closed: bool,
 }
 
+/// How long the server may take to confirm so many channels.
+pub(super) fn limit(channels: usize) -> Duration {
+    COMMAND_LIMIT + Duration::from_secs(1) * (channels as u32 / CHANNELS_PER_SEC)
+}
+
 impl Wishes {
     /// Returns when the server has confirmed all channels.
     pub(crate) async fn subscribe(&self, channels: &[Channel]) -> Result<(), RealtimeError> {
@@ -54,8 +59,7 @@ impl Wishes {
             open.waiters.push(done);
         }
         self.changed.notify_one();
-        let limit = COMMAND_LIMIT + Duration::from_secs(1) * (channels.len() as u32 / CHANNELS_PER_SEC);
-        match tokio::time::timeout(limit, confirmed).await {
+        match tokio::time::timeout(limit(channels.len()), confirmed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(RealtimeError::Unavailable(CLOSED.into())),
             Err(_) => Err(RealtimeError::Unavailable("subscriptions were not confirmed in time".into())),

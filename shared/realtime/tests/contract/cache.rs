@@ -7,7 +7,9 @@ use super::world::{Kind, World};
 
 #[rstest]
 #[tokio::test]
-async fn rooms_and_members_are_remembered_replaced_and_forgotten(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn rooms_and_members_are_remembered_replaced_and_forgotten(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (user, room) = (UserId::generate(), RoomId::generate());
     let rooms: Vec<RoomId> = (0..2500).map(|_| RoomId::generate()).collect();
@@ -36,9 +38,10 @@ async fn rooms_and_members_are_remembered_replaced_and_forgotten(#[values(Kind::
     assert_eq!(sorted_rooms().await, None);
 }
 
+#[rstest]
 #[tokio::test]
-async fn redis_keys_live_as_long_as_the_contract_says() {
-    let world = World::new(Kind::Redis).await;
+async fn redis_keys_live_as_long_as_the_contract_says(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let (user, room) = (UserId::generate(), RoomId::generate());
     world.realtime.cache_rooms(user, &[room]).await.expect("done");
     world.realtime.cache_members(room, &[user]).await.expect("done");

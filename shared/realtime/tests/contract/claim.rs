@@ -7,7 +7,7 @@ use super::world::{Kind, World};
 
 #[rstest]
 #[tokio::test]
-async fn a_job_is_new_to_one_only(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_job_is_new_to_one_only(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let jobs: Vec<JobId> = (0..4).map(|_| JobId::generate()).collect();
     let claim = async |jobs: &[JobId]| world.realtime.claim(jobs).await.expect("an answer");
@@ -18,7 +18,9 @@ async fn a_job_is_new_to_one_only(#[values(Kind::Redis, Kind::Embedded)] kind: K
 
 #[rstest]
 #[tokio::test]
-async fn of_many_who_claim_a_job_at_once_one_is_first(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn of_many_who_claim_a_job_at_once_one_is_first(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let jobs: Vec<JobId> = (0..1500).map(|_| JobId::generate()).collect();
     let (one, two, three) =
@@ -29,9 +31,10 @@ async fn of_many_who_claim_a_job_at_once_one_is_first(#[values(Kind::Redis, Kind
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_redis_claim_ends_by_itself() {
-    let world = World::new(Kind::Redis).await;
+async fn a_redis_claim_ends_by_itself(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let job = JobId::generate();
     world.realtime.claim(&[job]).await.expect("an answer");
     assert!(world.ask_number(&format!("PTTL chat:claim:{job}")).await > 0);

@@ -2,7 +2,7 @@
 
 use domain::UserId;
 use domain::presence::Status;
-use realtime::{Realtime, RealtimeSettings, Trimmed, Wish};
+use realtime::{Realtime, Trimmed, Wish};
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -10,7 +10,9 @@ use super::world::{Kind, World, at, device};
 
 #[rstest]
 #[tokio::test]
-async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let gateway = Uuid::now_v7();
     let users: Vec<UserId> = (0..1300).map(|_| UserId::generate()).collect();
@@ -34,7 +36,7 @@ async fn whoever_gave_no_sign_of_life_for_five_minutes_is_offline(#[values(Kind:
 
 #[rstest]
 #[tokio::test]
-async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let user = UserId::generate();
     world.realtime.arrive(&device(user, "phone", Uuid::now_v7()), at(0)).await.expect("done");
@@ -43,30 +45,34 @@ async fn of_several_janitors_one_does_the_work(#[values(Kind::Redis, Kind::Embed
     assert_eq!(world.realtime.janitor(at(320)).await, Ok(Trimmed { gone: 1, extended: 0 }));
 }
 
+#[rstest]
 #[tokio::test]
-async fn clocks_of_processes_do_not_decide_when_the_janitor_is_due() {
-    let world = World::new(Kind::Redis).await;
-    let settings = RealtimeSettings::Redis { url: world.server().url() };
-    let realtime = Realtime::open(settings, &world.tasks).await.expect("the engine opens");
+async fn clocks_of_processes_do_not_decide_when_the_janitor_is_due(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
+    let realtime = Realtime::open(world.settings(), &world.tasks).await.expect("the engine opens");
     realtime.arrive(&device(UserId::generate(), "phone", Uuid::now_v7()), at(0)).await.expect("done");
     assert_eq!(realtime.janitor(at(0)).await, Ok(Trimmed { gone: 0, extended: 1 }));
     assert_eq!(realtime.janitor(at(1000)).await, Ok(Trimmed::default()), "a moment ago by Redis' clock");
 }
 
+#[rstest]
 #[tokio::test]
-async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_end() {
-    let world = World::new(Kind::Redis).await;
+async fn sessions_of_living_gateways_are_extended_and_those_of_dead_ones_end(
+    #[values(Kind::Redis, Kind::Cluster)] kind: Kind,
+) {
+    let world = World::new(kind).await;
     let (dead, living) = (Uuid::now_v7(), Uuid::now_v7());
     let (lost, there) = (UserId::generate(), UserId::generate());
     for (user, gateway) in [(lost, dead), (there, living)] {
         world.realtime.arrive(&device(user, "phone", gateway), at(0)).await.expect("done");
         world.realtime.learn_wishes(&[Wish { user, status: Status::Online }], at(0)).await.expect("done");
-        world.ask(&format!("EXPIRE chat:socket:{user} 500")).await;
+        world.ask(&format!("EXPIRE {} 500", world.about_people(&format!("socket:{user}")))).await;
     }
-    world.ask(&format!("DEL chat:gateway:{dead}")).await;
+    world.ask(&format!("DEL {}", world.about_people(&format!("gateway:{dead}")))).await;
     assert_eq!(world.realtime.janitor(at(1)).await, Ok(Trimmed { gone: 1, extended: 1 }));
-    assert!(world.ask_number(&format!("TTL chat:socket:{there}")).await > 86_000);
-    assert!(world.ask_number(&format!("EXISTS chat:socket:{lost}")).await == 0);
+    let socket = |user| world.about_people(&format!("socket:{user}"));
+    assert!(world.ask_number(&format!("TTL {}", socket(there))).await > 86_000);
+    assert!(world.ask_number(&format!("EXISTS {}", socket(lost))).await == 0);
     let found = world.realtime.presence(&[lost, there], at(1)).await.expect("an answer");
     let stands: Vec<_> = found.iter().map(|presence| (presence.shown().status, presence.shown().last_seen)).collect();
     assert_eq!(stands, [(Status::Offline, Some(at(0))), (Status::Online, None)]);

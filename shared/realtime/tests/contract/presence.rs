@@ -47,7 +47,9 @@ async fn sessions(world: &World, user: UserId) -> Vec<DeviceLease> {
 
 #[rstest]
 #[tokio::test]
-async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_user_is_online_from_the_first_device_to_the_last(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
     let (phone, laptop) = (device(user, "a-phone", one), device(user, "b-laptop", other));
@@ -75,7 +77,7 @@ async fn a_user_is_online_from_the_first_device_to_the_last(#[values(Kind::Redis
 #[rstest]
 #[tokio::test]
 async fn of_sessions_that_take_a_device_at_once_the_newest_holds_it_and_each_other_one_is_named_once(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let user = UserId::generate();
@@ -96,7 +98,7 @@ async fn of_sessions_that_take_a_device_at_once_the_newest_holds_it_and_each_oth
 #[rstest]
 #[tokio::test]
 async fn the_newer_session_holds_the_device_whichever_arrives_first_and_wherever(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let user = UserId::generate();
@@ -114,7 +116,7 @@ async fn the_newer_session_holds_the_device_whichever_arrives_first_and_wherever
 #[rstest]
 #[tokio::test]
 async fn ids_of_sessions_grow_whoever_asks_and_whatever_its_clock_says(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let mut last = world.realtime.new_session(at(1)).await.expect("an id");
@@ -129,7 +131,9 @@ async fn ids_of_sessions_grow_whoever_asks_and_whatever_its_clock_says(
 
 #[rstest]
 #[tokio::test]
-async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_replaced_session_does_not_remove_its_successor(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let user = UserId::generate();
     let (before, after) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
@@ -145,7 +149,9 @@ async fn a_replaced_session_does_not_remove_its_successor(#[values(Kind::Redis, 
 
 #[rstest]
 #[tokio::test]
-async fn a_status_shows_while_online_and_outlives_a_break(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_status_shows_while_online_and_outlives_a_break(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let user = UserId::generate();
     let phone = device(user, "phone", Uuid::now_v7());
@@ -162,7 +168,7 @@ async fn a_status_shows_while_online_and_outlives_a_break(#[values(Kind::Redis, 
 
 #[rstest]
 #[tokio::test]
-async fn whoever_hides_was_last_seen_when_hiding(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn whoever_hides_was_last_seen_when_hiding(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let (user, gateway) = (UserId::generate(), Uuid::now_v7());
     let phone = device(user, "phone", gateway);
@@ -183,7 +189,7 @@ async fn whoever_hides_was_last_seen_when_hiding(#[values(Kind::Redis, Kind::Emb
 #[rstest]
 #[tokio::test]
 async fn nobody_is_shown_before_the_wish_is_known_and_a_wish_that_is_known_is_not_learnt_again(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let user = UserId::generate();
@@ -200,7 +206,7 @@ async fn nobody_is_shown_before_the_wish_is_known_and_a_wish_that_is_known_is_no
 #[rstest]
 #[tokio::test]
 async fn within_the_grace_the_others_do_not_notice_that_the_last_device_left(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::with_grace(kind, Duration::from_secs(15)).await;
     let user = UserId::generate();
@@ -223,7 +229,9 @@ async fn within_the_grace_the_others_do_not_notice_that_the_last_device_left(
 
 #[rstest]
 #[tokio::test]
-async fn somebody_is_idle_while_no_connected_device_is_in_use(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn somebody_is_idle_while_no_connected_device_is_in_use(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::with_grace(kind, Duration::from_secs(15)).await;
     let (user, one, other) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
     let (phone, laptop) = (device(user, "phone", one), device(user, "laptop", other));
@@ -252,7 +260,7 @@ async fn somebody_is_idle_while_no_connected_device_is_in_use(#[values(Kind::Red
 
 #[rstest]
 #[tokio::test]
-async fn many_are_looked_up_in_the_order_asked(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn many_are_looked_up_in_the_order_asked(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let users: Vec<UserId> = (0..1201).map(|_| UserId::generate()).collect();
     for user in users.iter().step_by(100) {
@@ -268,7 +276,7 @@ async fn many_are_looked_up_in_the_order_asked(#[values(Kind::Redis, Kind::Embed
 #[rstest]
 #[tokio::test]
 async fn a_renewal_keeps_users_online_but_does_not_bring_back_who_just_left(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let gateway = Uuid::now_v7();
@@ -287,27 +295,31 @@ async fn a_renewal_keeps_users_online_but_does_not_bring_back_who_just_left(
     world.realtime.renew_gateway(gateway, &[], at(40)).await.expect("done");
 }
 
+#[rstest]
 #[tokio::test]
-async fn redis_keys_are_those_of_the_contract() {
-    let world = World::new(Kind::Redis).await;
+async fn redis_keys_are_those_of_the_contract(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let user = UserId::generate();
     let phone = device(user, "phone", Uuid::now_v7());
     arrive(&world, &phone, at(7)).await;
-    let holder = world.ask(&format!("HGET chat:socket:{user} phone")).await;
+    let socket = world.about_people(&format!("socket:{user}"));
+    let holder = world.ask(&format!("HGET {socket} phone")).await;
     assert!(holder.contains(&format!("{}@{}", phone.session, phone.gateway)), "{holder}");
-    assert!((86_390..=86_400).contains(&world.ask_number(&format!("TTL chat:socket:{user}")).await));
-    let score = world.ask(&format!("ZSCORE chat:online:users {user}")).await;
+    assert!((86_390..=86_400).contains(&world.ask_number(&format!("TTL {socket}")).await));
+    let score = world.ask(&format!("ZSCORE {} {user}", world.about_people("online:users"))).await;
     assert!(score.contains(&at(7).0.to_string()), "{score}");
-    assert!((50..=60).contains(&world.ask_number(&format!("TTL chat:gateway:{}", phone.gateway)).await));
+    let lease = world.about_people(&format!("gateway:{}", phone.gateway));
+    assert!((50..=60).contains(&world.ask_number(&format!("TTL {lease}")).await));
 }
 
+#[rstest]
 #[tokio::test]
-async fn devices_of_a_gateway_that_died_do_not_count() {
-    let world = World::new(Kind::Redis).await;
+async fn devices_of_a_gateway_that_died_do_not_count(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let (user, dead, living) = (UserId::generate(), Uuid::now_v7(), Uuid::now_v7());
     let (lost, phone) = (device(user, "lost", dead), device(user, "phone", living));
     arrive(&world, &lost, at(0)).await;
-    world.ask(&format!("DEL chat:gateway:{dead}")).await;
+    world.ask(&format!("DEL {}", world.about_people(&format!("gateway:{dead}")))).await;
     assert_eq!(sessions(&world, user).await, []);
     assert_eq!(due(&world, at(0)).await, [user]);
     arrive(&world, &phone, at(60)).await;
@@ -317,21 +329,22 @@ async fn devices_of_a_gateway_that_died_do_not_count() {
     assert_eq!(due(&world, at(61)).await, [user]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn after_a_wipe_leaving_and_arriving_still_come_out_right() {
-    let world = World::new(Kind::Redis).await;
+async fn after_a_wipe_leaving_and_arriving_still_come_out_right(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let (user, gateway) = (UserId::generate(), Uuid::now_v7());
     let (phone, laptop) = (device(user, "phone", gateway), device(user, "laptop", gateway));
     arrive(&world, &phone, at(0)).await;
     arrive(&world, &laptop, at(0)).await;
-    world.ask("FLUSHALL").await;
+    world.ask_all("FLUSHALL").await;
     assert_eq!(shown(&world, user, at(1)).await, (Status::Offline, None));
     arrive(&world, &phone, at(1)).await;
     assert_eq!(due(&world, at(1)).await, [user], "it came, as far as is known");
     depart(&world, &laptop, at(2)).await;
     assert_eq!(due(&world, at(2)).await, [], "the phone is there");
     assert_eq!(sessions(&world, user).await, std::slice::from_ref(&phone));
-    world.ask("FLUSHALL").await;
+    world.ask_all("FLUSHALL").await;
     depart(&world, &phone, at(3)).await;
     assert_eq!(due(&world, at(3)).await, [user]);
     world.realtime.learn_wishes(&[Wish { user, status: Status::Online }], at(4)).await.expect("done");

@@ -115,6 +115,25 @@ async fn of_many_logs_no_more_is_told_together_than_was_asked_for(#[values(Kind:
 }
 
 #[tokio::test]
+async fn on_a_cluster_nothing_has_a_number_and_logs_do_not_know_what_came() {
+    let world = World::new(Kind::Cluster).await;
+    let (one, other) = (room(), room());
+    let mut inbox = world.inbox(&[one, other]).await;
+    world.publish(&[durable(one, 1), durable(other, 1), durable(one, 2), durable(one, 1)]).await;
+    assert!(!world.realtime.is_ordered());
+    assert_eq!(numbers(&mut inbox, 4).await, [LogNumber::NONE; 4]);
+    assert_eq!(since_of(&world, &[one, other, room()], LogNumber(1), MOST).await, [None, None, None]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn where_there_is_one_place_for_all_logs_everything_has_a_number(
+    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+) {
+    assert!(World::new(kind).await.realtime.is_ordered());
+}
+
+#[tokio::test]
 async fn redis_answers_what_came_without_payloads_and_no_more_than_was_asked_for() {
     let world = World::new(Kind::Redis).await;
     let rooms: Vec<Channel> = (0..10).map(|_| room()).collect();
@@ -178,7 +197,7 @@ async fn numbers_go_on_growing_when_redis_is_wiped() {
 
 #[rstest]
 #[tokio::test]
-async fn connections_are_recognised_by_their_secret(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn connections_are_recognised_by_their_secret(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let pid = Uuid::new_v4();
     let remembered = Remembered {

@@ -31,7 +31,9 @@ async fn log_of_at_most(world: &World, room: Channel, after: i64, limit: usize) 
 
 #[rstest]
 #[tokio::test]
-async fn the_log_answers_what_came_after_a_rev_without_a_gap(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn the_log_answers_what_came_after_a_rev_without_a_gap(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let room = room();
     world.publish(&[durable(room, 1), passing(room, "0"), durable(room, 2)]).await;
@@ -43,20 +45,23 @@ async fn the_log_answers_what_came_after_a_rev_without_a_gap(#[values(Kind::Redi
     assert_eq!(log_of_at_most(&world, room, 1, 1).await, Some(vec![2]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_log_that_cannot_be_appended_to_fails_the_publish() {
-    let world = World::new(Kind::Redis).await;
+async fn a_log_that_cannot_be_appended_to_fails_the_publish(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let room = room();
-    world.ask(&format!("SET chat:log:{} x", room_of(room))).await;
+    world.ask(&format!("SET {} x", world.log(room))).await;
     assert!(world.realtime.publish(&[durable(room, 1)]).await.is_err());
-    world.ask(&format!("DEL chat:log:{}", room_of(room))).await;
+    world.ask(&format!("DEL {}", world.log(room))).await;
     world.publish(&[durable(room, 1)]).await;
     assert_eq!(log(&world, room, 0).await, Some(vec![1]));
 }
 
 #[rstest]
 #[tokio::test]
-async fn a_log_that_cannot_vouch_for_everything_is_no_answer(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_log_that_cannot_vouch_for_everything_is_no_answer(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let room = room();
     assert_eq!(log(&world, room, 0).await, None, "nothing was ever logged");
@@ -72,7 +77,7 @@ async fn a_log_that_cannot_vouch_for_everything_is_no_answer(#[values(Kind::Redi
 
 #[rstest]
 #[tokio::test]
-async fn a_repeated_rev_is_in_the_log_once(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_repeated_rev_is_in_the_log_once(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let room = room();
     world.publish(&[durable(room, 1), durable(room, 1), durable(room, 2)]).await;
@@ -82,7 +87,7 @@ async fn a_repeated_rev_is_in_the_log_once(#[values(Kind::Redis, Kind::Embedded)
 
 #[rstest]
 #[tokio::test]
-async fn the_log_is_bounded_and_keeps_the_newest(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn the_log_is_bounded_and_keeps_the_newest(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let room = room();
     let all: Vec<_> = (1..=1000).map(|rev| durable(room, rev)).collect();
@@ -94,7 +99,9 @@ async fn the_log_is_bounded_and_keeps_the_newest(#[values(Kind::Redis, Kind::Emb
 
 #[rstest]
 #[tokio::test]
-async fn rooms_have_logs_of_their_own_and_users_have_none(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn rooms_have_logs_of_their_own_and_users_have_none(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (one, other) = (room(), room());
     let same_id_user = Channel::User(domain::UserId(room_of(one).0));
@@ -103,18 +110,21 @@ async fn rooms_have_logs_of_their_own_and_users_have_none(#[values(Kind::Redis, 
     assert_eq!(log(&world, other, 0).await, Some(vec![1]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_redis_log_lives_ten_minutes_after_the_last_append() {
-    let world = World::new(Kind::Redis).await;
+async fn a_redis_log_lives_ten_minutes_after_the_last_append(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
     let room = room();
     world.publish(&[durable(room, 1)]).await;
-    let left_ms = world.ask_number(&format!("PTTL chat:log:{}", room_of(room))).await;
+    let left_ms = world.ask_number(&format!("PTTL {}", world.log(room))).await;
     assert!((590_000..=600_000).contains(&left_ms), "{left_ms}");
 }
 
 #[rstest]
 #[tokio::test]
-async fn many_logs_answer_in_one_round_what_each_would_answer(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn many_logs_answer_in_one_round_what_each_would_answer(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (long, short, broken, none) = (room(), room(), room(), room());
     world.publish(&(1..=100).map(|rev| durable(long, rev)).collect::<Vec<_>>()).await;
@@ -135,7 +145,7 @@ async fn many_logs_answer_in_one_round_what_each_would_answer(#[values(Kind::Red
 
 #[rstest]
 #[tokio::test]
-async fn many_logs_answer_within_the_bytes_allowed(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn many_logs_answer_within_the_bytes_allowed(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let rooms = [room(), room(), room()];
     // Payloads of one byte each.

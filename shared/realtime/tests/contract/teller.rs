@@ -47,7 +47,9 @@ fn gone(at: Timestamp) -> Shown {
 
 #[rstest]
 #[tokio::test]
-async fn a_change_is_told_once_and_not_more_than_once_a_second(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn a_change_is_told_once_and_not_more_than_once_a_second(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let user = UserId::generate();
     let phone = device(user, "phone", Uuid::now_v7());
@@ -77,7 +79,7 @@ async fn a_change_is_told_once_and_not_more_than_once_a_second(#[values(Kind::Re
 #[rstest]
 #[tokio::test]
 async fn each_is_taken_by_one_of_many_and_by_another_when_that_one_dies(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::new(kind).await;
     let users: HashSet<UserId> = (0..700).map(|_| UserId::generate()).collect();
@@ -103,7 +105,9 @@ async fn each_is_taken_by_one_of_many_and_by_another_when_that_one_dies(
 
 #[rstest]
 #[tokio::test]
-async fn what_was_told_by_one_that_died_is_taken_back(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn what_was_told_by_one_that_died_is_taken_back(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (user, hidden) = (UserId::generate(), UserId::generate());
     let phone = device(user, "phone", Uuid::now_v7());
@@ -121,7 +125,9 @@ async fn what_was_told_by_one_that_died_is_taken_back(#[values(Kind::Redis, Kind
 
 #[rstest]
 #[tokio::test]
-async fn what_changes_during_a_look_is_looked_at_after_it(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn what_changes_during_a_look_is_looked_at_after_it(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let user = UserId::generate();
     let phone = device(user, "phone", Uuid::now_v7());
@@ -138,7 +144,9 @@ async fn what_changes_during_a_look_is_looked_at_after_it(#[values(Kind::Redis, 
 
 #[rstest]
 #[tokio::test]
-async fn whoever_is_back_within_the_grace_was_never_gone(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn whoever_is_back_within_the_grace_was_never_gone(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::with_grace(kind, GRACE).await;
     let user = UserId::generate();
     let (one, other) = (device(user, "phone", Uuid::now_v7()), device(user, "phone", Uuid::now_v7()));
@@ -160,7 +168,7 @@ async fn whoever_is_back_within_the_grace_was_never_gone(#[values(Kind::Redis, K
 #[case::who_came_last_leaves_first([1, 0])]
 #[tokio::test]
 async fn devices_on_several_gateways_are_one_presence(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
     #[case] leaving: [usize; 2],
 ) {
     let world = World::with_grace(kind, GRACE).await;
@@ -179,7 +187,7 @@ async fn devices_on_several_gateways_are_one_presence(
 #[rstest]
 #[tokio::test]
 async fn of_the_hidden_nothing_is_told_but_that_they_went_when_they_hid(
-    #[values(Kind::Redis, Kind::Embedded)] kind: Kind,
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
 ) {
     let world = World::with_grace(kind, GRACE).await;
     let (user, gateway) = (UserId::generate(), Uuid::now_v7());
@@ -202,7 +210,9 @@ async fn of_the_hidden_nothing_is_told_but_that_they_went_when_they_hid(
 
 #[rstest]
 #[tokio::test]
-async fn who_wished_to_hide_is_hidden_when_that_is_learnt_anew(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn who_wished_to_hide_is_hidden_when_that_is_learnt_anew(
+    #[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind,
+) {
     let world = World::new(kind).await;
     let (stays, leaves) = (UserId::generate(), UserId::generate());
     let phone = |user| device(user, "phone", Uuid::now_v7());
@@ -221,7 +231,7 @@ async fn who_wished_to_hide_is_hidden_when_that_is_learnt_anew(#[values(Kind::Re
 
 #[rstest]
 #[tokio::test]
-async fn who_listens_is_known(#[values(Kind::Redis, Kind::Embedded)] kind: Kind) {
+async fn who_listens_is_known(#[values(Kind::Redis, Kind::Cluster, Kind::Embedded)] kind: Kind) {
     let world = World::new(kind).await;
     let users: Vec<UserId> = (0..1100).map(|_| UserId::generate()).collect();
     let channels: Vec<Channel> = users.iter().step_by(3).map(|user| Channel::User(*user)).collect();
@@ -231,9 +241,12 @@ async fn who_listens_is_known(#[values(Kind::Redis, Kind::Embedded)] kind: Kind)
     assert_eq!(world.realtime.listening(&[]).await, Ok(vec![]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn users_of_a_gateway_whose_lease_ran_out_go_offline_after_the_grace() {
-    let world = World::with_grace(Kind::Redis, GRACE).await;
+async fn users_of_a_gateway_whose_lease_ran_out_go_offline_after_the_grace(
+    #[values(Kind::Redis, Kind::Cluster)] kind: Kind,
+) {
+    let world = World::with_grace(kind, GRACE).await;
     let (dead, living) = (Uuid::now_v7(), Uuid::now_v7());
     let (lost, twice, there) = (UserId::generate(), UserId::generate(), UserId::generate());
     let other = device(twice, "laptop", living);
@@ -246,10 +259,11 @@ async fn users_of_a_gateway_whose_lease_ran_out_go_offline_after_the_grace() {
     // The janitor ran just now and is not due.
     world.realtime.janitor(at(1)).await.expect("done");
     assert_eq!(world.realtime.janitor(at(2)).await.expect("done").extended, 0);
-    world.ask(&format!("PEXPIRE chat:gateway:{dead} 200")).await;
+    let lease = world.about_people(&format!("gateway:{dead}"));
+    world.ask(&format!("PEXPIRE {lease} 200")).await;
     world.realtime.renew_gateway(living, &[twice, there], at(20)).await.expect("done");
     assert!(!world.take(at(59)).await.gateway_died, "its minute is not over");
-    until(PATIENCE, || async { world.ask_number(&format!("EXISTS chat:gateway:{dead}")).await == 0 }).await;
+    until(PATIENCE, || async { world.ask_number(&format!("EXISTS {lease}")).await == 0 }).await;
     assert!(world.take(at(60)).await.gateway_died);
     assert!(!world.take(at(60)).await.gateway_died, "one is told");
     let trimmed = world.realtime.janitor(at(60)).await.expect("done");

@@ -5,40 +5,60 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::id::DeviceId;
 use domain::{Rev, RoomId, SessionId, Timestamp, UserId};
+use futures_util::future::join_all;
 use protocol::Channel;
 use realtime::{Arrival, DeviceLease, Inbox, Outbound, Realtime, RealtimeSettings};
 use runtime::{Shutdown, Tasks};
-use testkit::PATIENCE;
-use testkit::services::RedisServer;
+use testkit::services::{RedisCluster, RedisServer};
+use testkit::{PATIENCE, until};
 use uuid::Uuid;
 
 /// The engine under test.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Redis,
+    Cluster,
     Embedded,
 }
 
-/// An engine; its server goes when this goes.
+/// What an engine stands on.
+enum Servers {
+    None,
+    One(RedisServer),
+    Cluster(RedisCluster),
+}
+
+/// An engine; its servers go when this goes.
 pub(crate) struct World {
     pub(crate) realtime: Realtime,
     pub(crate) tasks: Tasks,
-    server: Option<RedisServer>,
+    servers: Servers,
 }
 
 impl World {
     pub(crate) async fn new(kind: Kind) -> Self {
-        let server = match kind {
-            Kind::Redis => Some(RedisServer::start().await),
-            Kind::Embedded => None,
+        let servers = match kind {
+            Kind::Redis => Servers::One(RedisServer::start().await),
+            Kind::Cluster => Servers::Cluster(RedisCluster::start().await),
+            Kind::Embedded => Servers::None,
         };
-        let settings = match &server {
-            Some(server) => RealtimeSettings::Redis { url: server.url() },
-            None => RealtimeSettings::Embedded,
-        };
+        Self::over(servers).await
+    }
+
+    /// On a cluster of which the test keeps nothing to itself.
+    pub(crate) async fn on(cluster: RedisCluster) -> Self {
+        Self::over(Servers::Cluster(cluster)).await
+    }
+
+    async fn over(servers: Servers) -> Self {
         let tasks = Tasks::new(Shutdown::new());
-        let realtime = Realtime::open(settings, &tasks).await.expect("the engine opens").by_callers_clock();
-        Self { realtime, tasks, server }
+        let realtime = Realtime::open(settings(&servers), &tasks).await.expect("the engine opens").by_callers_clock();
+        Self { realtime, tasks, servers }
+    }
+
+    /// Where the engine is.
+    pub(crate) fn settings(&self) -> RealtimeSettings {
+        settings(&self.servers)
     }
 
     /// An engine on which nobody notices for so long that somebody left.
@@ -48,19 +68,86 @@ impl World {
         world
     }
 
-    pub(crate) fn server(&self) -> &RedisServer {
-        self.server.as_ref().expect("this test is about Redis")
+    pub(crate) fn cluster(&self) -> &RedisCluster {
+        match &self.servers {
+            Servers::Cluster(cluster) => cluster,
+            Servers::None | Servers::One(_) => panic!("this test is about a cluster"),
+        }
     }
 
-    /// The answer of the server to one command.
+    /// The server, or the nodes of the cluster.
+    pub(crate) fn nodes(&self) -> &[RedisServer] {
+        match &self.servers {
+            Servers::None => panic!("this test is about Redis"),
+            Servers::One(server) => std::slice::from_ref(server),
+            Servers::Cluster(cluster) => cluster.nodes(),
+        }
+    }
+
+    /// Does something to every server at once.
+    pub(crate) async fn each<'a, F: Future<Output = ()>>(&'a self, done: impl Fn(&'a RedisServer) -> F) {
+        join_all(self.nodes().iter().map(done)).await;
+    }
+
+    /// The server that has a channel.
+    pub(crate) async fn node_of(&self, channel: Channel) -> &RedisServer {
+        match &self.servers {
+            Servers::Cluster(cluster) => &cluster.nodes()[cluster.owner_of(&self.log(channel)).await],
+            Servers::None | Servers::One(_) => &self.nodes()[0],
+        }
+    }
+
+    /// The name of a key about people.
+    pub(crate) fn about_people(&self, name: &str) -> String {
+        let tag = if matches!(self.servers, Servers::Cluster(_)) { "{presence}:" } else { "" };
+        format!("chat:{tag}{name}")
+    }
+
+    /// The name of a room's log.
+    pub(crate) fn log(&self, room: Channel) -> String {
+        let room = room_of(room);
+        if matches!(self.servers, Servers::Cluster(_)) {
+            format!("chat:log:{{{room}}}")
+        } else {
+            format!("chat:log:{room}")
+        }
+    }
+
+    /// The answer of the server that is concerned to one command.
     pub(crate) async fn ask(&self, command: &str) -> String {
-        self.server().command(command).await.expect("redis answers")
+        let answer = match &self.servers {
+            Servers::Cluster(cluster) => cluster.command(command).await,
+            Servers::None | Servers::One(_) => self.nodes()[0].command(command).await,
+        };
+        answer.expect("redis answers")
+    }
+
+    /// Has every server carry out a command.
+    pub(crate) async fn ask_all(&self, command: &str) {
+        for node in self.nodes() {
+            let answer = node.command(command).await.expect("redis answers");
+            assert!(!answer.starts_with('-'), "{answer}");
+        }
     }
 
     /// A number that the server answers.
     pub(crate) async fn ask_number(&self, command: &str) -> i64 {
-        let answer = self.ask(command).await;
-        answer.lines().next().and_then(|line| line.strip_prefix(':')?.parse().ok()).expect("a number")
+        number(&self.ask(command).await)
+    }
+
+    /// Whether a probe of every server is over.
+    pub(crate) async fn is_marked(&self) -> bool {
+        let marks = join_all(self.nodes().iter().map(|node| node.command("KEYS chat:mark*"))).await;
+        marks.iter().all(|marks| marks.as_ref().is_ok_and(|marks| marks.starts_with("*1")))
+    }
+
+    /// Waits until nothing is announced as lost any more, after the nodes of a cluster came back one by one.
+    pub(crate) async fn until_whole(&self, inbox: &mut Inbox, channels: &[Channel]) {
+        until(PATIENCE, || async { self.realtime.ping().await.is_ok() }).await;
+        until(PATIENCE, || async { self.realtime.subscribe(&inbox.id(), channels).await.is_ok() }).await;
+        while let Ok(arrival) = tokio::time::timeout(Duration::from_millis(100), inbox.recv()).await {
+            assert_eq!(arrival, Some(Arrival::Reconnected));
+        }
     }
 
     pub(crate) async fn publish(&self, deliveries: &[Outbound]) {
@@ -73,6 +160,19 @@ impl World {
         self.realtime.subscribe(&inbox.id(), channels).await.expect("subscribed");
         inbox
     }
+}
+
+fn settings(servers: &Servers) -> RealtimeSettings {
+    match servers {
+        Servers::None => RealtimeSettings::Embedded,
+        Servers::One(server) => RealtimeSettings::Redis { url: server.url() },
+        Servers::Cluster(cluster) => RealtimeSettings::Redis { url: cluster.url() },
+    }
+}
+
+/// The number that an answer begins with.
+pub(crate) fn number(answer: &str) -> i64 {
+    answer.lines().next().and_then(|line| line.strip_prefix(':')?.parse().ok()).expect("a number")
 }
 
 pub(crate) fn room() -> Channel {

@@ -21,6 +21,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
+    /// Of the nodes of a cluster, for one another.
+    bus_port: Option<u16>,
     // Before the folder: fields drop in this order.
     process: Mutex<Option<Process>>,
     folder: Folder,
@@ -29,9 +31,26 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts a new, empty one.
     pub async fn start() -> Self {
-        let server = Self { port: free_port(), process: Mutex::new(None), folder: Folder::new() };
+        Self::start_on(None).await
+    }
+
+    /// A new, empty one that knows of no other node of its cluster yet.
+    pub(super) async fn start_for_cluster() -> Self {
+        Self::start_on(Some(free_port())).await
+    }
+
+    async fn start_on(bus_port: Option<u16>) -> Self {
+        let server = Self { port: free_port(), bus_port, process: Mutex::new(None), folder: Folder::new() };
         server.start_again().await;
         server
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn bus_port(&self) -> u16 {
+        self.bus_port.expect("a node of a cluster")
     }
 
     /// Its URL, the same over its whole life.
@@ -44,6 +63,11 @@ impl RedisServer {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
         command.arg("--dir").arg(self.folder.path());
+        if let Some(port) = self.bus_port {
+            command.args(["--cluster-enabled", "yes", "--cluster-port", &port.to_string()]);
+            // Long enough that a busy machine takes nobody for dead.
+            command.args(["--cluster-node-timeout", "5000"]);
+        }
         let process = Process::spawn("redis", command, &self.folder.path().join("redis.log"));
         *self.process.lock() = Some(process);
         until(PATIENCE, || self.answers()).await;

@@ -1,6 +1,7 @@
 -- Reads the logs of many rooms at once.
 -- KEYS: the logs. ARGV: how many bytes all payloads together may have, then for each log the rev after which, and how
--- many payloads. Answers for each log its payloads, or false when it cannot vouch for them, or has no room for all.
+-- many payloads. Answers for each log its payloads; or how many bytes these have when there is no room for all; or
+-- false when it cannot vouch for them, or an earlier one found no room.
 local STEP = 16
 local left = tonumber(ARGV[1])
 
@@ -12,7 +13,15 @@ local function payload_of(fields)
 end
 
 local function read(key, after, count)
-  local payloads, newest, start = {}, nil, string.format('%d-0', after)
+  local payloads, found, bytes, newest, start = {}, 0, 0, nil, string.format('%d-0', after)
+  local function told()
+    if bytes > left then
+      left = 0
+      return bytes
+    end
+    left = left - bytes
+    return payloads
+  end
   while true do
     local entries = redis.call('XRANGE', key, start, '+', 'COUNT', STEP)
     for _, entry in ipairs(entries) do
@@ -22,13 +31,12 @@ local function read(key, after, count)
       if not fits or not payload or rev > after and payload == '' then return false end
       newest = rev
       if rev > after then
-        left = left - #payload
-        if left < 0 then return false end
-        payloads[#payloads + 1] = payload
-        if #payloads >= count then return payloads end
+        found, bytes = found + 1, bytes + #payload
+        if bytes <= left then payloads[found] = payload end
+        if found >= count then return told() end
       end
     end
-    if #entries < STEP then return newest and payloads or false end
+    if #entries < STEP then return newest and told() or false end
     start = '(' .. entries[#entries][1]
   end
 end

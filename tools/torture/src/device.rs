@@ -173,10 +173,10 @@ impl Device {
             session.heard = Instant::now();
             match heard {
                 Heard::Event { name, data, offset } => {
-                    self.offset = offset.or(self.offset.take());
                     if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
-                        session.kept.push((name, data));
+                        session.kept.push((name, data, offset));
                     } else {
+                        self.offset = offset.or(self.offset.take());
                         self.event(session, &name, &data).await;
                     }
                 }
@@ -244,7 +244,8 @@ impl Device {
         if session.is_recovered {
             self.count("connections recovered");
         }
-        for (name, data) in std::mem::take(&mut session.kept) {
+        for (name, data, offset) in std::mem::take(&mut session.kept) {
+            self.offset = offset.or(self.offset.take());
             self.event(session, &name, &data).await;
         }
     }

@@ -256,13 +256,14 @@ async fn compare(
 }
 
 /// Makes a connection leave a room its user was removed from. What led there is released first, so
-/// that the client is told in order, this removal last; if that cannot be read, it is not told.
+/// that the client is told in order, this removal last; if that cannot be read in time, the connection
+/// ends: the client comes back and is told where it stands.
 async fn leave(shared: &Shared, handle: &Arc<Handle>, user: UserId, room: RoomId) {
     for _ in 0..CHANGE_PAGES {
         let Position::Following(released) = shared.hub.position(handle, room) else { return };
         let read = tokio::time::timeout(LOOK_EVERY, shared.store.after_rev(room, released, CHANGES)).await;
         let Ok(Ok(changes)) = read else {
-            return part(shared, handle, room);
+            return cut_off(shared, handle, room);
         };
         if changes.is_empty() {
             break;
@@ -282,13 +283,15 @@ async fn leave(shared: &Shared, handle: &Arc<Handle>, user: UserId, room: RoomId
     let is_member = matches!(following::state_of(shared, user, room).await, Ok(Some(_)));
     // One that is just being let in holds its removal, and leaves when it is to be opened.
     if !is_member && shared.hub.is_open(handle, room) {
-        part(shared, handle, room);
+        cut_off(shared, handle, room);
     }
 }
 
-fn part(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
+/// Takes the room from a connection that cannot be told why.
+fn cut_off(shared: &Shared, handle: &Arc<Handle>, room: RoomId) {
     Counter::RoomsReconciled.inc_with("left");
     shared.hub.leave(handle, &[room]);
+    handle.close(CloseCode::Draining);
 }
 
 /// Brings a connection into a room as the lost word would have done.

@@ -26,7 +26,8 @@ pub(super) struct Session {
     /// Socket.IO: let into the namespace. Until then events are kept, as the stock client does.
     pub(super) is_accepted: bool,
     pub(super) is_recovered: bool,
-    pub(super) kept: Vec<(String, Value)>,
+    /// With their offsets, which count once the event was taken.
+    pub(super) kept: Vec<(String, Value, Option<String>)>,
     pub(super) hint: Option<Duration>,
     pub(super) code: Option<u16>,
     pub(super) syncing: Option<Asked>,

@@ -77,7 +77,8 @@ struct Session {
     /// Socket.IO: let into the namespace. Until then events are kept, as the stock client does.
     is_accepted: bool,
     is_recovered: bool,
-    kept: Vec<(String, Value)>,
+    /// With their offsets, which count once the event was taken.
+    kept: Vec<(String, Value, Option<String>)>,
     hint: Option<Duration>,
     code: Option<u16>,
     /// The id of a `sync` without an answer, and when it was asked.
@@ -144,10 +145,10 @@ impl Client {
             session.heard = Instant::now();
             match heard {
                 Heard::Event { name, data, offset } => {
-                    self.memory.offset = offset.or(self.memory.offset.take());
                     if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
-                        session.kept.push((name, data));
+                        session.kept.push((name, data, offset));
                     } else {
+                        self.memory.offset = offset.or(self.memory.offset.take());
                         self.event(&mut session, &name, &data).await;
                     }
                 }
@@ -223,7 +224,8 @@ impl Client {
         session.is_accepted = true;
         session.is_recovered = pid.is_some() && pid == self.memory.pid;
         self.memory.pid = pid;
-        for (name, data) in std::mem::take(&mut session.kept) {
+        for (name, data, offset) in std::mem::take(&mut session.kept) {
+            self.memory.offset = offset.or(self.memory.offset.take());
             self.event(session, &name, &data).await;
         }
     }

@@ -16,7 +16,7 @@ impl Planner {
             return self.used_elsewhere(job);
         }
         if let Some(row) = self.loaded.messages.get(&id) {
-            let (room, rev, told) = (row.room, row.rev, row.to_wire());
+            let (room, rev, told) = (row.room, row.rev, row.to_event());
             let epoch = self.loaded.rooms.get(&room).map(|head| head.epoch).unwrap_or_default();
             self.tell_room(room, Some(rev), epoch, EventData::MessageDelivered(told));
             return Outcome::Duplicate;
@@ -38,7 +38,7 @@ impl Planner {
             payload: Vec::new(),
             at: self.now,
         });
-        self.tell_room(room, Some(rev), epoch, EventData::MessageDelivered(row.to_wire()));
+        self.tell_room(room, Some(rev), epoch, EventData::MessageDelivered(row.to_event()));
         self.plan.writes.messages.push(row.clone());
         self.loaded.messages.insert(id, row);
         Outcome::Stored

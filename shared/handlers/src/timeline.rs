@@ -203,6 +203,7 @@ fn delivered_as_it_stands(said: wire::MessageDelivered, messages: &HashMap<Strin
             room_id: said.room_id,
             message_id: said.message_id,
             seq: said.seq,
+            rev: said.rev,
             sender_id: said.sender_id,
             sent_at: said.sent_at,
             deleted_at: Some(deleted_at.clone()),

@@ -134,6 +134,11 @@ impl MessageRow {
         }
     }
 
+    /// The message as a change of its room; unlike in a list, a tombstone has its number there, too.
+    pub fn to_event(&self) -> wire::MessageDelivered {
+        wire::MessageDelivered { rev: Some(self.rev.0), ..self.to_wire() }
+    }
+
     /// The mentions as they are stored: sixteen bytes each; `None` for none.
     pub(crate) fn packed_mentions(&self) -> Option<Vec<u8>> {
         let packed = self.mentions.iter().flat_map(|user| *user.as_bytes()).collect();

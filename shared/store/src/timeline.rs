@@ -103,7 +103,7 @@ impl EventRecord {
         let message = self.message_id.and_then(|id| messages.get(&MessageId(id)));
         let event = if self.payload.is_empty() {
             let row = message.ok_or_else(|| damaged("a change without its message"))?;
-            EventData::MessageDelivered(row.to_wire())
+            EventData::MessageDelivered(row.to_event())
         } else {
             let stored = ServerEvent::decode(self.payload.as_slice()).ok().and_then(|event| event.kind);
             match (stored, message) {

@@ -155,7 +155,7 @@ impl Device {
     fn wrong(&self, what: &str) {
         let at = self.world.clock.now().0;
         let line = format!("{at} ms, {} of user {} ({:?}): {what}", self.name, self.user, self.kind);
-        self.notes.lock().log.wrongs.push(line);
+        self.notes.lock().log.wrong(line);
     }
 
     /// One connection from its beginning to its end; when to come back, if that was said.
@@ -171,6 +171,7 @@ impl Device {
                 }
             };
             session.heard = Instant::now();
+            self.note(session, &heard);
             match heard {
                 Heard::Event { name, data, offset } => {
                     if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
@@ -201,6 +202,19 @@ impl Device {
                 }
             }
         }
+    }
+
+    fn note(&self, session: &Session, heard: &Heard) {
+        let what = match heard {
+            Heard::Event { name, data, offset } => {
+                let room = data["roomId"].as_str().and_then(|room| self.world.room(room));
+                format!("{name} room {room:?} rev {} offset {offset:?}", data["rev"])
+            }
+            Heard::Ack { id, .. } => format!("ack {id}"),
+            other => format!("{other:?}"),
+        };
+        let at = self.world.clock.now().0;
+        self.notes.lock().log.note(format!("{at} ms, connection {}: {what}", session.number));
     }
 
     /// When to act without having heard anything.

@@ -3,7 +3,7 @@
 //! Knows no judgement. The invariant: every entry was written down by the one who saw it, when it
 //! was seen; nothing is taken back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -135,6 +135,9 @@ pub struct Span {
     pub to: Option<At>,
 }
 
+/// Things that came lately that are remembered.
+const LATELY: usize = 200;
+
 /// What one device wrote down.
 #[derive(Debug, Default)]
 pub struct DeviceLog {
@@ -146,11 +149,31 @@ pub struct DeviceLog {
     pub fleeting: Vec<(usize, At)>,
     /// What must not happen and did.
     pub wrongs: Vec<String>,
+    /// What came before the first of these.
+    pub trace: Vec<String>,
+    /// What came lately.
+    lately: VecDeque<String>,
     /// What is worth counting, by name.
     pub counts: BTreeMap<String, u64>,
 }
 
 impl DeviceLog {
+    /// Notes what came, for whoever has to find out how something wrong came about.
+    pub fn note(&mut self, what: String) {
+        if self.lately.len() >= LATELY {
+            self.lately.pop_front();
+        }
+        self.lately.push_back(what);
+    }
+
+    /// Something must not happen and did.
+    pub fn wrong(&mut self, what: String) {
+        if self.wrongs.is_empty() {
+            self.trace = self.lately.drain(..).collect();
+        }
+        self.wrongs.push(what);
+    }
+
     /// Counts something.
     pub fn count(&mut self, what: impl Into<String>) {
         *self.counts.entry(what.into()).or_default() += 1;

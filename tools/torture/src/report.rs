@@ -95,6 +95,8 @@ pub struct Report {
     pub incidents: Vec<Incident>,
     /// Promises that were not kept.
     pub violations: Vec<Violation>,
+    /// What came to devices before they saw something wrong.
+    pub traces: Vec<Vec<String>>,
 }
 
 impl Report {

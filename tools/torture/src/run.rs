@@ -65,6 +65,7 @@ struct Run {
     devices: Vec<(usize, Arc<Mutex<Notes>>)>,
     incidents: Vec<Incident>,
     violations: Vec<Violation>,
+    traces: Vec<Vec<String>>,
 }
 
 /// Runs it to its end.
@@ -72,8 +73,8 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     let stage = Stage::set(spec.shape, spec.defect.as_deref()).await;
     let world = World::make(&stage.system, spec.scale, spec.seed).await?;
     let (tasks, world) = (Tasks::new(Shutdown::new()), Arc::new(world));
-    let (devices, incidents, violations) = Default::default();
-    let mut run = Run { spec, stage, world, tasks, devices, incidents, violations };
+    let (devices, incidents, violations, traces) = Default::default();
+    let mut run = Run { spec, stage, world, tasks, devices, incidents, violations, traces };
     run.gather().await;
     run.strike().await;
     run.calm().await;
@@ -227,6 +228,8 @@ impl Run {
         for violation in found {
             self.wrong(violation.promise, violation.what);
         }
+        let traces = devices.iter().map(|(_, notes)| notes.log.trace.clone());
+        self.traces = traces.filter(|trace| !trace.is_empty()).collect();
         for node in self.stage.system.all() {
             let log = node.log();
             if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
@@ -255,6 +258,7 @@ impl Run {
             lateness,
             incidents: self.incidents,
             violations: self.violations,
+            traces: self.traces,
         }
     }
 }

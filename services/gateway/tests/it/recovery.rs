@@ -124,6 +124,22 @@ async fn who_comes_back_gets_what_it_missed_before_it_is_connected_on_another_ga
 }
 
 #[tokio::test]
+async fn what_was_taken_back_meanwhile_has_its_number_too_when_it_is_told() {
+    let mut scene = Scene::new().await;
+    let (_, pid, offset) = scene.break_off().await;
+    let room = scene.room.to_string();
+    let third = scene.talker.delivered(&room, 3).await[2].clone();
+    let taken = json!({"roomId": room, "messageId": third["messageId"], "forEveryone": true});
+    assert_eq!(scene.talker.request("message.delete", taken).await["status"], "QUEUED");
+    scene.talker.event("message.deleted", |_| true).await;
+    let back = scene.come_back(&scene.house.base, &pid, &offset).await;
+    assert_eq!(back.pid, pid);
+    let missed: Vec<_> = back.before[1..].iter().map(|event| (event[0].clone(), event[1]["rev"].clone())).collect();
+    assert_eq!(missed, [(json!("message.delivered"), json!(4)), (json!("message.deleted"), json!(5))]);
+    assert!(back.before[1][1]["deletedAt"].is_string(), "as it now stands: {}", back.before[1]);
+}
+
+#[tokio::test]
 async fn who_missed_nothing_is_recovered_too_and_rooms_without_a_log_do_not_matter() {
     let mut scene = Scene::new().await;
     let _quiet = scene.house.room(&[scene.ann]).await;

@@ -164,7 +164,7 @@ fn d_a_client_that_lacks_something_or_has_something_else_is_found() {
     case.view(0).messages.get_mut(&1).expect("there").id = id(9).to_string();
     assert_eq!(case.broken(), ["d"]);
     let mut case = Case::new();
-    case.devices[0].1.log.wrongs.push("rev 5 came twice".to_owned());
+    case.devices[0].1.log.wrong("rev 5 came twice".to_owned());
     assert_eq!(case.broken(), ["d"]);
 }
 

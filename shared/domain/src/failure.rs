@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn what_nobody_can_believe_is_never_tried_again_and_what_may_pass_is() {
         let of_kind = |kind| Cause::ALL.into_iter().filter(|cause| cause.kind() == kind).collect::<Vec<_>>();
-        assert_eq!(of_kind(FailureKind::Never), [Cause::BadSignature, Cause::UnknownKey, Cause::Undecodable]);
+        let never = [Cause::BadSignature, Cause::UnknownKey, Cause::Undecodable, Cause::TooOld];
+        assert_eq!(of_kind(FailureKind::Never), never);
         assert_eq!(of_kind(FailureKind::Retry), [Cause::StoreRejected, Cause::TargetMissing, Cause::TimedOut]);
         assert_eq!(of_kind(FailureKind::Bug), [Cause::Panic, Cause::NoOutcome, Cause::Crashes]);
     }

@@ -206,7 +206,8 @@ async fn one_s_own_messages_can_be_edited_and_taken_back() {
         async move { world.ask(method, &path, &token, Some(json!({ "content": "better" }))).await }
     };
     let edited = change(&ann, &mine, Method::PATCH).await;
-    assert_eq!(edited.body, json!({ "status": "QUEUED", "messageId": mine }));
+    assert_eq!((&edited.body["status"], &edited.body["messageId"]), (&json!("QUEUED"), &json!(mine)));
+    assert!(edited.body["jobId"].as_str().is_some_and(|job| job != mine), "the edit has an id of its own");
     let page = world.until(&bob, &path, |page| page["items"][0]["content"] == "better").await;
     assert!(page["items"][0]["editedAt"].is_string());
 

@@ -259,9 +259,9 @@ impl Speaker {
         let at = self.world.clock.now();
         let code = ack["code"].as_str().unwrap_or_default();
         let passes = matches!(code, "UNAVAILABLE" | "OVERLOADED" | "RATE_LIMITED");
-        let room = self.room_of(asked);
-        // Nobody but a guest ever loses a room.
-        if !(code.is_empty() || passes || (code == "NOT_FOUND" && self.world.is_guest(room, self.user))) {
+        // Nobody but a guest ever loses a room. Whether a message is gone is looked at in the end.
+        let may_be_gone = || matches!(asked, Asked::Change(_)) || self.world.is_guest(self.room_of(asked), self.user);
+        if !(code.is_empty() || passes || (code == "NOT_FOUND" && may_be_gone())) {
             return Err(format!("was refused: {ack}"));
         }
         let answer = if ack["status"] == "QUEUED" {

@@ -77,6 +77,11 @@ impl<'a> Facts<'a> {
         let may_be_refused = |code: &str| {
             self.evidence.world.is_guest(change.room, user) || self.is_reason(code, &change.wish, change.room)
         };
+        if let Answer::Refused(code) = &change.answer
+            && !(matches!(code.as_str(), "OVERLOADED" | "RATE_LIMITED") || may_be_refused(code))
+        {
+            findings.add(PROMISE, format!("user {user}: {what} was refused at the edge with {code} for no reason"));
+        }
         self.outcome(findings, told, &change.answer, &what, stored, may_be_refused);
     }
 
@@ -92,7 +97,7 @@ impl<'a> Facts<'a> {
         let is_deleted = |message: &str| message.parse().is_ok_and(|id| self.deleted.contains(&id));
         match (wish, code) {
             (Wish::Edit { message, .. } | Wish::React { message, .. }, "NOT_FOUND")
-            | (Wish::Delete { message }, "") => is_deleted(message),
+            | (Wish::Delete { message }, "" | "NOT_FOUND") => is_deleted(message),
             // An edit whose own processing failed, and another one that came meanwhile.
             (Wish::Edit { message, .. }, "CONFLICT") => self.events_about(room, "message.edited", message) > 0,
             (Wish::React { message, remove, .. }, "") => {

@@ -198,6 +198,14 @@ fn a_a_refusal_needs_a_reason_and_its_sender_is_told() {
 }
 
 #[test]
+fn a_a_change_of_what_is_there_may_not_be_refused_at_the_edge() {
+    let mut case = Case::new();
+    let (wish, answer) = (Wish::Delete { message: id(1).to_string() }, Answer::Refused("NOT_FOUND".to_owned()));
+    case.senders[0].changes.push(Change { wish, room: 0, at: At(9_000), by: None, answer });
+    assert_eq!(case.broken(), ["a"]);
+}
+
+#[test]
 fn a_what_is_given_up_though_it_is_possible_is_found() {
     let mut case = Case::new();
     case.truth.dead.push(DeadLetter { job: id(9).to_string(), cause: "bug".to_owned() });

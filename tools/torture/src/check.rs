@@ -10,8 +10,10 @@ mod lateness;
 mod order;
 mod outcomes;
 mod rows;
+mod wishes;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::device::Notes;
 use crate::history::{At, Incident, Sender};
@@ -46,9 +48,15 @@ pub struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// True when a fault was there between the two moments.
-    fn troubled(&self, from: At, to: At) -> bool {
-        self.incidents.iter().any(|incident| incident.overlaps(from, to))
+    /// True when a fault was there between the two moments that may keep a gateway from learning that a
+    /// membership ended.
+    fn is_blind(&self, gateway: usize, from: At, to: At) -> bool {
+        self.incidents.iter().any(|incident| incident.blinds(gateway) && incident.overlaps(from, to))
+    }
+
+    /// The id of a room's guest.
+    fn guest(&self, room: usize) -> Option<Uuid> {
+        self.world.rooms[room].guest.and_then(|guest| self.world.user_id(guest).parse().ok())
     }
 }
 
@@ -76,6 +84,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (Vec<Violation>, Lateness) {
     rows::check(evidence, &mut findings);
     order::check(evidence, &mut findings);
     kicks::check(evidence, &mut findings);
+    wishes::check(evidence, &mut findings);
     convergence::check(evidence, &mut findings);
     let lateness = lateness::check(evidence, &mut findings);
     (findings.all, lateness)

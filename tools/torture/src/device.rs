@@ -16,7 +16,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use runtime::Shutdown;
 use serde_json::{Value, json};
-use testkit::client::line::{Heard, Kind, Line, Pass};
+use testkit::client::connection::hint;
+use testkit::client::line::{Heard, Kind};
+use testkit::client::{Connection, Recovery};
 use tokio::time::{Instant, sleep_until};
 
 use crate::history::{DeviceLog, Span};
@@ -58,9 +60,7 @@ pub struct Device {
     rng: StdRng,
     attempts: u32,
     is_up: bool,
-    /// Socket.IO's: by what it is recognised, and the last offset.
-    pid: Option<String>,
-    offset: Option<String>,
+    recovery: Recovery,
 }
 
 impl Device {
@@ -80,8 +80,7 @@ impl Device {
             rng,
             attempts: 0,
             is_up: false,
-            pid: None,
-            offset: None,
+            recovery: Recovery::default(),
         }
     }
 
@@ -103,20 +102,20 @@ impl Device {
                 () = stop.requested() => break,
             }
         }
-        self.down();
+        self.up(false);
     }
 
     /// One connection; how long to wait before the next.
     async fn connect(&mut self) -> Duration {
         let world = Arc::clone(&self.world);
-        let gateway = &world.gateways[self.rng.random_range(0..world.gateways.len())];
-        let recovery = self.pid.as_deref().zip(self.offset.as_deref());
-        let pass = Pass { token: &world.users[self.user].token, device: &self.name, recovery };
-        let hint = match Line::open(gateway, self.kind, &pass).await {
-            Ok(line) => {
-                let mut session = Session::new(line, world.new_connection());
+        let gateway = self.rng.random_range(0..world.gateways.len());
+        let base = &world.gateways[gateway];
+        let token = &world.users[self.user].token;
+        let hint = match Connection::open(base, self.kind, token, &self.name, &self.recovery).await {
+            Ok(connection) => {
+                let mut session = Session::new(connection, world.new_connection(), gateway);
                 let hint = self.converse(&mut session).await;
-                self.down();
+                self.down(&session);
                 hint
             }
             Err(refused) => {
@@ -128,12 +127,13 @@ impl Device {
         hint.unwrap_or_else(|| longest.mul_f64(self.rng.random_range(0.5..1.0)))
     }
 
-    fn down(&mut self) {
+    /// A connection ended by itself.
+    fn down(&mut self, session: &Session) {
         self.up(false);
         self.speaker.disconnected();
         let now = self.world.clock.now();
-        if let Some(span) = self.notes.lock().log.spans.last_mut() {
-            span.to.get_or_insert(now);
+        if let Some(span) = self.notes.lock().log.spans.last_mut().filter(|_| session.is_ready) {
+            span.to = Some(now);
         }
     }
 
@@ -163,42 +163,32 @@ impl Device {
         loop {
             let due = self.due(session);
             let heard = tokio::select! {
-                heard = session.line.hear() => heard,
+                heard = session.connection.hear(&mut self.recovery) => heard,
                 () = sleep_until(due) => {
                     if self.act(session).await { continue }
                     self.count("connections given up for silence");
                     return None;
                 }
             };
-            session.heard = Instant::now();
             self.note(session, &heard);
             match heard {
-                Heard::Event { name, data, offset } => {
-                    if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
-                        session.kept.push((name, data, offset));
-                    } else {
-                        self.offset = offset.or(self.offset.take());
-                        self.event(session, &name, &data).await;
-                    }
-                }
-                Heard::Accepted { pid } => self.accepted(session, pid).await,
+                Heard::Event { name, data, .. } => self.event(session, &name, &data).await,
+                Heard::Accepted { .. } if session.connection.is_recovered => self.count("connections recovered"),
                 Heard::Declined(refusal) => {
                     self.wrong(&format!("was not let in: {refusal}"));
                     return None;
                 }
                 Heard::Ack { id, body } => self.acked(session, id, &body).await,
-                Heard::Nothing => {}
-                // Somebody tampered with the connection: what comes of it is no word of a server's.
-                Heard::Unreadable(_) => {
-                    self.count("connections with garbage");
+                Heard::Accepted { .. } | Heard::Nothing => {}
+                Heard::Unreadable(text) => {
+                    self.wrong(&format!("was sent {text}"));
                     return None;
                 }
                 Heard::Closed(code) => {
-                    let code = session.code.or(code);
                     if let Some(code) = code.filter(|code| !matches!(code, 1001 | 4408 | 4409 | 4503 | 4508)) {
                         self.count(format!("closed with {code}"));
                     }
-                    return session.hint;
+                    return session.connection.hint;
                 }
             }
         }
@@ -219,20 +209,20 @@ impl Device {
 
     /// When to act without having heard anything.
     fn due(&self, session: &Session) -> Instant {
-        let opening = (!session.is_ready).then_some(session.opened + READY_LIMIT);
+        let opening = (!session.is_ready).then_some(session.connection.opened + READY_LIMIT);
         let syncing = session.syncing.as_ref().map(|asked| asked.at + SYNC_LIMIT);
         let talk = session.is_ready.then(|| self.speaker.due());
         let some = [opening, syncing, talk, session.look_at];
-        some.into_iter().flatten().fold(session.heard + SILENCE_LIMIT, Instant::min)
+        some.into_iter().flatten().fold(session.connection.heard + SILENCE_LIMIT, Instant::min)
     }
 
     /// Does what is due; false to give the connection up.
     async fn act(&mut self, session: &mut Session) -> bool {
         let now = Instant::now();
         let is_late = |since: Instant, limit: Duration| now >= since + limit;
-        if (!session.is_ready && is_late(session.opened, READY_LIMIT))
+        if (!session.is_ready && is_late(session.connection.opened, READY_LIMIT))
             || session.syncing.as_ref().is_some_and(|asked| is_late(asked.at, SYNC_LIMIT))
-            || is_late(session.heard, SILENCE_LIMIT)
+            || is_late(session.connection.heard, SILENCE_LIMIT)
         {
             return false;
         }
@@ -251,27 +241,9 @@ impl Device {
         true
     }
 
-    async fn accepted(&mut self, session: &mut Session, pid: Option<String>) {
-        session.is_accepted = true;
-        session.is_recovered = pid.is_some() && pid == self.pid;
-        self.pid = pid;
-        if session.is_recovered {
-            self.count("connections recovered");
-        }
-        for (name, data, offset) in std::mem::take(&mut session.kept) {
-            self.offset = offset.or(self.offset.take());
-            self.event(session, &name, &data).await;
-        }
-    }
-
     async fn event(&mut self, session: &mut Session, name: &str, data: &Value) {
         match name {
             "session.ready" => self.ready(session, data).await,
-            "server.draining" => session.hint = hint(data),
-            "error" => {
-                session.hint = hint(data).or(session.hint);
-                session.code = data["closeCode"].as_u64().map(|code| code as u16);
-            }
             "rooms.beacon" => self.beacon(session, data),
             "message.failed" => self.speaker.failed(data),
             "message.read" | "typing" => self.fleeting(name, data),
@@ -282,7 +254,7 @@ impl Device {
     /// A change of a room.
     async fn changed(&mut self, session: &mut Session, name: &str, data: &Value) {
         let Some(room) = data["roomId"].as_str() else { return };
-        let Some(number) = self.world.room(room) else { return };
+        let Some(number) = self.own(room) else { return self.wrong(&format!("was told {name} of {room}")) };
         let at = self.world.clock.now();
         let user = &self.world.users[self.user].id;
         let outcome = {
@@ -298,31 +270,48 @@ impl Device {
         }
     }
 
+    /// The number of a room, of those in which the user ever is.
+    fn own(&self, id: &str) -> Option<usize> {
+        self.world.room(id).filter(|number| self.world.users[self.user].rooms.contains(number))
+    }
+
     fn fleeting(&mut self, name: &str, data: &Value) {
-        let Some(number) = data["roomId"].as_str().and_then(|room| self.world.room(room)) else { return };
+        let room = data["roomId"].as_str().unwrap_or_default();
+        let Some(number) = self.own(room) else { return self.wrong(&format!("was told {name} of {room}")) };
         let at = self.world.clock.now();
-        let Notes { log, views } = &mut *self.notes.lock();
-        log.fleeting.push((number, at));
-        if name == "message.read"
-            && let Some(view) = views.get_mut(&number)
-        {
-            view.read(data);
+        let has_left = {
+            let Notes { log, views } = &mut *self.notes.lock();
+            log.named.push((number, at));
+            let view = views.get_mut(&number);
+            let has_left = view.as_ref().is_some_and(|view| view.has_left());
+            if let Some(view) = view.filter(|_| name == "message.read") {
+                view.read(data);
+            }
+            has_left
+        };
+        if has_left {
+            self.wrong(&format!("room {number}: {name} came of a room that was left"));
         }
     }
 
     async fn ready(&mut self, session: &mut Session, data: &Value) {
         session.is_ready = true;
         let from = self.world.clock.now();
-        let rooms: BTreeMap<usize, i64> = data["rooms"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice)
+        let listed = data["rooms"].as_array().map_or(&[][..], Vec::as_slice);
+        let rooms: BTreeMap<usize, i64> = listed
             .iter()
-            .filter_map(|room| Some((self.world.room(room["roomId"].as_str()?)?, room["rev"].as_i64()?)))
+            .filter_map(|room| Some((self.own(room["roomId"].as_str()?)?, room["rev"].as_i64()?)))
             .collect();
+        let mut lasting =
+            self.world.users[self.user].rooms.iter().filter(|room| !self.world.is_guest(**room, self.user));
+        if rooms.len() != listed.len() || !lasting.all(|room| rooms.contains_key(room)) {
+            self.wrong(&format!("was told that these are the user's rooms: {}", data["rooms"]));
+        }
         {
             let Notes { log, views } = &mut *self.notes.lock();
-            log.spans.push(Span { from, to: None });
-            if !session.is_recovered {
+            log.spans.push(Span { from, to: None, gateway: session.gateway });
+            log.named.extend(rooms.keys().map(|room| (*room, from)));
+            if !session.connection.is_recovered {
                 for (number, view) in views.iter_mut() {
                     view.connected(rooms.get(number).copied());
                 }
@@ -335,9 +324,14 @@ impl Device {
 
     fn beacon(&self, session: &mut Session, data: &Value) {
         for room in data["rooms"].as_array().map_or(&[][..], Vec::as_slice) {
-            let number = room["roomId"].as_str().and_then(|id| self.world.room(id));
-            let (Some(number), Some(rev)) = (number, room["rev"].as_i64()) else { continue };
-            if self.notes.lock().views.get(&number).is_some_and(|view| view.rev() < rev) {
+            let number = room["roomId"].as_str().and_then(|id| self.own(id));
+            let (Some(number), Some(rev)) = (number, room["rev"].as_i64()) else {
+                self.wrong(&format!("a beacon says {room}"));
+                continue;
+            };
+            let mut notes = self.notes.lock();
+            notes.log.named.push((number, self.world.clock.now()));
+            if notes.views.get(&number).is_some_and(|view| view.rev() < rev) {
                 session.behind.push((number, rev));
                 session.look_at = Some(Instant::now() + MOMENT);
             }
@@ -357,7 +351,7 @@ impl Device {
         if rooms.is_empty() {
             return self.up(true);
         }
-        let id = session.line.send("sync", &json!({ "rooms": rooms })).await;
+        let id = session.connection.send("sync", &json!({ "rooms": rooms })).await;
         session.syncing = Some(session::Asked { id, at: Instant::now(), joins });
     }
 
@@ -381,7 +375,13 @@ impl Device {
             let Some(view) = views.get_mut(&number) else { continue };
             if page["code"] == "NOT_FOUND" {
                 view.not_found(asked.joins.get(&number).copied().unwrap_or_default());
-            } else if let Err(wrong) = view.page(page, at, log.seen.entry(number).or_default()) {
+                if !self.world.is_guest(number, self.user) {
+                    wrongs.push(format!("room {number}: sync says NOT_FOUND"));
+                }
+                continue;
+            }
+            log.named.push((number, at));
+            if let Err(wrong) = view.page(page, at, log.seen.entry(number).or_default()) {
                 wrongs.push(format!("room {number}: {wrong}"));
             }
         }
@@ -390,8 +390,4 @@ impl Device {
         }
         self.sync(session).await;
     }
-}
-
-fn hint(data: &Value) -> Option<Duration> {
-    data["retryAfterMs"].as_u64().map(Duration::from_millis)
 }

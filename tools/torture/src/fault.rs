@@ -6,11 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use testkit::cluster::{Node, Removal, Service};
 use testkit::proxy::{Proxy, Weather, Whom};
 use testkit::services::cut_transactions;
 
+use crate::history::Reach;
 use crate::stage::Stage;
 
 /// How long a program that was asked to end may take.
@@ -71,7 +72,7 @@ pub enum Fault {
     /// The broker believes that its disk is full.
     DiskAlarm,
     /// Sessions of the database are ended in their transactions.
-    CutTransactions(Duration),
+    CutTransactions,
     /// A gateway's clock jumps to so many seconds ahead.
     Clock(usize, i64),
     /// One processor more.
@@ -103,7 +104,7 @@ impl fmt::Display for Fault {
             Self::Wipe => f.write_str("Redis: wiped"),
             Self::MemoryAlarm => f.write_str("RabbitMq: memory alarm"),
             Self::DiskAlarm => f.write_str("RabbitMq: disk alarm"),
-            Self::CutTransactions(_) => f.write_str("Postgres: transactions cut"),
+            Self::CutTransactions => f.write_str("Postgres: transactions cut"),
             Self::Clock(number, seconds) => write!(f, "gateway {number}: clock {seconds:+} s"),
             Self::AddProcessor => f.write_str("a processor more"),
             Self::RemoveProcessor(true) => f.write_str("a processor less, killed"),
@@ -114,32 +115,76 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Does it.
-    pub async fn begin(self, stage: &mut Stage) -> anyhow::Result<()> {
+    /// Does it. False when there was nothing to strike: nobody was connected there, or there are as many
+    /// processors as there may be.
+    pub async fn begin(self, stage: &mut Stage) -> anyhow::Result<bool> {
         match self {
-            Self::Program(who, how) => begin_program(stage.node(who), how).await,
+            Self::Program(who, how) => begin_program(stage.node(who), how).await?,
             Self::Service(base, how) => begin_service(stage, base, how).await,
             Self::Weather(who, service, weather) => proxy(stage, who, service)?.set(weather),
-            Self::Reset(who, service) => drop(proxy(stage, who, service)?.reset_all()),
+            Self::Reset(who, service) => return Ok(proxy(stage, who, service)?.reset_all() > 0),
             Self::Corrupt(who, service, seed) => {
                 let whom = if seed % 3 == 0 { Whom::All } else { Whom::One };
-                proxy(stage, who, service)?.corrupt(seed, whom);
+                return Ok(proxy(stage, who, service)?.corrupt(seed, whom) > 0);
             }
-            Self::Wipe => drop(stage.system.redis().command("FLUSHALL").await),
+            // Away already: it forgot everything.
+            Self::Wipe => return Ok(stage.system.redis().command("FLUSHALL").await.is_ok()),
             Self::MemoryAlarm => stage.rabbit()?.raise_alarm().await,
             Self::DiskAlarm => stage.rabbit()?.raise_disk_alarm().await,
-            Self::CutTransactions(limit) => drop(cut_transactions(&stage.postgres()?.url(), limit).await),
+            Self::CutTransactions => {}
             Self::Clock(number, seconds) => stage.system.gateway(number).set_clock_ahead(seconds),
             Self::AddProcessor if stage.system.processors.len() < PROCESSORS_MOST => {
                 stage.system.spawn_processor().await;
             }
             Self::RemoveProcessor(kill) if stage.system.processors.len() > 1 => {
                 let how = if kill { Removal::Kill9 } else { Removal::Terminate(END_LIMIT) };
-                stage.system.remove_processor(0, how).await;
+                let ended = stage.system.remove_processor(0, how).await;
+                ensure!(kill || ended.is_some_and(|it| it.success()), "a processor was to end and did: {ended:?}");
             }
-            Self::AddProcessor | Self::RemoveProcessor(_) => {}
+            Self::AddProcessor | Self::RemoveProcessor(_) => return Ok(false),
             // Not one byte more than there is now, in any of its files.
             Self::DiskFull => stage.system.gateway(0).limit_file_size(Some(0)),
+        }
+        Ok(true)
+    }
+
+    /// To whom deliveries may come late for it, and whose connections may end.
+    pub fn delays(self) -> Reach {
+        match self {
+            Self::Program(Who::Gateway(number), _) | Self::Clock(number, _) => Reach::gateway(number),
+            Self::Program(Who::Api, _) | Self::MemoryAlarm | Self::DiskAlarm => Reach::Nobody,
+            Self::Weather(who, service, _) | Self::Reset(who, service) | Self::Corrupt(who, service, _) => match who {
+                Who::Api => Reach::Nobody,
+                // What is not published yet is not stored yet, either.
+                Who::Gateway(_) if service == Service::RabbitMq => Reach::Nobody,
+                Who::Gateway(number) => Reach::gateway(number),
+                Who::Processor(_) => Reach::Everybody,
+            },
+            _ => Reach::Everybody,
+        }
+    }
+
+    /// Who may not learn in time that a membership ended: gateways look for that in Redis and the store
+    /// and need neither a processor nor the broker.
+    pub fn blinds(self) -> Reach {
+        match self {
+            Self::Program(Who::Processor(_), _)
+            | Self::Weather(Who::Processor(_), ..)
+            | Self::Reset(Who::Processor(_), _)
+            | Self::Corrupt(Who::Processor(_), ..)
+            | Self::Service(Base::RabbitMq, _)
+            | Self::AddProcessor
+            | Self::RemoveProcessor(_) => Reach::Nobody,
+            other => other.delays(),
+        }
+    }
+
+    /// What it does as long as it lasts.
+    pub async fn last(self, stage: &Stage, hold: Duration) -> anyhow::Result<()> {
+        if self == Self::CutTransactions {
+            cut_transactions(&stage.postgres()?.url(), hold).await?;
+        } else {
+            tokio::time::sleep(hold).await;
         }
         Ok(())
     }
@@ -164,16 +209,23 @@ fn proxy(stage: &Stage, who: Who, service: Service) -> anyhow::Result<&Proxy> {
     stage.node(who).proxy(service).with_context(|| format!("{who} has no proxy to {service}"))
 }
 
-async fn begin_program(node: &Node, how: How) {
+async fn begin_program(node: &Node, how: How) -> anyhow::Result<()> {
     match how {
         How::Kill => node.kill9().await,
         How::Pause => node.pause(),
         How::Restart => {
-            if node.try_terminate(END_LIMIT).await.is_none() {
+            let ended = node.try_terminate(END_LIMIT).await;
+            if ended.is_none() {
                 node.kill9().await;
             }
+            ensure!(
+                ended.is_some_and(|it| it.success()),
+                "{} was to end in good order and did: {ended:?}",
+                node.label()
+            );
         }
     }
+    Ok(())
 }
 
 async fn begin_service(stage: &Stage, base: Base, how: How) {

@@ -87,17 +87,71 @@ pub struct Message {
     pub answer: Answer,
 }
 
-/// A change that is no message: an edit, a deletion, a reaction, a change of members or title.
+/// What was asked for that is no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// A message shall say something else.
+    Edit {
+        /// Which.
+        message: String,
+        /// What it shall say.
+        content: String,
+    },
+    /// A message is taken back.
+    Delete {
+        /// Which.
+        message: String,
+    },
+    /// A reaction comes or goes.
+    React {
+        /// To which message.
+        message: String,
+        /// Which.
+        emoji: String,
+        /// It goes.
+        remove: bool,
+    },
+    /// The room gets a title.
+    Rename(String),
+    /// The guest is removed.
+    Remove,
+    /// The guest is added.
+    Add,
+}
+
+impl Wish {
+    /// The message it is about, if any.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Edit { message, .. } | Self::Delete { message } | Self::React { message, .. } => Some(message),
+            Self::Rename(_) | Self::Remove | Self::Add => None,
+        }
+    }
+
+    /// What its event is called.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Edit { .. } => "message.edited",
+            Self::Delete { .. } => "message.deleted",
+            Self::React { .. } => "message.reaction",
+            Self::Rename(_) => "room.updated",
+            Self::Remove => "room.memberLeft",
+            Self::Add => "room.memberJoined",
+        }
+    }
+}
+
+/// A change that is no message.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What was asked, for reports.
-    pub what: &'static str,
+    /// What was asked.
+    pub wish: Wish,
     /// The room's number.
     pub room: usize,
-    /// The message it is about, if any.
-    pub message: Option<String>,
     /// When it was sent.
     pub at: At,
+    /// By which frame; `None` for REST.
+    pub by: Option<Try>,
     /// What came of it.
     pub answer: Answer,
 }
@@ -131,8 +185,10 @@ pub struct Seen {
 pub struct Span {
     /// When it was ready.
     pub from: At,
-    /// When it ended; `None` while it stands.
+    /// When it ended by itself; `None`: it stood in the end.
     pub to: Option<At>,
+    /// The number of its gateway.
+    pub gateway: usize,
 }
 
 /// Things that came lately that are remembered.
@@ -145,8 +201,8 @@ pub struct DeviceLog {
     pub spans: Vec<Span>,
     /// By room: what it saw of durable changes, in the order in which it came.
     pub seen: BTreeMap<usize, Vec<Seen>>,
-    /// Typing and read marks: the room, and when.
-    pub fleeting: Vec<(usize, At)>,
+    /// When a room was named otherwise: by typing, read marks, `session.ready`, beacons, answers to `sync`.
+    pub named: Vec<(usize, At)>,
     /// What must not happen and did.
     pub wrongs: Vec<String>,
     /// What came before the first of these.
@@ -174,9 +230,51 @@ impl DeviceLog {
         self.wrongs.push(what);
     }
 
+    /// The gateway of the connection on which something came.
+    pub fn gateway(&self, at: At) -> Option<usize> {
+        self.spans.iter().rev().find(|span| span.from <= at).map(|span| span.gateway)
+    }
+
     /// Counts something.
     pub fn count(&mut self, what: impl Into<String>) {
         *self.counts.entry(what.into()).or_default() += 1;
+    }
+}
+
+/// Whose connections something may concern.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub enum Reach {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Those with a gateway of these numbers.
+    Gateways(BTreeSet<usize>),
+    /// Everybody's.
+    Everybody,
+}
+
+impl Reach {
+    /// Of one gateway.
+    pub fn gateway(number: usize) -> Self {
+        Self::Gateways([number].into())
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nobody, reach) | (reach, Self::Nobody) => reach,
+            (Self::Gateways(some), Self::Gateways(more)) => Self::Gateways(&some | &more),
+            _ => Self::Everybody,
+        }
+    }
+
+    fn has(&self, gateway: usize) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Gateways(some) => some.contains(&gateway),
+            Self::Everybody => true,
+        }
     }
 }
 
@@ -185,6 +283,10 @@ impl DeviceLog {
 pub struct Incident {
     /// What was done.
     pub what: String,
+    /// To whom deliveries may come late for it, and whose connections may end.
+    pub delays: Reach,
+    /// Who may not learn in time that a membership ended.
+    pub blinds: Reach,
     /// When it began.
     pub from: At,
     /// When it was taken back.
@@ -197,6 +299,16 @@ impl Incident {
     /// True when it and the time from `from` to `to` have a moment in common; being made ready again
     /// belongs to it.
     pub fn overlaps(&self, from: At, to: At) -> bool {
-        self.from <= to && self.ready.unwrap_or(self.to) >= from
+        self.from <= to && self.ready.unwrap_or(At(u64::MAX)) >= from
+    }
+
+    /// True when it may hold up what a gateway delivers.
+    pub fn delays(&self, gateway: usize) -> bool {
+        self.delays.has(gateway)
+    }
+
+    /// True when a gateway may not learn in time that a membership ended.
+    pub fn blinds(&self, gateway: usize) -> bool {
+        self.blinds.has(gateway)
     }
 }

@@ -23,6 +23,9 @@ struct Arguments {
     /// People who connect, half of them with two devices.
     #[arg(long, default_value_t = 24)]
     users: usize,
+    /// Members of each room but the one with everybody.
+    #[arg(long, default_value_t = 8)]
+    members: usize,
     /// Writes everything as JSON into this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -57,7 +60,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         seed: arguments.seed.unwrap_or_else(|| rand::random::<u32>().into()),
         length: Duration::from_secs_f64(arguments.minutes * 60.0),
         faults_least: 0,
-        scale: Scale { users: arguments.users, rooms: arguments.users / 3, members: 8 },
+        scale: Scale { users: arguments.users, rooms: arguments.users / 3, members: arguments.members },
         defect: arguments.defect,
         quiet: !arguments.no_quiet,
         keep: arguments.keep,

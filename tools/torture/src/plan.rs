@@ -15,6 +15,13 @@ use crate::stage::Shape;
 /// How far a clock is moved, at most.
 pub const CLOCK_MOST_S: i64 = 5;
 
+/// Steps from one rest to the next.
+const RESTS_EVERY: usize = 5;
+/// Steps from one fault that outlasts everything to the next.
+const OUTLASTS_EVERY: usize = 31;
+/// Longer than two rounds of pings, and than a gateway's lease.
+const OUTLASTING_MS: std::ops::Range<u64> = 65_000..80_000;
+
 /// Some faults at the same time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -26,19 +33,31 @@ pub struct Step {
     pub hold: Duration,
 }
 
+/// How a plan is timed.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Every so often nothing happens for that long: what was late by then has no excuse.
+    pub rest: Duration,
+    /// Now and then a fault lasts longer than the leases and time-outs of the system.
+    pub outlasts: bool,
+}
+
 /// Draws steps for ever.
 pub struct Plan {
     shape: Shape,
+    pace: Pace,
+    steps: usize,
     rng: StdRng,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub fn new(shape: Shape, seed: u64) -> Self {
-        Self { shape, rng: StdRng::seed_from_u64(seed.rotate_left(17) ^ 0x00C0_FFEE) }
+    pub fn new(shape: Shape, pace: Pace, seed: u64) -> Self {
+        Self { shape, pace, steps: 0, rng: StdRng::seed_from_u64(seed.rotate_left(17) ^ 0x00C0_FFEE) }
     }
 
     fn step(&mut self) -> Step {
+        self.steps += 1;
         let count = if self.rng.random_bool(0.3) { 2 } else { 1 };
         let mut faults: Vec<Fault> = Vec::new();
         while faults.len() < count {
@@ -53,7 +72,13 @@ impl Plan {
             3..8 => self.rng.random_range(400..4_000),
             _ => self.rng.random_range(4_000..12_000),
         };
+        let hold = if self.pace.outlasts && self.steps % OUTLASTS_EVERY == 0 {
+            self.rng.random_range(OUTLASTING_MS)
+        } else {
+            hold
+        };
         let calm = Duration::from_millis(self.rng.random_range(300..3_000));
+        let calm = if self.steps % RESTS_EVERY == 0 { calm + self.pace.rest } else { calm };
         Step { calm, faults, hold: Duration::from_millis(hold) }
     }
 
@@ -71,7 +96,7 @@ impl Plan {
             76..84 => Fault::Weather(who, Service::Clients, self.weather()),
             84..90 => Fault::Reset(who, Service::Clients),
             90..95 => Fault::Corrupt(who, Service::Clients, self.rng.random()),
-            _ => Fault::Clock(0, self.rng.random_range(-CLOCK_MOST_S..=CLOCK_MOST_S)),
+            _ => self.clock(0),
         }
     }
 
@@ -98,11 +123,17 @@ impl Plan {
             }
             74..78 => Fault::MemoryAlarm,
             78..81 => Fault::DiskAlarm,
-            81..88 => Fault::CutTransactions(Duration::from_millis(self.rng.random_range(200..2_000))),
-            88..92 => Fault::Clock(gateway, self.rng.random_range(-CLOCK_MOST_S..=CLOCK_MOST_S)),
+            81..88 => Fault::CutTransactions,
+            88..92 => self.clock(gateway),
             92..96 => Fault::AddProcessor,
             _ => Fault::RemoveProcessor(self.rng.random_bool(0.5)),
         }
+    }
+
+    /// A jump that is one.
+    fn clock(&mut self, gateway: usize) -> Fault {
+        let seconds = self.rng.random_range(1..=CLOCK_MOST_S);
+        Fault::Clock(gateway, if self.rng.random() { seconds } else { -seconds })
     }
 
     fn who(&mut self) -> Who {
@@ -169,7 +200,7 @@ fn target(fault: &Fault) -> String {
         Fault::Service(base, _) => format!("{base:?}"),
         Fault::Wipe => "Redis".to_owned(),
         Fault::MemoryAlarm | Fault::DiskAlarm => "RabbitMq".to_owned(),
-        Fault::CutTransactions(_) => "Postgres".to_owned(),
+        Fault::CutTransactions => "Postgres".to_owned(),
         Fault::Clock(number, _) => format!("clock {number}"),
         Fault::DiskFull => format!("{}", Who::Gateway(0)),
     }
@@ -179,10 +210,12 @@ fn target(fault: &Fault) -> String {
 mod tests {
     use super::*;
 
+    const PACE: Pace = Pace { rest: Duration::from_secs(9), outlasts: true };
+
     #[test]
     fn a_seed_gives_one_plan() {
         for shape in [Shape::Distributed, Shape::AllInOne] {
-            let of = |seed| Plan::new(shape, seed).take(50).collect::<Vec<_>>();
+            let of = |seed| Plan::new(shape, PACE, seed).take(50).collect::<Vec<_>>();
             assert_eq!(of(7), of(7));
             assert_ne!(of(7), of(8));
         }
@@ -190,10 +223,17 @@ mod tests {
 
     #[test]
     fn two_faults_of_a_step_strike_different_things() {
-        for step in Plan::new(Shape::Distributed, 3).take(500) {
+        for step in Plan::new(Shape::Distributed, PACE, 3).take(500) {
             let mut targets: Vec<String> = step.faults.iter().map(target).collect();
             targets.dedup();
             assert_eq!(targets.len(), step.faults.len(), "{step:?}");
         }
+    }
+
+    #[test]
+    fn there_are_rests_and_faults_that_outlast_leases() {
+        let steps: Vec<Step> = Plan::new(Shape::AllInOne, PACE, 1).take(40).collect();
+        assert_eq!(steps.iter().filter(|step| step.calm >= PACE.rest).count(), 8);
+        assert!(steps.iter().any(|step| step.hold > Duration::from_secs(60)));
     }
 }

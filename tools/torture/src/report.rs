@@ -10,6 +10,7 @@ use crate::device::Notes;
 use crate::history::{Answer, Incident, Sender};
 use crate::stage::Shape;
 use crate::truth::{DeadLetter, Truth};
+use crate::world::Scale;
 
 /// Of more only the number is printed; the JSON has them all.
 const SHOWN: usize = 20;
@@ -83,6 +84,10 @@ pub struct Report {
     pub seed: u64,
     /// How the system was built.
     pub shape: Shape,
+    /// How many people and rooms.
+    pub scale: Scale,
+    /// How long faults struck at least.
+    pub faults_ms: u64,
     /// A defect that was switched on.
     pub defect: Option<String>,
     /// From the beginning to the end, the time of quiet included.
@@ -114,10 +119,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { messages_queued, changes_queued, stored, events, refused, dead, connections, .. } = &self.counts;
+        let Scale { users, rooms, members } = self.scale;
         let defect = self.defect.as_ref().map_or(String::new(), |defect| format!(", with the defect {defect}"));
         writeln!(
             f,
-            "seed {} ({:?}{defect}), {} s, {} times of trouble",
+            "seed {} ({:?}{defect}), {users} users, {members} in each of {rooms} rooms, {} s, {} times of trouble",
             self.seed,
             self.shape,
             self.lasted_ms / 1000,
@@ -133,8 +139,11 @@ impl fmt::Display for Report {
             "  {connections} connections; {} changes seen live, {} by sync",
             self.counts.seen_live, self.counts.seen_by_sync
         )?;
-        let Lateness { p50_ms, p99_ms, max_ms, .. } = self.lateness;
-        writeln!(f, "  late by p50 {p50_ms} ms, p99 {p99_ms} ms, at most {max_ms} ms")?;
+        let Lateness { deliveries, in_calm, p50_ms, p99_ms, max_ms } = self.lateness;
+        writeln!(
+            f,
+            "  {deliveries} deliveries, {in_calm} of them in calm, late by p50 {p50_ms} ms, p99 {p99_ms} ms, at most {max_ms} ms"
+        )?;
         for violation in self.violations.iter().take(SHOWN) {
             writeln!(f, "  BROKEN ({}) {}", violation.promise, violation.what)?;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use runtime::{Shutdown, Tasks};
 use testkit::client::line::Kind;
@@ -15,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::check::{self, Evidence, Lateness, Violation};
 use crate::device::{Device, Notes};
-use crate::history::{Incident, Sender};
-use crate::plan::{CLOCK_MOST_S, Plan, Step};
+use crate::fault::Fault;
+use crate::history::{Answer, Incident, Reach, Sender};
+use crate::plan::{CLOCK_MOST_S, Pace, Plan, Step};
 use crate::quiet;
 use crate::report::{Counts, Report};
 use crate::stage::{Shape, Stage};
@@ -31,7 +33,9 @@ const READY_LIMIT: Duration = Duration::from_secs(90);
 /// How long everything may take to be stored and told once nothing is wrong any more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 /// What a delivery may take in calm. Programs without optimisation on a busy machine take their time.
-const LATE_AFTER: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 5 });
+pub const LATE_AFTER: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 5 });
+/// Faults may last longer than all leases in runs that are longer than that.
+const OUTLASTS_FROM: Duration = Duration::from_mins(10);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -71,23 +75,26 @@ struct Run {
 /// Runs it to its end.
 pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     let stage = Stage::set(spec.shape, spec.defect.as_deref()).await;
-    let world = World::make(&stage.system, spec.scale, spec.seed).await?;
+    let world = World::make(&stage.system, spec.scale, spec.seed, spec.length).await?;
     let (tasks, world) = (Tasks::new(Shutdown::new()), Arc::new(world));
     let (devices, incidents, violations, traces) = Default::default();
     let mut run = Run { spec, stage, world, tasks, devices, incidents, violations, traces };
     run.gather().await;
     run.strike().await;
     run.calm().await;
-    let (counts, lateness) = run.judge().await?;
     run.tasks.shutdown().request();
     run.tasks.drained(Duration::from_secs(5)).await;
+    run.say("everybody left");
+    let (counts, lateness) = run.judge().await?;
+    if run.spec.quiet {
+        let leaks = quiet::check(&run.stage, &run.world, run.spec.shape).await;
+        leaks.into_iter().for_each(|what| run.wrong("i", what));
+    }
+    run.look_for_panics();
     if let Some(folder) = run.spec.keep.as_deref().filter(|_| !run.violations.is_empty()) {
         let copied = tokio::process::Command::new("cp").arg("-r").arg(run.stage.system.folder()).arg(folder).status();
         anyhow::ensure!(copied.await?.success(), "cannot copy to {}", folder.display());
     }
-    run.say("everybody left");
-    let leaks = if run.spec.quiet { quiet::check(&run.stage, run.spec.shape).await } else { Vec::new() };
-    run.violations.extend(leaks.into_iter().map(|what| Violation { promise: "i", what }));
     Ok(run.report(counts, lateness))
 }
 
@@ -139,27 +146,38 @@ impl Run {
     async fn strike(&mut self) {
         let end = Instant::now() + self.spec.length;
         let mut done = 0;
-        for step in Plan::new(self.spec.shape, self.spec.seed) {
+        let pace = Pace { rest: LATE_AFTER + self.clocks_err_by(), outlasts: self.spec.length > OUTLASTS_FROM };
+        for step in Plan::new(self.spec.shape, pace, self.spec.seed) {
             if Instant::now() >= end && done >= self.spec.faults_least {
                 return;
             }
-            done += step.faults.len();
-            self.strike_once(step).await;
+            done += self.strike_once(step).await;
         }
     }
 
-    async fn strike_once(&mut self, step: Step) {
+    /// How many faults there were.
+    async fn strike_once(&mut self, step: Step) -> usize {
         tokio::time::sleep(step.calm).await;
         let what = step.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
         self.say(&format!("{what} for {} ms", step.hold.as_millis()));
         let from = self.world.clock.now();
-        for fault in &step.faults {
-            if let Err(error) = fault.begin(&mut self.stage).await {
-                self.wrong("harness", format!("cannot do {fault}: {error:#}"));
+        let mut struck = Vec::new();
+        for fault in step.faults {
+            match fault.begin(&mut self.stage).await {
+                Ok(true) => struck.push(fault),
+                Ok(false) => self.say(&format!("{fault}: there was nothing to strike")),
+                Err(error) => {
+                    self.wrong("harness", format!("cannot do {fault}: {error:#}"));
+                    struck.push(fault);
+                }
             }
         }
-        tokio::time::sleep(step.hold).await;
-        for fault in &step.faults {
+        for lasted in join_all(struck.iter().map(|fault| fault.last(&self.stage, step.hold))).await {
+            if let Err(error) = lasted {
+                self.wrong("harness", format!("{what}: {error:#}"));
+            }
+        }
+        for fault in &struck {
             if let Err(error) = fault.end(&mut self.stage).await {
                 self.wrong("harness", format!("cannot undo {fault}: {error:#}"));
             }
@@ -173,7 +191,10 @@ impl Run {
         if !is_ready {
             self.wrong("h", format!("not ready within {} s after {what}", READY_LIMIT.as_secs()));
         }
-        self.incidents.push(Incident { what, from, to, ready });
+        let reach = |of: fn(Fault) -> Reach| struck.iter().map(|fault| of(*fault)).fold(Reach::Nobody, Reach::and);
+        let (delays, blinds) = (reach(Fault::delays), reach(Fault::blinds));
+        self.incidents.push(Incident { what, delays, blinds, from, to, ready });
+        struck.len()
     }
 
     /// Lets everything that was asked for be answered, stored and told.
@@ -183,6 +204,9 @@ impl Run {
         if !self.within(SETTLE_LIMIT, |run| run.world.in_hand() == 0).await {
             let left = self.world.in_hand();
             self.wrong("h", format!("{left} messages were not acked though nothing was wrong any more"));
+        }
+        if !self.within(SETTLE_LIMIT, |run| run.world.stewards.load(Ordering::SeqCst) == 0).await {
+            self.wrong("h", "changes of members were not accepted though nothing was wrong any more");
         }
         if !quiet::drained(&self.stage, SETTLE_LIMIT).await {
             self.wrong("h", "the queues did not become empty");
@@ -230,17 +254,54 @@ impl Run {
         }
         let traces = devices.iter().map(|(_, notes)| notes.log.trace.clone());
         self.traces = traces.filter(|trace| !trace.is_empty()).collect();
-        for node in self.stage.system.all() {
-            let log = node.log();
-            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
-                self.violations.push(Violation { promise: "harness", what: format!("{}: {line}", node.label()) });
-            }
-        }
+        self.demand_activity(&senders);
         let mut noted: BTreeMap<String, u64> = BTreeMap::new();
         for (what, count) in devices.iter().flat_map(|(_, notes)| &notes.log.counts) {
             *noted.entry(what.clone()).or_default() += count;
         }
         Ok((Counts::of(&senders, &devices, &truth, noted), lateness))
+    }
+
+    /// A run in which nothing of a kind happened shows nothing about it.
+    fn demand_activity(&mut self, senders: &[Sender]) {
+        let mut queued: BTreeMap<&str, usize> = BTreeMap::new();
+        for sender in senders {
+            let is_queued = |answer: &Answer| usize::from(matches!(answer, Answer::Queued { .. }));
+            let messages = sender.messages.iter().map(|message| ("message.delivered", &message.answer));
+            let changes = sender.changes.iter().map(|change| (change.wish.event(), &change.answer));
+            for (what, answer) in messages.chain(changes) {
+                *queued.entry(what).or_default() += is_queued(answer);
+            }
+        }
+        for what in [
+            "message.delivered",
+            "message.edited",
+            "message.deleted",
+            "message.reaction",
+            "room.updated",
+            "room.memberLeft",
+            "room.memberJoined",
+        ] {
+            if queued.get(what).is_none_or(|count| *count == 0) {
+                self.wrong("harness", format!("there was not one {what}"));
+            }
+        }
+    }
+
+    /// In the logs of all programs, those included that were taken away.
+    fn look_for_panics(&mut self) {
+        let folder = self.stage.system.folder().to_owned();
+        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let logs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+        if logs.is_empty() {
+            self.wrong("harness", format!("no logs in {}", folder.display()));
+        }
+        for path in logs {
+            let log = String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();
+            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+                self.wrong("harness", format!("{}: {line}", path.display()));
+            }
+        }
     }
 
     /// Stored times come from processors, whose clock is the one that is moved in an all-in-one.
@@ -252,6 +313,8 @@ impl Run {
         Report {
             seed: self.spec.seed,
             shape: self.spec.shape,
+            scale: self.spec.scale,
+            faults_ms: self.spec.length.as_millis() as u64,
             defect: self.spec.defect,
             lasted_ms: self.world.clock.now().0,
             counts,

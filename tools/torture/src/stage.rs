@@ -10,6 +10,7 @@ use testkit::management::Management;
 use testkit::services::{PrivatePostgres, PrivateRabbit};
 
 use crate::fault::Who;
+use crate::run::LATE_AFTER;
 
 /// How the system is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -33,8 +34,10 @@ impl Stage {
     /// Starts everything.
     pub async fn set(shape: Shape, defect: Option<&str>) -> Self {
         let unlimited = |spec: SystemSpec| {
-            let spec =
-                spec.env("LIMIT_USER_EVENTS_PER_SEC", "0").env("LIMIT_USER_BURST", "0").env("BEACON_EVERY", "5s");
+            // Whoever lacks something until a beacon says so lacks it for too long.
+            let beacons = format!("{}s", 2 * LATE_AFTER.as_secs());
+            let spec = spec.env("LIMIT_USER_EVENTS_PER_SEC", "0").env("LIMIT_USER_BURST", "0");
+            let spec = spec.env("BEACON_EVERY", &beacons);
             let spec = spec.env("RUST_LOG", "info").proxied().movable_clocks();
             match defect {
                 Some(defect) => spec.env("TEST_DEFECT", defect),

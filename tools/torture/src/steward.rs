@@ -13,7 +13,7 @@ use runtime::Shutdown;
 use serde_json::json;
 use testkit::client::{Method, Rest};
 
-use crate::history::{Answer, Change};
+use crate::history::{Answer, Change, Wish};
 use crate::world::World;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -47,15 +47,16 @@ impl Steward {
         let members = format!("/api/v1/conversations/{}/members", self.world.rooms[self.room].id);
         loop {
             self.pause(2_000..7_000).await;
-            if !self.world.is_talking.load(Ordering::SeqCst) {
-                return std::future::pending().await;
+            self.world.stewards.fetch_add(1, Ordering::SeqCst);
+            if self.world.is_talking.load(Ordering::SeqCst) {
+                self.rename().await;
+                // Nobody is a member any more: it was removed by an attempt without an answer.
+                self.insist(Wish::Remove, Method::DELETE, &format!("{members}/{guest}"), None, &[404]).await;
+                self.pause(1_000..5_000).await;
+                let add = json!({"userIds": [guest]}).to_string();
+                self.insist(Wish::Add, Method::POST, &members, Some(add), &[]).await;
             }
-            self.rename().await;
-            // Nobody is a member any more: it was removed by an attempt without an answer.
-            self.insist("room.memberRemove", Method::DELETE, &format!("{members}/{guest}"), None, &[404]).await;
-            self.pause(1_000..5_000).await;
-            let add = json!({"userIds": [guest]}).to_string();
-            self.insist("room.memberAdd", Method::POST, &members, Some(add), &[]).await;
+            self.world.stewards.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -64,15 +65,16 @@ impl Steward {
     }
 
     async fn rename(&mut self) {
-        let title = json!({"title": format!("title {}", self.rng.random_range(0..1_000_000))}).to_string();
+        let title = format!("title {}", self.rng.random_range(0..1_000_000));
+        let body = json!({"title": title}).to_string();
         let path = format!("/api/v1/conversations/{}", self.world.rooms[self.room].id);
-        self.ask("room.update", Method::PATCH, &path, Some(title)).await;
+        self.ask(Wish::Rename(title), Method::PATCH, &path, Some(body)).await;
     }
 
     /// Asks until it is accepted or answered with one of `enough`.
-    async fn insist(&self, what: &'static str, method: Method, path: &str, body: Option<String>, enough: &[u16]) {
+    async fn insist(&self, wish: Wish, method: Method, path: &str, body: Option<String>, enough: &[u16]) {
         loop {
-            let status = self.ask(what, method.clone(), path, body.clone()).await;
+            let status = self.ask(wish.clone(), method.clone(), path, body.clone()).await;
             if status == Some(202) || status.is_some_and(|status| enough.contains(&status)) {
                 return;
             }
@@ -81,12 +83,12 @@ impl Steward {
     }
 
     /// One attempt; the status of its answer.
-    async fn ask(&self, what: &'static str, method: Method, path: &str, body: Option<String>) -> Option<u16> {
+    async fn ask(&self, wish: Wish, method: Method, path: &str, body: Option<String>) -> Option<u16> {
         let sender = &self.world.senders[self.world.owner_number()];
         let number = {
-            let (at, room, message) = (self.world.clock.now(), self.room, None);
+            let (at, room) = (self.world.clock.now(), self.room);
             let mut sender = sender.lock();
-            sender.changes.push(Change { what, room, message, at, answer: Answer::Unknown });
+            sender.changes.push(Change { wish, room, at, by: None, answer: Answer::Unknown });
             sender.changes.len() - 1
         };
         let answer = self.rest.try_call(method, path, body, ANSWER_LIMIT).await.ok()?;

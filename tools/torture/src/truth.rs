@@ -69,14 +69,16 @@ pub struct Truth {
     pub refused: HashMap<Uuid, String>,
     /// By room: `last_seq` and `rev`.
     pub heads: BTreeMap<usize, (i64, i64)>,
+    /// By room: its title, if it has one.
+    pub titles: BTreeMap<usize, String>,
     /// Reactions that stand.
     pub reactions: BTreeSet<Reaction>,
     /// By room and member: how far they have read.
     pub members: BTreeMap<(usize, String), i64>,
     /// By room: the changes as its owner is told of them, from `rev` 2 on.
     pub timeline: BTreeMap<usize, Vec<(i64, String, Value)>>,
-    /// By room: the messages as they now stand, as `sync` by `seq` tells them.
-    pub listed: BTreeMap<usize, Vec<Value>>,
+    /// By gateway and room: the messages as they now stand, as `sync` by `seq` tells them.
+    pub listed: BTreeMap<(usize, usize), Vec<Value>>,
     /// What was given up.
     pub dead: Vec<DeadLetter>,
 }
@@ -88,6 +90,7 @@ type Raw = (
     Vec<(Uuid, i64, i64)>,
     Vec<(Uuid, Uuid, String)>,
     Vec<(Uuid, Uuid, i64)>,
+    Vec<(Uuid, Option<String>)>,
 );
 
 const MESSAGES: &str = "SELECT room_id, seq, message_id, sender_id, client_msg_id, content, deleted_at FROM messages
@@ -97,6 +100,7 @@ const REFUSED: &str = "SELECT job_id, code FROM refused_jobs";
 const HEADS: &str = "SELECT room_id, last_seq, rev FROM room_counters";
 const REACTIONS: &str = "SELECT message_id, user_id, emoji FROM reactions";
 const MEMBERS: &str = "SELECT room_id, user_id, read_seq FROM room_members";
+const TITLES: &str = "SELECT room_id, title FROM rooms";
 
 macro_rules! read_all {
     ($connection:expr) => {{
@@ -108,20 +112,25 @@ macro_rules! read_all {
             sqlx::query_as(HEADS).fetch_all(&mut *connection).await?,
             sqlx::query_as(REACTIONS).fetch_all(&mut *connection).await?,
             sqlx::query_as(MEMBERS).fetch_all(&mut *connection).await?,
+            sqlx::query_as(TITLES).fetch_all(&mut *connection).await?,
         )
     }};
 }
 
+/// All of one moment.
 async fn read_rows(system: &System) -> anyhow::Result<Raw> {
     if system.is_distributed() {
         let mut connection = PgConnection::connect(system.env("DATABASE_URL")).await?;
+        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut connection).await?;
         return Ok(read_all!(&mut connection));
     }
     let mut connection = SqliteConnection::connect(&file(system, "chat.db")).await?;
+    sqlx::query("BEGIN").execute(&mut connection).await?;
     Ok(read_all!(&mut connection))
 }
 
-fn file(system: &System, name: &str) -> String {
+/// The URL of a file of the all-in-one, to be read only.
+pub(crate) fn file(system: &System, name: &str) -> String {
     format!("sqlite://{}/{name}?mode=ro", system.env("DATA_DIR"))
 }
 
@@ -141,7 +150,7 @@ impl Truth {
         Ok(truth)
     }
 
-    fn take(&mut self, world: &World, (messages, events, refused, heads, reactions, members): Raw) {
+    fn take(&mut self, world: &World, (messages, events, refused, heads, reactions, members, titles): Raw) {
         let numbers: HashMap<String, usize> =
             world.rooms.iter().enumerate().map(|(number, room)| (room.id.clone(), number)).collect();
         let number = |room: Uuid| numbers.get(&room.to_string()).copied();
@@ -165,20 +174,23 @@ impl Truth {
             .into_iter()
             .filter_map(|(room, user, seq)| Some(((number(room)?, user.to_string()), seq)))
             .collect();
+        self.titles = titles.into_iter().filter_map(|(room, title)| Some((number(room)?, title?))).collect();
     }
 
     /// Asks as the owner, who was a member all the time.
     async fn ask(&mut self, system: &System, world: &World) -> anyhow::Result<()> {
-        let socket =
-            Socket::try_open(&system.gateway(0).url(), &format!("/ws?token={}", world.owner.token), &[]).await?;
-        for (number, room) in world.rooms.iter().enumerate() {
-            let pages = pages(&socket, &room.id, "afterRev", "rev").await?;
-            let event =
-                |item: &Value| (item["rev"].as_i64(), item["event"].as_str().map(str::to_owned), item["data"].clone());
-            let events = pages.iter().map(event);
-            let events = events.map(|(rev, name, data)| Some((rev?, name?, data))).collect::<Option<Vec<_>>>();
-            self.timeline.insert(number, events.context("an item without rev or event")?);
-            self.listed.insert(number, pages_of_messages(&socket, &room.id).await?);
+        for (gateway, node) in system.gateways().iter().enumerate() {
+            let socket = Socket::try_open(&node.url(), &format!("/ws?token={}", world.owner.token), &[]).await?;
+            for (number, room) in world.rooms.iter().enumerate() {
+                self.listed.insert((gateway, number), pages(&socket, &room.id, "afterSeq", "seq").await?);
+                if gateway == 0 {
+                    let pages = pages(&socket, &room.id, "afterRev", "rev").await?;
+                    let event =
+                        |it: &Value| Some((it["rev"].as_i64()?, it["event"].as_str()?.to_owned(), it["data"].clone()));
+                    let events = pages.iter().map(event).collect::<Option<Vec<_>>>();
+                    self.timeline.insert(number, events.context("an item without rev or event")?);
+                }
+            }
         }
         Ok(())
     }
@@ -187,10 +199,6 @@ impl Truth {
     pub fn jobs(&self) -> HashSet<Uuid> {
         self.events.iter().filter_map(|event| event.job).collect()
     }
-}
-
-async fn pages_of_messages(socket: &Socket, room: &str) -> anyhow::Result<Vec<Value>> {
-    pages(socket, room, "afterSeq", "seq").await
 }
 
 async fn pages(socket: &Socket, room: &str, after: &str, key: &str) -> anyhow::Result<Vec<Value>> {

@@ -90,6 +90,11 @@ impl View {
         self.is_whole || !self.is_member()
     }
 
+    /// True when the user was told to have left and not to have come back.
+    pub fn has_left(&self) -> bool {
+        !self.is_member
+    }
+
     /// True while the user is a member.
     pub fn is_member(&self) -> bool {
         self.is_member && !self.is_barred
@@ -154,10 +159,6 @@ impl View {
     pub fn page(&mut self, page: &Value, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
         for item in page["items"].as_array().map_or(&[][..], Vec::as_slice) {
             let rev = item["rev"].as_i64().ok_or("an item without rev")?;
-            if rev <= self.rev {
-                // Asked for twice, because the answer to the first question was late.
-                continue;
-            }
             if rev != self.rev + 1 {
                 return Err(format!("rev {rev} follows {} in a page of sync", self.rev));
             }

@@ -5,17 +5,22 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
 use serde_json::json;
 use testkit::cluster::{Node, System};
 use uuid::Uuid;
 
 use crate::history::{RunClock, Sender};
+
+/// What comes after the faults takes less.
+const AFTERWARDS_S: i64 = 3_600;
 
 /// Somebody.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub struct World {
     pub api: String,
     /// New things may be asked for.
     pub is_talking: AtomicBool,
+    /// Stewards who have begun something and not ended it.
+    pub stewards: AtomicUsize,
     /// Devices that are connected and caught up.
     pub up: AtomicUsize,
     /// Numbers of connections.
@@ -64,7 +71,7 @@ pub struct World {
 }
 
 /// How many there are of what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Scale {
     /// Users who connect; about half of them with two devices.
     pub users: usize,
@@ -76,8 +83,9 @@ pub struct Scale {
 
 impl World {
     /// Makes people and rooms and imports them into the system.
-    pub async fn make(system: &System, scale: Scale, seed: u64) -> anyhow::Result<Self> {
-        let mut world = Self::imagine(scale, seed, |id| system.token_for(id));
+    pub async fn make(system: &System, scale: Scale, seed: u64, length: Duration) -> anyhow::Result<Self> {
+        let lifetime_s = length.as_secs() as i64 + AFTERWARDS_S;
+        let mut world = Self::imagine(scale, seed, |id| system.token_lasting(id, lifetime_s));
         world.gateways = system.gateways().iter().map(Node::clients_url).collect();
         world.api = system.api().clients_url();
         world.import(system).await?;
@@ -104,6 +112,7 @@ impl World {
             gateways: Vec::new(),
             api: String::new(),
             is_talking: AtomicBool::new(true),
+            stewards: AtomicUsize::new(0),
             up: AtomicUsize::new(0),
             connections: AtomicU64::new(1),
             users,
@@ -133,6 +142,11 @@ impl World {
     /// The number of a room by its id.
     pub fn room(&self, id: &str) -> Option<usize> {
         self.rooms.iter().position(|room| room.id == id)
+    }
+
+    /// True when that user is the one who is removed from a room and added again.
+    pub fn is_guest(&self, room: usize, user: usize) -> bool {
+        self.rooms[room].guest == Some(user)
     }
 
     /// The number of the owner in `senders`.

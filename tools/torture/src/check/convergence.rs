@@ -44,6 +44,10 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 );
                 findings.add("g", text);
             }
+            let title = evidence.truth.titles.get(room);
+            if view.title.as_ref() != title {
+                findings.add("g", format!("{who}: is called {:?}, in the store {title:?}", view.title));
+            }
             read_marks(evidence, &who, *room, view, findings);
         }
     }
@@ -70,27 +74,28 @@ fn messages(who: &str, view: &View, rows: &[&MessageRow], findings: &mut Finding
 }
 
 fn read_marks(evidence: &Evidence<'_>, who: &str, room: usize, view: &View, findings: &mut Findings) {
-    let of_room = evidence.truth.members.iter().filter(|((of, _), _)| *of == room);
-    for ((_, user), seq) in of_room.filter(|(_, seq)| **seq > 0) {
+    let guest = evidence.guest(room).map(|guest| guest.to_string());
+    for ((_, user), seq) in evidence.truth.members.iter().filter(|((of, _), _)| *of == room) {
         let held = view.reads.get(user).copied().unwrap_or_default();
         // Whoever joined again begins at the last message of that moment, of which nobody is told.
-        if held != *seq && !is_guest(evidence, room, user) {
+        let is_right = if guest.as_ref() == Some(user) { held <= *seq } else { held == *seq };
+        if !is_right {
             findings.add("g", format!("{who}: {user} has read up to {seq}, which is known up to {held}"));
         }
     }
 }
 
-fn is_guest(evidence: &Evidence<'_>, room: usize, user: &str) -> bool {
-    evidence.world.rooms[room].guest.is_some_and(|guest| evidence.world.user_id(guest) == user)
-}
-
 /// What `sync` by `seq` tells a newcomer is what stands in the store.
 fn listed(evidence: &Evidence<'_>, rows: &BTreeMap<usize, Vec<&MessageRow>>, findings: &mut Findings) {
-    for (room, items) in &evidence.truth.listed {
+    let mut given: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (message, _, emoji) in &evidence.truth.reactions {
+        *given.entry((message, emoji)).or_default() += 1;
+    }
+    for ((gateway, room), items) in &evidence.truth.listed {
         let rows = rows.get(room).map_or(&[][..], Vec::as_slice);
+        let who = format!("gateway {gateway}, room {room}");
         if rows.len() != items.len() {
-            findings
-                .add("d", format!("room {room}: sync tells {} messages, the store holds {}", items.len(), rows.len()));
+            findings.add("d", format!("{who}: sync tells {} messages, the store holds {}", items.len(), rows.len()));
         }
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let differs = |(row, item): &(&&MessageRow, &Value)| {
@@ -98,9 +103,21 @@ fn listed(evidence: &Evidence<'_>, rows: &BTreeMap<usize, Vec<&MessageRow>>, fin
                 || item["seq"].as_i64() != Some(row.seq)
                 || text(item, "content") != row.content
                 || item["deletedAt"].is_string() != row.deleted
+                || counted(item) != of_message(&given, &row.id.to_string())
         };
         for (row, item) in rows.iter().zip(items).filter(differs).take(SHOWN) {
-            findings.add("d", format!("room {room}: sync tells {item}, the store holds {row:?}"));
+            let reactions = of_message(&given, &row.id.to_string());
+            findings.add("d", format!("{who}: sync tells {item}, the store holds {row:?} with {reactions:?}"));
         }
     }
+}
+
+/// The reactions that an item counts.
+fn counted(item: &Value) -> BTreeMap<&str, u64> {
+    let reactions = item["reactions"].as_array().map_or(&[][..], Vec::as_slice);
+    reactions.iter().filter_map(|it| Some((it["emoji"].as_str()?, it["count"].as_u64()?))).collect()
+}
+
+fn of_message<'a>(given: &BTreeMap<(&'a str, &'a str), u64>, id: &str) -> BTreeMap<&'a str, u64> {
+    given.iter().filter(|((message, _), _)| *message == id).map(|((_, emoji), count)| (*emoji, *count)).collect()
 }

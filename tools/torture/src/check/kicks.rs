@@ -7,8 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Evidence, Findings};
-use crate::history::{Answer, At, Change, DeviceLog};
-use crate::truth::EventRow;
+use crate::history::{Answer, At, Change, DeviceLog, Wish};
 
 /// By the contract.
 const AFTER_MS: u64 = 1_000;
@@ -49,12 +48,12 @@ fn look(evidence: &Evidence<'_>, log: &DeviceLog, room: usize, away: &Away, find
     }
     let after = At(away.left_at.0 + AFTER_MS + GRAIN_MS);
     let durable = seen.iter().filter(|seen| seen.rev != away.left_rev && seen.live).map(|seen| seen.at);
-    let fleeting = log.fleeting.iter().filter(|(of, _)| *of == room).map(|(_, at)| *at);
-    for at in durable.chain(fleeting).filter(|at| *at > after && is_away(*at)) {
-        // Who stood still or was cut off cannot know in time; what he may learn is judged above.
-        if !evidence.troubled(away.left_at, at) {
+    let named = log.named.iter().filter(|(of, _)| *of == room).map(|(_, at)| *at);
+    for at in durable.chain(named).filter(|at| *at > after && is_away(*at)) {
+        // A gateway that stood still or was cut off cannot know in time; what it may tell is judged above.
+        if log.gateway(at).is_some_and(|gateway| !evidence.is_blind(gateway, away.left_at, at)) {
             let text =
-                format!("room {room}: something came at {} ms, though the guest left at {} ms", at.0, away.left_at.0);
+                format!("room {room}: it was named at {} ms, though the guest left at {} ms", at.0, away.left_at.0);
             findings.add("f", text);
         }
     }
@@ -74,16 +73,23 @@ fn first_seen(evidence: &Evidence<'_>) -> HashMap<(usize, i64), At> {
     first
 }
 
-/// When somebody's return was asked for: before that nobody could know of it. The beginning of the run
-/// when that request had no answer.
-fn asked(evidence: &Evidence<'_>, row: &EventRow, guest: &str) -> At {
-    let Ok(part) = guest.parse::<Uuid>() else { return At(0) };
-    let changes = evidence.senders.iter().flat_map(|sender| &sender.changes);
-    let is_of_row = |change: &&Change| match &change.answer {
-        Answer::Queued { job, .. } => job.parse().is_ok_and(|job| Some(JobId(job).part(part).0) == row.job),
+/// When the guest's return was first asked for after the removal that left as `left`: before that nobody
+/// could know of it. The beginning of the run when the removal had no answer.
+fn asked_back(evidence: &Evidence<'_>, room: usize, left: Option<Uuid>) -> At {
+    let part = evidence.guest(room).unwrap_or_default();
+    let is_left = |change: &&Change| match &change.answer {
+        Answer::Queued { job, .. } => {
+            job.parse().is_ok_and(|job| left == Some(job) || left == Some(JobId(job).part(part).0))
+        }
         _ => false,
     };
-    changes.filter(|change| change.what == "room.memberAdd").find(is_of_row).map_or(At(0), |change| change.at)
+    let of_room = |wish: Wish| {
+        let changes = evidence.senders.iter().flat_map(|sender| &sender.changes);
+        changes.filter(move |change| change.room == room && change.wish == wish)
+    };
+    let Some(removal) = of_room(Wish::Remove).find(is_left) else { return At(0) };
+    // Each is asked for only when the one before was accepted.
+    of_room(Wish::Add).map(|change| change.at).filter(|at| *at > removal.at).min().unwrap_or(At(u64::MAX))
 }
 
 fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap<(usize, i64), At>) -> Vec<Away> {
@@ -97,10 +103,10 @@ fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap
     for (rev, name, _) in changes.iter().filter(of_guest) {
         if name == "room.memberLeft" {
             let left_at = happened(*rev).max(first_seen.get(&(room, *rev)).copied().unwrap_or_default());
-            aways.push(Away { left_rev: *rev, left_at, back_rev: i64::MAX, back_at: At(u64::MAX) });
+            let back_at = asked_back(evidence, room, row(*rev).and_then(|row| row.job));
+            aways.push(Away { left_rev: *rev, left_at, back_rev: i64::MAX, back_at });
         } else if let Some(away) = aways.last_mut() {
-            let asked = row(*rev).map_or(At(0), |row| asked(evidence, row, guest));
-            (away.back_rev, away.back_at) = (*rev, asked);
+            away.back_rev = *rev;
         }
     }
     aways

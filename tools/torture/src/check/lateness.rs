@@ -1,11 +1,12 @@
-//! (h) Nothing is delivered later than a bound after the trouble that held it up was over.
+//! (h) Nothing is delivered later than a bound after the trouble that held it up was over, and no
+//! connection ends without trouble.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::{Evidence, Findings};
-use crate::history::{At, DeviceLog, Seen};
+use crate::history::{At, DeviceLog, Incident, Seen, Span};
 
 /// Of more only the number is told.
 const SHOWN: usize = 5;
@@ -15,6 +16,8 @@ const SHOWN: usize = 5;
 pub struct Lateness {
     /// How many were looked at.
     pub deliveries: usize,
+    /// Of these nothing stood in the way at any time.
+    pub in_calm: usize,
     /// Half of them were not later.
     pub p50_ms: u64,
     /// All but one in a hundred.
@@ -30,47 +33,72 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Latenes
         .iter()
         .map(|event| ((event.room, event.rev), evidence.world.clock.of_wall(event.wall_ms)))
         .collect();
-    let mut late = Vec::new();
-    let mut beyond = 0;
+    let (mut late, mut beyond, mut in_calm) = (Vec::new(), Vec::new(), 0);
     for (number, (user, notes)) in evidence.devices.iter().enumerate() {
         for (room, seen) in &notes.log.seen {
-            for seen in seen {
+            // A guest who comes back learns of old things.
+            let is_guest = evidence.world.is_guest(*room, *user);
+            for seen in seen.iter().filter(|seen| seen.live || !is_guest) {
                 let Some(stored) = stored.get(&(*room, seen.rev)) else { continue };
-                // A guest who comes back learns of old things.
-                let is_guest = evidence.world.rooms[*room].guest == Some(*user);
-                let by = lateness(evidence, &notes.log, *stored, seen).filter(|_| seen.live || !is_guest);
-                let Some(by) = by else { continue };
+                let Some((by, calm)) = lateness(evidence, &notes.log, *stored, seen) else { continue };
                 late.push(by);
+                in_calm += usize::from(calm);
                 if by > evidence.late_after_ms {
-                    beyond += 1;
-                    if beyond <= SHOWN {
-                        let text = format!(
-                            "device {number} of user {user}, room {room}: rev {} stored at {} ms was seen at {} ms, {by} ms late",
-                            seen.rev, stored.0, seen.at.0
-                        );
-                        findings.add("h", text);
-                    }
+                    beyond.push(format!(
+                        "device {number} of user {user}, room {room}: rev {} stored at {} ms was seen at {} ms, {by} ms late",
+                        seen.rev, stored.0, seen.at.0
+                    ));
                 }
             }
         }
+        for span in &notes.log.spans {
+            if let Some(wrong) = ended_in_calm(evidence, span) {
+                beyond.push(format!("device {number} of user {user}: {wrong}"));
+            }
+        }
     }
-    if beyond > SHOWN {
-        findings.add("h", format!("{} deliveries more were late", beyond - SHOWN));
+    let many = beyond.len();
+    beyond.into_iter().take(SHOWN).for_each(|text| findings.add("h", text));
+    if many > SHOWN {
+        findings.add("h", format!("{} more were late or ended", many - SHOWN));
     }
-    spread(late)
+    Lateness { in_calm, ..spread(late) }
 }
 
 /// From the last moment at which something stood in its way: it was not stored, the device was not
-/// connected, a fault was not over.
-fn lateness(evidence: &Evidence<'_>, log: &DeviceLog, stored: At, seen: &Seen) -> Option<u64> {
-    let connected = log.spans.iter().rev().find(|span| span.from <= seen.at)?.from;
-    let trouble = evidence.incidents.iter().filter(|incident| incident.overlaps(stored, seen.at));
-    let over = trouble.map(|incident| incident.ready.unwrap_or(seen.at)).max().unwrap_or_default();
-    Some(seen.at.since(stored.max(connected).max(over)))
+/// connected, a fault was not over that began before it was late. And whether no fault did.
+fn lateness(evidence: &Evidence<'_>, log: &DeviceLog, stored: At, seen: &Seen) -> Option<(u64, bool)> {
+    let span = log.spans.iter().rev().find(|span| span.from <= seen.at)?;
+    let begin = stored.max(span.from);
+    let free = free_from(evidence, span.gateway, begin);
+    Some((seen.at.since(free), free == begin))
+}
+
+/// When nothing stands in the way of a gateway's deliveries any more that begins before they are late.
+fn free_from(evidence: &Evidence<'_>, gateway: usize, begin: At) -> At {
+    let concerns = |incident: &&Incident| incident.delays(gateway);
+    let mut free = begin;
+    // In the order in which they struck.
+    for incident in evidence.incidents.iter().filter(concerns) {
+        let latest = At(free.0 + evidence.late_after_ms);
+        if incident.overlaps(free, latest) {
+            free = free.max(incident.ready.unwrap_or(At(u64::MAX)));
+        }
+    }
+    free
+}
+
+/// A connection that no fault ever concerned, nor shortly before it, does not end.
+fn ended_in_calm(evidence: &Evidence<'_>, span: &Span) -> Option<String> {
+    let to = span.to?;
+    let since = At(span.from.0.saturating_sub(evidence.late_after_ms));
+    let mut concerning = evidence.incidents.iter().filter(|incident| incident.delays(span.gateway));
+    (!concerning.any(|incident| incident.overlaps(since, to)))
+        .then(|| format!("its connection of {} ms ended at {} ms, and nothing had happened", span.from.0, to.0))
 }
 
 fn spread(mut late: Vec<u64>) -> Lateness {
     late.sort_unstable();
     let at = |per_cent: usize| late.get((late.len().saturating_sub(1)) * per_cent / 100).copied().unwrap_or_default();
-    Lateness { deliveries: late.len(), p50_ms: at(50), p99_ms: at(99), max_ms: at(100) }
+    Lateness { deliveries: late.len(), in_calm: 0, p50_ms: at(50), p99_ms: at(99), max_ms: at(100) }
 }

@@ -6,50 +6,84 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Evidence, Findings};
-use crate::history::{Answer, At, Message};
+use crate::history::{Answer, At, Change, Message, Try};
 
-/// A message that was accepted, and its place.
+/// Clocks of programs may be moved by so much.
+const CLOCKS_MS: u64 = 5_000;
+
+/// Something that was accepted, and its place.
 struct Placed<'a> {
-    message: &'a Message,
+    name: &'a str,
+    sent: At,
     acked: At,
-    seq: i64,
+    /// The attempt that was accepted, where there was only one.
+    of: Option<Try>,
+    place: i64,
 }
 
 pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
-    let places: HashMap<Uuid, i64> = evidence.truth.messages.iter().map(|row| (row.id, row.seq)).collect();
+    let seqs: HashMap<Uuid, i64> = evidence.truth.messages.iter().map(|row| (row.id, row.seq)).collect();
+    let events = evidence.truth.events.iter().filter_map(|event| Some((event.job?, event)));
+    let events: HashMap<Uuid, _> = events.collect();
+    let revs: HashMap<Uuid, i64> = events.iter().map(|(job, event)| (*job, event.rev)).collect();
+    let stored_at = |id: &str| {
+        let event = id.parse().ok().and_then(|id: Uuid| events.get(&id))?;
+        Some(evidence.world.clock.of_wall(event.wall_ms))
+    };
     for (user, sender) in evidence.senders.iter().enumerate() {
-        let mut rooms: HashMap<usize, Vec<Placed<'_>>> = HashMap::new();
+        let mut rooms: HashMap<(usize, &str), Vec<Placed<'_>>> = HashMap::new();
         for message in &sender.messages {
-            let Answer::Queued { at, job, .. } = &message.answer else { continue };
-            // Not stored: refused or dead, which is judged elsewhere.
-            let Some(seq) = job.parse().ok().and_then(|id: Uuid| places.get(&id)) else { continue };
-            rooms.entry(message.room).or_default().push(Placed { message, acked: *at, seq: *seq });
+            let placed = Placed::message(message, &seqs);
+            rooms.entry((message.room, "messages")).or_default().extend(placed);
         }
-        for (room, mut placed) in rooms {
-            placed.sort_by_key(|it| it.seq);
+        // What came before its target failed first, and took its place when that was there.
+        let waited = |change: &Change| {
+            let stored = change.wish.message().and_then(stored_at);
+            stored.is_none_or(|stored| stored.0 + CLOCKS_MS > change.at.0)
+        };
+        for change in sender.changes.iter().filter(|change| change.by.is_some() && !waited(change)) {
+            rooms.entry((change.room, "changes")).or_default().extend(Placed::change(change, &revs));
+        }
+        for ((room, what), mut placed) in rooms {
+            placed.sort_by_key(|it| it.place);
             for text in inverted_by_acks(&placed).into_iter().chain(inverted_by_frames(&placed)) {
-                findings.add("e", format!("user {user}, room {room}: {text}"));
+                findings.add("e", format!("user {user}, {what} of room {room}: {text}"));
             }
         }
     }
 }
 
+impl<'a> Placed<'a> {
+    /// `None`: not stored, which is judged elsewhere.
+    fn message(message: &'a Message, places: &HashMap<Uuid, i64>) -> Option<Self> {
+        let sent = message.tries.first().map_or(At(0), |first| first.at);
+        Self::of(&message.name, sent, &message.answer, places)
+    }
+
+    fn change(change: &'a Change, places: &HashMap<Uuid, i64>) -> Option<Self> {
+        let placed = Self::of(change.wish.event(), change.at, &change.answer, places)?;
+        Some(Self { of: change.by, ..placed })
+    }
+
+    fn of(name: &'a str, sent: At, answer: &Answer, places: &HashMap<Uuid, i64>) -> Option<Self> {
+        let Answer::Queued { at, job, of } = answer else { return None };
+        let place = *places.get(&job.parse().ok()?)?;
+        Some(Self { name, sent, acked: *at, of: *of, place })
+    }
+}
+
 /// In the order of the room, nobody may stand behind somebody who was sent after the ack of his.
 fn inverted_by_acks(placed: &[Placed<'_>]) -> Vec<String> {
-    let (mut texts, mut latest_first_try): (Vec<String>, Option<&Placed<'_>>) = Default::default();
-    let first_try = |it: &Placed<'_>| it.message.tries.first().map_or(At(0), |first| first.at);
+    let (mut texts, mut last_sent): (Vec<String>, Option<&Placed<'_>>) = Default::default();
     for it in placed {
-        if let Some(other) = latest_first_try.filter(|other| first_try(other) > it.acked) {
+        if let Some(other) = last_sent.filter(|other| other.sent > it.acked) {
             texts.push(format!(
-                "{} (acked at {} ms) stands behind {}, which was sent at {} ms",
-                it.message.name,
-                it.acked.0,
-                other.message.name,
-                first_try(other).0
+                "{} ({}, acked at {} ms) stands behind {} ({}), which was sent at {} ms",
+                it.name, it.place, it.acked.0, other.name, other.place, other.sent.0
             ));
         }
-        if latest_first_try.is_none_or(|other| first_try(other) < first_try(it)) {
-            latest_first_try = Some(it);
+        if last_sent.is_none_or(|other| other.sent < it.sent) {
+            last_sent = Some(it);
         }
     }
     texts
@@ -60,12 +94,14 @@ fn inverted_by_frames(placed: &[Placed<'_>]) -> Vec<String> {
     let mut texts = Vec::new();
     let mut last: HashMap<u64, (i64, &str)> = HashMap::new();
     for it in placed {
-        let Answer::Queued { of: Some(of), .. } = &it.message.answer else { continue };
-        let name = it.message.name.as_str();
-        if let Some((frame, other)) = last.insert(of.connection, (of.frame, name))
+        let Some(of) = it.of else { continue };
+        if let Some((frame, other)) = last.insert(of.connection, (of.frame, it.name))
             && frame > of.frame
         {
-            texts.push(format!("{name} (frame {}) stands behind {other} (frame {frame}) of one connection", of.frame));
+            texts.push(format!(
+                "{} (frame {}) stands behind {other} (frame {frame}) of one connection",
+                it.name, of.frame
+            ));
         }
     }
     texts
@@ -74,31 +110,28 @@ fn inverted_by_frames(placed: &[Placed<'_>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Try;
 
-    fn message(name: &str, sent: u64, acked: u64, frame: i64) -> Message {
-        let this = Try { at: At(sent), connection: 1, frame };
-        let answer = Answer::Queued { at: At(acked), of: Some(this), job: String::new() };
-        Message { name: name.to_owned(), room: 0, tries: vec![this], answer }
-    }
-
-    fn placed<'a>(messages: &[&'a Message]) -> Vec<Placed<'a>> {
-        let acked = |message: &Message| if let Answer::Queued { at, .. } = message.answer { at } else { At(0) };
-        messages.iter().zip(1..).map(|(message, seq)| Placed { message, acked: acked(message), seq }).collect()
+    fn placed(name: &str, sent: u64, acked: u64, frame: i64) -> Placed<'_> {
+        let of = Some(Try { at: At(sent), connection: 1, frame });
+        Placed { name, sent: At(sent), acked: At(acked), of, place: 0 }
     }
 
     #[test]
     fn what_was_acked_before_the_next_was_sent_may_not_stand_behind_it() {
-        let (first, second) = (message("first", 0, 10, 1), message("second", 11, 20, 2));
-        assert!(inverted_by_acks(&placed(&[&first, &second])).is_empty());
-        assert_eq!(inverted_by_acks(&placed(&[&second, &first])).len(), 1);
+        let (first, second) = (placed("first", 0, 10, 1), placed("second", 11, 20, 2));
+        assert!(inverted_by_acks(&[first, second]).is_empty());
+        let (first, second) = (placed("first", 0, 10, 1), placed("second", 11, 20, 2));
+        assert_eq!(inverted_by_acks(&[second, first]).len(), 1);
     }
 
     #[test]
     fn what_was_sent_before_the_ack_may_stand_anywhere_unless_frames_say_otherwise() {
-        let (first, second) = (message("first", 0, 10, 1), message("second", 5, 20, 2));
-        assert!(inverted_by_acks(&placed(&[&second, &first])).is_empty());
-        assert_eq!(inverted_by_frames(&placed(&[&second, &first])).len(), 1);
-        assert!(inverted_by_frames(&placed(&[&first, &second])).is_empty());
+        let pair = || (placed("first", 0, 10, 1), placed("second", 5, 20, 2));
+        let (first, second) = pair();
+        assert!(inverted_by_acks(&[second, first]).is_empty());
+        let (first, second) = pair();
+        assert_eq!(inverted_by_frames(&[second, first]).len(), 1);
+        let (first, second) = pair();
+        assert!(inverted_by_frames(&[first, second]).is_empty());
     }
 }

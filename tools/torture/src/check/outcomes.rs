@@ -1,4 +1,5 @@
-//! (a) Each QUEUED event has exactly one outcome: stored, refused and its sender told, or a dead letter.
+//! (a) Each QUEUED event has exactly one outcome: stored, refused and its sender told, or a dead letter;
+//! and nothing is refused or given up without a reason.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,77 +7,163 @@ use domain::JobId;
 use uuid::Uuid;
 
 use super::{Evidence, Findings};
-use crate::history::{Answer, Sender};
+use crate::history::{Answer, Change, Message, Sender, Wish};
 
 const PROMISE: &str = "a";
 
 pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
-    let truth = evidence.truth;
-    let messages: HashSet<Uuid> = truth.messages.iter().map(|row| row.id).collect();
-    let jobs = truth.jobs();
-    let mut dead: HashMap<Uuid, usize> = HashMap::new();
-    for letter in truth.dead.iter().filter_map(|letter| letter.job.parse().ok()) {
-        *dead.entry(letter).or_default() += 1;
+    let facts = Facts::of(evidence);
+    for letter in &evidence.truth.dead {
+        // Nothing that is asked for here is impossible or harmful.
+        findings.add(PROMISE, format!("{} is a dead letter: {}", letter.job, letter.cause));
     }
     for (user, sender) in evidence.senders.iter().enumerate() {
         for message in &sender.messages {
-            let stored = |job: &Uuid| messages.contains(job);
-            let about = id_of(&message.answer);
-            outcome(evidence, findings, &dead, (sender, about), &message.answer, &message.name, stored);
-            let certainly_refused = matches!(message.answer, Answer::Refused(_)) && message.tries.len() == 1;
-            if certainly_refused
-                && truth.messages.iter().any(|row| is(evidence, user, row.sender) && row.name == message.name)
-            {
-                findings.add(PROMISE, format!("user {user}: {} was refused at the edge and stored", message.name));
-            }
+            facts.message(user, sender, message, findings);
         }
         for change in &sender.changes {
-            let guest = evidence.world.rooms[change.room].guest.map(|guest| evidence.world.user_id(guest));
-            // One job may add several people, each with a receipt of its own.
-            let part = guest.and_then(|guest| guest.parse().ok()).unwrap_or_default();
-            let stored = |job: &Uuid| jobs.contains(job) || jobs.contains(&JobId(*job).part(part).0);
-            // The owner uses REST only: nobody tells him anything.
-            let about = change.message.as_deref();
-            outcome(evidence, findings, &dead, (sender, about), &change.answer, change.what, stored);
+            facts.change(user, sender, change, findings);
+        }
+        facts.told(user, sender, findings);
+    }
+}
+
+/// What is stored, in a form in which it is found.
+struct Facts<'a> {
+    evidence: &'a Evidence<'a>,
+    messages: HashSet<Uuid>,
+    deleted: HashSet<Uuid>,
+    names: HashSet<(Uuid, &'a str)>,
+    jobs: HashSet<Uuid>,
+    dead: HashMap<Uuid, usize>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(evidence: &'a Evidence<'a>) -> Self {
+        let truth = evidence.truth;
+        let mut dead: HashMap<Uuid, usize> = HashMap::new();
+        for letter in truth.dead.iter().filter_map(|letter| letter.job.parse().ok()) {
+            *dead.entry(letter).or_default() += 1;
+        }
+        Self {
+            evidence,
+            messages: truth.messages.iter().map(|row| row.id).collect(),
+            deleted: truth.messages.iter().filter(|row| row.deleted).map(|row| row.id).collect(),
+            names: truth.messages.iter().map(|row| (row.sender, row.name.as_str())).collect(),
+            jobs: truth.jobs(),
+            dead,
         }
     }
-}
 
-fn is(evidence: &Evidence<'_>, user: usize, id: Uuid) -> bool {
-    evidence.world.user_id(user) == id.to_string()
-}
+    fn message(&self, user: usize, sender: &Sender, message: &Message, findings: &mut Findings) {
+        let name = &message.name;
+        if let Answer::Queued { job, .. } = &message.answer {
+            let may_be_refused = |_: &str| self.evidence.world.is_guest(message.room, user);
+            let stored = |job: &Uuid| self.messages.contains(job);
+            self.outcome(findings, (sender, Some(job)), &message.answer, name, stored, may_be_refused);
+        }
+        let certainly_refused = matches!(message.answer, Answer::Refused(_)) && message.tries.len() == 1;
+        let me = self.evidence.world.user_id(user).parse().unwrap_or_default();
+        if certainly_refused && self.names.contains(&(me, name.as_str())) {
+            findings.add(PROMISE, format!("user {user}: {name} was refused at the edge and stored"));
+        }
+    }
 
-fn outcome(
-    evidence: &Evidence<'_>,
-    findings: &mut Findings,
-    dead: &HashMap<Uuid, usize>,
-    (sender, about): (&Sender, Option<&str>),
-    answer: &Answer,
-    what: &str,
-    is_stored: impl Fn(&Uuid) -> bool,
-) {
-    let Answer::Queued { at, job, .. } = answer else { return };
-    let Ok(job) = job.parse::<Uuid>() else {
-        return findings.add(PROMISE, format!("{what} was acked with the id {job:?}"));
-    };
-    let refused = evidence.truth.refused.get(&job);
-    let letters = dead.get(&job).copied().unwrap_or_default();
-    let outcomes = usize::from(is_stored(&job)) + usize::from(refused.is_some()) + letters;
-    if outcomes != 1 {
+    fn change(&self, user: usize, sender: &Sender, change: &Change, findings: &mut Findings) {
+        // The owner uses REST only: nobody tells him anything.
+        let told = (sender, change.wish.message());
+        let stored = |job: &Uuid| self.is_applied(change.room, *job);
+        let what = format!("{:?}", change.wish);
+        let may_be_refused = |code: &str| {
+            self.evidence.world.is_guest(change.room, user) || self.is_reason(code, &change.wish, change.room)
+        };
+        if let Answer::Refused(code) = &change.answer
+            && !(matches!(code.as_str(), "OVERLOADED" | "RATE_LIMITED") || may_be_refused(code))
+        {
+            findings.add(PROMISE, format!("user {user}: {what} was refused at the edge with {code} for no reason"));
+        }
+        self.outcome(findings, told, &change.answer, &what, stored, may_be_refused);
+    }
+
+    /// One job may add several people, each with a receipt of its own.
+    fn is_applied(&self, room: usize, job: Uuid) -> bool {
+        let part = self.evidence.guest(room).unwrap_or_default();
+        self.jobs.contains(&job) || self.jobs.contains(&JobId(job).part(part).0)
+    }
+
+    /// True when somebody who may do what he asks for can be refused with that code; empty: there was
+    /// nothing to change.
+    fn is_reason(&self, code: &str, wish: &Wish, room: usize) -> bool {
+        let is_deleted = |message: &str| message.parse().is_ok_and(|id| self.deleted.contains(&id));
+        match (wish, code) {
+            (Wish::Edit { message, .. } | Wish::React { message, .. }, "NOT_FOUND")
+            | (Wish::Delete { message }, "" | "NOT_FOUND") => is_deleted(message),
+            // An edit whose own processing failed, and another one that came meanwhile.
+            (Wish::Edit { message, .. }, "CONFLICT") => self.events_about(room, "message.edited", message) > 0,
+            (Wish::React { message, remove, .. }, "") => {
+                *remove || is_deleted(message) || self.events_about(room, "message.reaction", message) > 0
+            }
+            // Asked again, because the answer to the first time did not come.
+            (Wish::Remove, "NOT_FOUND" | "") | (Wish::Add, "") => true,
+            _ => false,
+        }
+    }
+
+    fn events_about(&self, room: usize, name: &str, message: &str) -> usize {
+        let timeline = self.evidence.truth.timeline.get(&room).map_or(&[][..], Vec::as_slice);
+        timeline.iter().filter(|(_, event, data)| event == name && data["messageId"] == message).count()
+    }
+
+    fn outcome(
+        &self,
+        findings: &mut Findings,
+        (sender, about): (&Sender, Option<&str>),
+        answer: &Answer,
+        what: &str,
+        is_stored: impl Fn(&Uuid) -> bool,
+        may_be_refused: impl Fn(&str) -> bool,
+    ) {
+        let Answer::Queued { at, job, .. } = answer else { return };
+        let Ok(job) = job.parse::<Uuid>() else {
+            return findings.add(PROMISE, format!("{what} was acked with the id {job:?}"));
+        };
+        let refused = self.evidence.truth.refused.get(&job);
+        let letters = self.dead.get(&job).copied().unwrap_or_default();
         let stored = is_stored(&job);
-        let text = format!(
-            "{what} ({job}, about {about:?}, acked at {} ms): stored {stored}, refused {refused:?}, {letters} dead letters",
-            at.0
-        );
-        findings.add(PROMISE, text);
+        if usize::from(stored) + usize::from(refused.is_some()) + letters != 1 {
+            let text = format!(
+                "{what} ({job}, about {about:?}, acked at {} ms): stored {stored}, refused {refused:?}, {letters} dead letters",
+                at.0
+            );
+            findings.add(PROMISE, text);
+        }
+        let Some(code) = refused else { return };
+        if !may_be_refused(code) {
+            findings.add(PROMISE, format!("{what} ({job}) was refused with {code:?} for no reason"));
+        }
+        if let Some(about) = about.filter(|_| !code.is_empty())
+            && !sender.failed.contains(&(about.to_owned(), code.clone()))
+        {
+            findings.add(PROMISE, format!("{what} ({job}) was refused with {code} and its sender was not told"));
+        }
     }
-    if let (Some(code), Some(about)) = (refused.filter(|code| !code.is_empty()), about)
-        && !sender.failed.contains(&(about.to_owned(), code.clone()))
-    {
-        findings.add(PROMISE, format!("{what} ({job}) was refused with {code} and its sender was not told"));
-    }
-}
 
-fn id_of(answer: &Answer) -> Option<&str> {
-    if let Answer::Queued { job, .. } = answer { Some(job) } else { None }
+    /// Whoever is told of a failure was refused something about that message.
+    fn told(&self, user: usize, sender: &Sender, findings: &mut Findings) {
+        for (about, code) in &sender.failed {
+            let is_refused = |job: &str| {
+                let refused = job.parse().ok().and_then(|job: Uuid| self.evidence.truth.refused.get(&job));
+                refused == Some(code)
+            };
+            let of_change = |change: &&Change| change.wish.message() == Some(about);
+            let may_be = |change: &Change| match &change.answer {
+                Answer::Unknown => true,
+                Answer::Queued { job, .. } => is_refused(job),
+                Answer::Refused(_) => false,
+            };
+            if !is_refused(about) && !sender.changes.iter().filter(of_change).any(may_be) {
+                findings.add(PROMISE, format!("user {user} was told that {about} failed with {code}, and nothing did"));
+            }
+        }
+    }
 }

@@ -1,10 +1,8 @@
 //! What belongs to one connection of a device and ends with it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use serde_json::Value;
-use testkit::client::Line;
+use testkit::client::Connection;
 use tokio::time::Instant;
 
 /// A `sync` without an answer.
@@ -17,19 +15,12 @@ pub(super) struct Asked {
 
 /// A connection.
 pub(super) struct Session {
-    pub(super) line: Line,
+    pub(super) connection: Connection,
     /// Its number in the run.
     pub(super) number: u64,
-    pub(super) opened: Instant,
-    pub(super) heard: Instant,
+    /// The number of its gateway.
+    pub(super) gateway: usize,
     pub(super) is_ready: bool,
-    /// Socket.IO: let into the namespace. Until then events are kept, as the stock client does.
-    pub(super) is_accepted: bool,
-    pub(super) is_recovered: bool,
-    /// With their offsets, which count once the event was taken.
-    pub(super) kept: Vec<(String, Value, Option<String>)>,
-    pub(super) hint: Option<Duration>,
-    pub(super) code: Option<u16>,
     pub(super) syncing: Option<Asked>,
     /// Then to ask for what is missing.
     pub(super) look_at: Option<Instant>,
@@ -38,22 +29,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(line: Line, number: u64) -> Self {
-        let now = Instant::now();
-        Self {
-            line,
-            number,
-            opened: now,
-            heard: now,
-            is_ready: false,
-            is_accepted: false,
-            is_recovered: false,
-            kept: Vec::new(),
-            hint: None,
-            code: None,
-            syncing: None,
-            look_at: None,
-            behind: Vec::new(),
-        }
+    pub(super) fn new(connection: Connection, number: u64, gateway: usize) -> Self {
+        Self { connection, number, gateway, is_ready: false, syncing: None, look_at: None, behind: Vec::new() }
     }
 }

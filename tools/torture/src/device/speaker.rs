@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Notes;
 use super::session::Session;
-use crate::history::{Answer, Change, Message, Try};
+use crate::history::{Answer, Change, Message, Try, Wish};
 use crate::world::World;
 
 /// How long an ack may take before a message is sent again.
@@ -34,8 +34,8 @@ enum Asked {
     Message(usize),
     /// The change of that number.
     Change(usize),
-    /// Something of which nothing durable comes.
-    Other,
+    /// Something about that room of which nothing durable comes.
+    Other(usize),
 }
 
 /// Somebody who talks.
@@ -46,8 +46,8 @@ pub(super) struct Speaker {
     rng: StdRng,
     said: usize,
     due: Instant,
-    /// By frame, with the time of giving up waiting.
-    awaited: BTreeMap<i64, (Asked, Instant)>,
+    /// By frame, with the time of asking again; `None`: that was done, and the answer still counts.
+    awaited: BTreeMap<i64, (Asked, Option<Instant>)>,
     /// Messages to be sent again, not before that time.
     again: VecDeque<(usize, Instant)>,
 }
@@ -61,7 +61,7 @@ impl Speaker {
 
     /// When it wants to do something next.
     pub(super) fn due(&self) -> Instant {
-        let first = self.awaited.values().map(|(_, limit)| *limit).min();
+        let first = self.awaited.values().filter_map(|(_, limit)| *limit).min();
         self.again.front().map(|(_, at)| *at).into_iter().chain(first).fold(self.due, Instant::min)
     }
 
@@ -73,28 +73,32 @@ impl Speaker {
 
     /// Of what is not answered by now nobody knows what came of it; messages are asked for again.
     pub(super) fn disconnected(&mut self) {
-        for (_, (asked, _)) in std::mem::take(&mut self.awaited) {
-            self.ask_again(asked, Duration::ZERO);
+        for (_, (asked, limit)) in std::mem::take(&mut self.awaited) {
+            if limit.is_some() {
+                self.ask_again(asked);
+            }
         }
         // In the order in which they were said.
         self.again.make_contiguous().sort_by_key(|(number, _)| *number);
     }
 
-    fn ask_again(&mut self, asked: Asked, after: Duration) {
+    fn ask_again(&mut self, asked: Asked) {
         if let Asked::Message(number) = asked {
-            self.again.push_back((number, Instant::now() + after));
+            self.again.push_back((number, Instant::now()));
         }
     }
 
     /// Does what is due.
     pub(super) async fn speak(&mut self, session: &mut Session, notes: &Mutex<Notes>) {
         let now = Instant::now();
-        let late: Vec<i64> = self.awaited.iter().filter(|(_, (_, limit))| *limit <= now).map(|(id, _)| *id).collect();
-        for id in late {
-            if let Some((asked, _)) = self.awaited.remove(&id) {
-                self.ask_again(asked, Duration::ZERO);
-            }
-        }
+        let late = self.awaited.values_mut().filter(|(_, limit)| limit.is_some_and(|limit| limit <= now));
+        let late: Vec<Asked> = late
+            .map(|(asked, limit)| {
+                *limit = None;
+                *asked
+            })
+            .collect();
+        late.into_iter().for_each(|asked| self.ask_again(asked));
         while let Some((number, _)) = self.again.pop_front_if(|(_, at)| *at <= now) {
             self.send(session, number).await;
         }
@@ -123,12 +127,12 @@ impl Speaker {
             }
             60..64 => self.repeat(session).await,
             64..76 => self.edit(session).await,
-            76..80 => self.take_back(session).await,
+            76..80 => self.delete(session).await,
             80..90 => self.react(session, room, notes).await,
             90..97 => self.read(session, room, notes).await,
             _ => {
                 let typing = json!({"roomId": self.room(room), "isTyping": true});
-                self.ask(session, "typing", &typing, Asked::Other).await;
+                self.ask(session, "typing", &typing, Asked::Other(room)).await;
             }
         }
     }
@@ -138,8 +142,8 @@ impl Speaker {
     }
 
     async fn ask(&mut self, session: &mut Session, event: &str, data: &Value, asked: Asked) -> i64 {
-        let id = session.line.send(event, data).await;
-        self.awaited.insert(id, (asked, Instant::now() + ACK_LIMIT));
+        let id = session.connection.send(event, data).await;
+        self.awaited.insert(id, (asked, Some(Instant::now() + ACK_LIMIT)));
         id
     }
 
@@ -185,15 +189,25 @@ impl Speaker {
         latest.map(|(number, _)| number).take(back + 1).last()
     }
 
-    async fn change(&mut self, session: &mut Session, event: &'static str, room: usize, data: Value) {
-        let message = data["messageId"].as_str().map(str::to_owned);
+    async fn change(&mut self, session: &mut Session, event: &'static str, room: usize, wish: Wish) {
+        let room_id = self.room(room);
+        let data = match &wish {
+            Wish::Edit { message, content } => json!({"roomId": room_id, "messageId": message, "content": content}),
+            Wish::Delete { message } => json!({"roomId": room_id, "messageId": message, "forEveryone": true}),
+            Wish::React { message, emoji, remove } => {
+                json!({"roomId": room_id, "messageId": message, "emoji": emoji, "remove": remove})
+            }
+            Wish::Rename(_) | Wish::Remove | Wish::Add => return,
+        };
         let at = self.world.clock.now();
         let number = {
             let mut sender = self.world.senders[self.user].lock();
-            sender.changes.push(Change { what: event, room, message, at, answer: Answer::Unknown });
+            sender.changes.push(Change { wish, room, at, by: None, answer: Answer::Unknown });
             sender.changes.len() - 1
         };
-        self.ask(session, event, &data, Asked::Change(number)).await;
+        let frame = self.ask(session, event, &data, Asked::Change(number)).await;
+        let by = Some(Try { at, connection: session.number, frame });
+        self.world.senders[self.user].lock().changes[number].by = by;
     }
 
     fn own_message(&mut self) -> Option<(usize, String, String)> {
@@ -208,31 +222,28 @@ impl Speaker {
         let Some((room, name, id)) = self.own_message() else { return };
         self.said += 1;
         let content = format!("{name} is edit {} of device {}", self.said, self.device);
-        let data = json!({"roomId": self.room(room), "messageId": id, "content": content});
-        self.change(session, "message.edit", room, data).await;
+        self.change(session, "message.edit", room, Wish::Edit { message: id, content }).await;
     }
 
-    async fn take_back(&mut self, session: &mut Session) {
+    async fn delete(&mut self, session: &mut Session) {
         let Some((room, _, id)) = self.own_message() else { return };
-        let data = json!({"roomId": self.room(room), "messageId": id, "forEveryone": true});
-        self.change(session, "message.delete", room, data).await;
+        self.change(session, "message.delete", room, Wish::Delete { message: id }).await;
     }
 
     async fn react(&mut self, session: &mut Session, room: usize, notes: &Mutex<Notes>) {
         let back = self.rng.random_range(0..10);
         let target = notes.lock().views.get(&room).and_then(|view| view.recent(back)).map(|it| it.id.clone());
-        let Some(id) = target else { return };
-        let emoji = EMOJI[self.rng.random_range(0..EMOJI.len())];
+        let Some(message) = target else { return };
+        let emoji = EMOJI[self.rng.random_range(0..EMOJI.len())].to_owned();
         let remove = self.rng.random_bool(0.3);
-        let data = json!({"roomId": self.room(room), "messageId": id, "emoji": emoji, "remove": remove});
-        self.change(session, "message.react", room, data).await;
+        self.change(session, "message.react", room, Wish::React { message, emoji, remove }).await;
     }
 
     async fn read(&mut self, session: &mut Session, room: usize, notes: &Mutex<Notes>) {
         let seq = notes.lock().views.get(&room).map_or(0, crate::view::View::last_seq);
         if seq > 0 {
             let data = json!({"roomId": self.room(room), "seq": seq});
-            self.ask(session, "message.read", &data, Asked::Other).await;
+            self.ask(session, "message.read", &data, Asked::Other(room)).await;
         }
     }
 
@@ -244,12 +255,13 @@ impl Speaker {
 
     /// Takes an ack; an error when it says what it must not.
     pub(super) fn acked(&mut self, id: i64, ack: &Value) -> Result<(), String> {
-        // Without an entry it was given up waiting for: a repeat is under way.
-        let Some((asked, _)) = self.awaited.remove(&id) else { return Ok(()) };
+        let Some((asked, limit)) = self.awaited.remove(&id) else { return Err(format!("an ack of nothing: {ack}")) };
         let at = self.world.clock.now();
         let code = ack["code"].as_str().unwrap_or_default();
         let passes = matches!(code, "UNAVAILABLE" | "OVERLOADED" | "RATE_LIMITED");
-        if !(code.is_empty() || passes || code == "NOT_FOUND") {
+        // Nobody but a guest ever loses a room. Whether a message is gone is looked at in the end.
+        let may_be_gone = || matches!(asked, Asked::Change(_)) || self.world.is_guest(self.room_of(asked), self.user);
+        if !(code.is_empty() || passes || (code == "NOT_FOUND" && may_be_gone())) {
             return Err(format!("was refused: {ack}"));
         }
         let answer = if ack["status"] == "QUEUED" {
@@ -263,17 +275,29 @@ impl Speaker {
                 self.world.senders[self.user].lock().changes[number].answer = answer;
             }
             // It may have been accepted all the same.
-            Asked::Change(_) | Asked::Other => {}
+            Asked::Change(_) | Asked::Other(_) => {}
             Asked::Message(number) if passes => {
-                let after = Duration::from_millis(ack["retryAfterMs"].as_u64().unwrap_or(500));
-                self.again.push_back((number, Instant::now() + after));
+                // If it came late, it is under way again.
+                if limit.is_some() {
+                    let after = Duration::from_millis(ack["retryAfterMs"].as_u64().unwrap_or(500));
+                    self.again.push_back((number, Instant::now() + after));
+                }
             }
             Asked::Message(number) => return self.decided(number, answer),
         }
         Ok(())
     }
 
-    /// The first decisive answer about a message counts; a later one may not name another id.
+    fn room_of(&self, asked: Asked) -> usize {
+        let sender = self.world.senders[self.user].lock();
+        match asked {
+            Asked::Message(number) => sender.messages[number].room,
+            Asked::Change(number) => sender.changes[number].room,
+            Asked::Other(room) => room,
+        }
+    }
+
+    /// QUEUED counts whenever it comes, and a later one may not name another id.
     fn decided(&self, number: usize, answer: Answer) -> Result<(), String> {
         let mut sender = self.world.senders[self.user].lock();
         let message = &mut sender.messages[number];
@@ -281,6 +305,11 @@ impl Speaker {
             (Answer::Unknown, Answer::Queued { at, job, .. }) => {
                 let of = (message.tries.len() == 1).then(|| message.tries[0]);
                 message.answer = Answer::Queued { at, of, job };
+            }
+            // One attempt was refused, and another one was accepted.
+            (Answer::Refused(_), Answer::Queued { at, job, .. }) => {
+                message.answer = Answer::Queued { at, of: None, job };
+                return Ok(());
             }
             (Answer::Unknown, other) => message.answer = other,
             (Answer::Queued { job, .. }, Answer::Queued { job: other, .. }) if *job != other => {

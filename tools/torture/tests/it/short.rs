@@ -8,7 +8,7 @@ use torture::world::Scale;
 
 /// Long enough for the faults; another one by `TORTURE_SEED`.
 fn spec(shape: Shape, length_s: u64, faults_least: usize) -> Spec {
-    let seed = std::env::var("TORTURE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("TORTURE_SEED").ok().map(|seed| seed.parse().expect("a number"));
     Spec {
         shape,
         seed: seed.unwrap_or(4),

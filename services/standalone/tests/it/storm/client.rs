@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::client::Balancer;
-use testkit::client::line::{Heard, Kind, Line, Pass};
+use testkit::client::connection::hint;
+use testkit::client::line::{Heard, Kind};
+use testkit::client::{Balancer, Connection, Recovery};
 use tokio::time::{Instant, sleep_until};
 
 use super::book::{Book, Wait};
@@ -54,8 +55,7 @@ pub(crate) struct Client {
 /// What outlives a connection.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pid: Option<String>,
-    offset: Option<String>,
+    recovery: Recovery,
     lost: Option<Lost>,
     attempts: u32,
     is_up: bool,
@@ -70,17 +70,8 @@ struct Lost {
 
 /// What belongs to one connection.
 struct Session {
-    line: Line,
-    opened: Instant,
-    heard: Instant,
+    connection: Connection,
     is_ready: bool,
-    /// Socket.IO: let into the namespace. Until then events are kept, as the stock client does.
-    is_accepted: bool,
-    is_recovered: bool,
-    /// With their offsets, which count once the event was taken.
-    kept: Vec<(String, Value, Option<String>)>,
-    hint: Option<Duration>,
-    code: Option<u16>,
     /// The id of a `sync` without an answer, and when it was asked.
     syncing: Option<(i64, Instant)>,
     /// Then to ask for what is missing.
@@ -95,10 +86,9 @@ impl Client {
         loop {
             let world = Arc::clone(&self.world);
             let device = format!("storm-{}", self.number);
-            let recovery = self.memory.pid.as_deref().zip(self.memory.offset.as_deref());
-            let pass = Pass { token: &self.token, device: &device, recovery };
-            let hint = match Line::open(world.balancer.pick(), self.kind, &pass).await {
-                Ok(line) => self.converse(Session::new(line)).await,
+            let (base, recovery) = (world.balancer.pick(), &self.memory.recovery);
+            let hint = match Connection::open(base, self.kind, &self.token, &device, recovery).await {
+                Ok(connection) => self.converse(Session::new(connection)).await,
                 Err(refused) => {
                     let status = refused.status.map_or_else(|| "nothing".to_owned(), |status| status.to_string());
                     self.book().count(format!("handshake answered by {status}"));
@@ -135,29 +125,20 @@ impl Client {
         loop {
             let due = self.due(&session);
             let heard = tokio::select! {
-                heard = session.line.hear() => heard,
+                heard = session.connection.hear(&mut self.memory.recovery) => heard,
                 () = sleep_until(due) => {
                     if self.act(&mut session).await { continue }
                     self.book().count("given up for silence");
                     Heard::Closed(None)
                 }
             };
-            session.heard = Instant::now();
             match heard {
-                Heard::Event { name, data, offset } => {
-                    if self.kind == Kind::SocketIo && !session.is_accepted && name != "error" {
-                        session.kept.push((name, data, offset));
-                    } else {
-                        self.memory.offset = offset.or(self.memory.offset.take());
-                        self.event(&mut session, &name, &data).await;
-                    }
-                }
-                Heard::Accepted { pid } => self.accepted(&mut session, pid).await,
+                Heard::Event { name, data, .. } => self.event(&mut session, &name, &data).await,
                 Heard::Declined(refusal) => {
                     self.book().wrong(&format!("client {} was not let in: {refusal}", self.number));
                 }
                 Heard::Ack { id, body } => self.acked(&mut session, id, &body).await,
-                Heard::Nothing => {}
+                Heard::Accepted { .. } | Heard::Nothing => {}
                 Heard::Unreadable(text) => self.book().wrong(&format!("client {} was sent {text}", self.number)),
                 Heard::Closed(code) => return self.closed(&session, code),
             }
@@ -165,7 +146,6 @@ impl Client {
     }
 
     fn closed(&mut self, session: &Session, code: Option<u16>) -> Option<Duration> {
-        let code = session.code.or(code);
         if code.is_some_and(|code| code != 4503) {
             self.book().wrong(&format!("client {} ({:?}) was closed with {code:?}", self.number, self.kind));
         }
@@ -174,10 +154,11 @@ impl Client {
         self.book().count(format!("{when} with {code}"));
         self.up(false);
         if session.is_ready {
-            self.memory.lost = Some(Lost { at: Instant::now(), phase: self.book().phase(), hint: session.hint });
+            self.memory.lost =
+                Some(Lost { at: Instant::now(), phase: self.book().phase(), hint: session.connection.hint });
             self.memory.attempts = 0;
         }
-        session.hint
+        session.connection.hint
     }
 
     fn up(&mut self, is_up: bool) {
@@ -193,25 +174,25 @@ impl Client {
 
     /// When to act without having heard anything.
     fn due(&self, session: &Session) -> Instant {
-        let opening = (!session.is_ready).then_some(session.opened + READY_LIMIT);
+        let opening = (!session.is_ready).then_some(session.connection.opened + READY_LIMIT);
         let syncing = session.syncing.map(|(_, asked)| asked + SYNC_LIMIT);
         let talk = self.talk.as_ref().filter(|_| session.is_ready).map(Talk::due);
         let some = [opening, syncing, talk, session.look_at];
-        some.into_iter().flatten().fold(session.heard + SILENCE_LIMIT, Instant::min)
+        some.into_iter().flatten().fold(session.connection.heard + SILENCE_LIMIT, Instant::min)
     }
 
     /// Does what is due; false to give the connection up.
     async fn act(&mut self, session: &mut Session) -> bool {
         let now = Instant::now();
         let is_late = |since: Instant, limit: Duration| now >= since + limit;
-        if (!session.is_ready && is_late(session.opened, READY_LIMIT))
+        if (!session.is_ready && is_late(session.connection.opened, READY_LIMIT))
             || session.syncing.is_some_and(|(_, asked)| is_late(asked, SYNC_LIMIT))
-            || is_late(session.heard, SILENCE_LIMIT)
+            || is_late(session.connection.heard, SILENCE_LIMIT)
         {
             return false;
         }
         if let Some(talk) = self.talk.as_mut().filter(|_| session.is_ready) {
-            talk.speak(&mut session.line, &self.world.book).await;
+            talk.speak(&mut session.connection, &self.world.book).await;
         }
         if session.look_at.take_if(|at| *at <= now).is_some() {
             self.look(session);
@@ -220,24 +201,9 @@ impl Client {
         true
     }
 
-    async fn accepted(&mut self, session: &mut Session, pid: Option<String>) {
-        session.is_accepted = true;
-        session.is_recovered = pid.is_some() && pid == self.memory.pid;
-        self.memory.pid = pid;
-        for (name, data, offset) in std::mem::take(&mut session.kept) {
-            self.memory.offset = offset.or(self.memory.offset.take());
-            self.event(session, &name, &data).await;
-        }
-    }
-
     async fn event(&mut self, session: &mut Session, name: &str, data: &Value) {
         match name {
             "session.ready" => self.ready(session, data).await,
-            "server.draining" => session.hint = hint(data),
-            "error" => {
-                session.hint = hint(data).or(session.hint);
-                session.code = data["closeCode"].as_u64().map(|code| code as u16);
-            }
             "rooms.beacon" => self.beacon(session, data),
             "message.failed" => self.book().wrong(&format!("a message failed: {data}")),
             _ => {
@@ -267,9 +233,13 @@ impl Client {
             talk.connected();
         }
         if self.kind == Kind::SocketIo {
-            self.book().count(if session.is_recovered { "recovered" } else { "connected anew by Socket.IO" });
+            self.book().count(if session.connection.is_recovered {
+                "recovered"
+            } else {
+                "connected anew by Socket.IO"
+            });
         }
-        if !session.is_recovered {
+        if !session.connection.is_recovered {
             for room in data["rooms"].as_array().unwrap() {
                 let rev = room["rev"].as_i64().unwrap();
                 self.with_list(room["roomId"].as_str().unwrap(), |list| list.connected(rev));
@@ -307,7 +277,7 @@ impl Client {
         if rooms.is_empty() {
             return self.up(true);
         }
-        let id = session.line.send("sync", &json!({ "rooms": rooms })).await;
+        let id = session.connection.send("sync", &json!({ "rooms": rooms })).await;
         session.syncing = Some((id, Instant::now()));
     }
 
@@ -340,25 +310,7 @@ impl Client {
 }
 
 impl Session {
-    fn new(line: Line) -> Self {
-        let now = Instant::now();
-        Self {
-            line,
-            opened: now,
-            heard: now,
-            is_ready: false,
-            is_accepted: false,
-            is_recovered: false,
-            kept: Vec::new(),
-            hint: None,
-            code: None,
-            syncing: None,
-            look_at: None,
-            behind: Vec::new(),
-        }
+    fn new(connection: Connection) -> Self {
+        Self { connection, is_ready: false, syncing: None, look_at: None, behind: Vec::new() }
     }
-}
-
-fn hint(data: &Value) -> Option<Duration> {
-    data["retryAfterMs"].as_u64().map(Duration::from_millis)
 }

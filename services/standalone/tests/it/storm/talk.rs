@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::client::Line;
+use testkit::client::Connection;
 use tokio::time::Instant;
 
 use super::book::Book;
@@ -54,7 +54,7 @@ impl Talk {
     }
 
     /// Sends what is due.
-    pub(crate) async fn speak(&mut self, line: &mut Line, book: &Book) {
+    pub(crate) async fn speak(&mut self, connection: &mut Connection, book: &Book) {
         if Instant::now() < self.due {
             return;
         }
@@ -70,7 +70,7 @@ impl Talk {
         });
         let content = format!("this is {}", in_hand.name);
         let data = json!({"roomId": self.room, "content": content, "clientMsgId": in_hand.name});
-        in_hand.frame = Some(line.send("message.send", &data).await);
+        in_hand.frame = Some(connection.send("message.send", &data).await);
         self.due = Instant::now() + ACK_LIMIT;
     }
 

@@ -36,15 +36,18 @@ impl Caution {
         let after_deaths = self.deaths.look(parts, &received).await?;
         if after_deaths || self.suspects.is_anybody() {
             for incoming in received {
-                let is_counted = after_deaths && incoming.redelivered;
-                self.take_one(parts, consumer, incoming, is_counted).await?;
+                if after_deaths && incoming.redelivered {
+                    self.take_counted(parts, consumer, incoming).await?;
+                } else {
+                    self.take_one(parts, consumer, incoming).await?;
+                }
             }
         } else {
             let (known, others): (Vec<_>, Vec<_>) =
                 received.into_iter().partition(|incoming| self.suspects.is_known(&incoming.envelope.job_id));
             self.take_all(parts, consumer, others).await?;
             for incoming in known {
-                self.take_one(parts, consumer, incoming, false).await?;
+                self.take_one(parts, consumer, incoming).await?;
             }
         }
         self.suspects.went_well();
@@ -62,35 +65,44 @@ impl Caution {
             return Box::pin(batch::apply_and_settle(parts, consumer, received)).await;
         }
         match received.pop() {
-            Some(only) => self.take_one(parts, consumer, only, false).await,
+            Some(only) => self.take_one(parts, consumer, only).await,
             None => Ok(()),
         }
     }
 
-    /// One event by itself, or no more of it.
-    async fn take_one(
+    /// One event of which others may have died: in its turn, counted, or no more of it.
+    async fn take_counted(
         &mut self,
         parts: &Parts,
         consumer: &mut Consumer,
         incoming: Incoming,
-        is_counted: bool,
     ) -> Result<(), BatchError> {
+        let _turn = parts.turn.take().await?;
         let name = Deaths::name(&incoming);
-        let verdict = if is_counted { self.deaths.begin(parts, &incoming).await? } else { Verdict::Apply };
-        if let Verdict::GiveUp { in_silence } = verdict {
-            let error = "whoever processed it by itself died, again and again".to_owned();
-            let note = if in_silence { note::of_killer() } else { note::of_unverified(&incoming) };
-            batch::fail(parts, consumer, incoming, (Cause::Crashes, error), note).await?;
-        } else if let Some(said) = self.suspects.convict(&incoming.envelope.job_id) {
+        let taken = match self.deaths.begin(parts, &incoming).await? {
+            Verdict::Apply => self.take_one(parts, consumer, incoming).await,
+            Verdict::GiveUp { in_silence } => {
+                let error = "whoever processed it by itself died, again and again".to_owned();
+                let note = if in_silence { note::of_killer() } else { note::of_unverified(&incoming) };
+                batch::fail(parts, consumer, incoming, (Cause::Crashes, error), note).await
+            }
+        };
+        match taken {
+            Ok(()) => self.deaths.finish(parts, name).await,
+            Err(_) => self.deaths.survived(parts, name).await,
+        }
+        taken
+    }
+
+    /// One event by itself.
+    async fn take_one(&mut self, parts: &Parts, consumer: &mut Consumer, incoming: Incoming) -> Result<(), BatchError> {
+        if let Some(said) = self.suspects.convict(&incoming.envelope.job_id) {
             let note = note::of_unverified(&incoming);
             batch::fail(parts, consumer, incoming, (Cause::TimedOut, said), note).await?;
         } else {
             self.alone = Some(incoming.envelope.job_id.clone());
             Box::pin(batch::apply_and_settle(parts, consumer, vec![incoming])).await?;
             self.alone = None;
-        }
-        if is_counted {
-            self.deaths.finish(parts, name).await;
         }
         Ok(())
     }

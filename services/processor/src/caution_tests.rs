@@ -19,9 +19,13 @@ use store::message::Page;
 use store::user::NewUser;
 
 use super::*;
+use crate::deaths::Turn;
 
 /// Nothing more comes after so long.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Shards where events wait in several queues side by side.
+const SHARDS: u16 = 4;
 
 struct World {
     parts: Parts,
@@ -33,10 +37,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::over(&[]).await
+    }
+
+    /// Over these services, or embedded.
+    async fn over(services: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = format!("k1:{}", "QUJD".repeat(11));
         let path = folder.path().to_str().expect("a name in UTF-8");
-        let pairs = [("DATA_DIR", path), ("HMAC_KEYS", &keys), ("JWT_ACCESS_TOKEN", "a secret that is long enough")];
+        let secret = "a secret that is long enough";
+        let mut pairs = vec![("DATA_DIR", path), ("HMAC_KEYS", &*keys), ("JWT_ACCESS_TOKEN", secret)];
+        pairs.extend(services);
         let settings = Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings");
         let tasks = Tasks::new(Shutdown::new());
         let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("opens");
@@ -48,7 +59,8 @@ impl World {
             clock: clock.clone(),
         });
         let (room_log_kept, duty) = (None, crate::pruning::Duty::default());
-        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty };
+        let turn = Turn::default();
+        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn };
         let ann = UserId::generate();
         let new = NewUser {
             id: ann,
@@ -60,23 +72,33 @@ impl World {
             created_at: Timestamp(0),
         };
         parts.store.create_user(&new).await.expect("an account");
-        let made = Box::pin(parts.handlers.create_room(ann, RoomKind::Group, None, Vec::new())).await;
-        let room = made.expect("a room").room.id;
-        Self { parts, room, ann, _tasks: tasks, _folder: folder }
+        let mut world = Self { parts, room: RoomId::generate(), ann, _tasks: tasks, _folder: folder };
+        world.room = world.new_room().await;
+        world
+    }
+
+    async fn new_room(&self) -> RoomId {
+        let made = Box::pin(self.parts.handlers.create_room(self.ann, RoomKind::Group, None, Vec::new())).await;
+        made.expect("a room").room.id
     }
 
     async fn say(&self, contents: &[&str]) {
+        self.say_in(self.room, contents).await;
+    }
+
+    async fn say_in(&self, room: RoomId, contents: &[&str]) {
         for (number, content) in contents.iter().enumerate() {
-            let name = format!("{number} {content}");
+            let name = format!("{room} {number} {content}");
+            let name = name[name.len().saturating_sub(64)..].to_owned();
             let send = MessageSend {
-                room_id: self.room.to_string(),
+                room_id: room.to_string(),
                 content: (*content).to_owned(),
                 client_msg_id: name.clone(),
                 ..Default::default()
             };
             let event = NewEvent {
                 job_id: JobId::from(MessageId::of(self.ann, &name)),
-                room_id: self.room,
+                room_id: room,
                 actor: self.ann,
                 device_id: String::new(),
                 accepted_at: Timestamp(0),
@@ -100,9 +122,46 @@ impl World {
         AssertUnwindSafe(life).catch_unwind().await.is_ok()
     }
 
+    /// A process that works on all shards: until all that is to be stored is, or something kills it; false
+    /// then.
+    async fn live_on_all(&self, done: impl AsyncFn() -> bool) -> bool {
+        let opening = (0..SHARDS).map(|shard| self.parts.broker.consume(shard));
+        let consumers = futures_util::future::join_all(opening).await;
+        let working = consumers.into_iter().zip(0..).map(async |(consumer, shard)| {
+            let (mut consumer, mut caution) = (consumer.expect("free"), Caution::new(shard));
+            loop {
+                let batch = consumer.next_batch(200).await.expect("open");
+                caution.take(&self.parts, &mut consumer, batch).await.expect("nothing is away");
+            }
+        });
+        let all = futures_util::future::join_all(working);
+        let life = async {
+            tokio::select! {
+                _ = all => {}
+                () = testkit::until(testkit::PATIENCE, || done()) => {}
+            }
+        };
+        AssertUnwindSafe(life).catch_unwind().await.is_ok()
+    }
+
     async fn contents(&self) -> Vec<String> {
-        let stored = self.parts.store.history(self.room, Page::Newest, 100).await.expect("reads");
+        self.contents_of(self.room).await
+    }
+
+    async fn contents_of(&self, room: RoomId) -> Vec<String> {
+        let stored = self.parts.store.history(room, Page::Newest, 100).await.expect("reads");
         stored.into_iter().map(|message| message.content).collect()
+    }
+
+    async fn letters(&self) -> Vec<broker::DeadLetter> {
+        self.parts.broker.dead_letters(&LetterQuery::first(10)).await.expect("an answer").letters
+    }
+
+    /// An event that the one before has left behind.
+    async fn left_behind(&self, consumer: &mut Consumer) -> Incoming {
+        let mut batch = consumer.next_batch(200).await.expect("open");
+        assert!(batch[0].redelivered);
+        batch.remove(0)
     }
 
     /// Whether anything is still counted as begun.
@@ -160,5 +219,87 @@ async fn whoever_dies_otherwise_leaves_no_count_behind() {
     }
     assert!(world.live().await);
     assert_eq!(world.contents().await, ["a", "b", "c"]);
+    assert!(!world.is_anything_counted().await);
+}
+
+#[tokio::test]
+async fn a_killer_in_one_shard_takes_no_event_of_another_along() {
+    let redis = testkit::services::RedisServer::start().await;
+    let (postgres, rabbit) = (testkit::services::fresh_postgres().await, testkit::services::fresh_rabbitmq().await);
+    let redis_url = redis.url();
+    let world = World::over(&[
+        ("DATABASE_URL", &postgres),
+        ("REDIS_URL", &redis_url),
+        ("RABBITMQ_URL", &rabbit),
+        ("QUEUE_SHARDS", "4"),
+    ])
+    .await;
+    let mut rooms = vec![None; usize::from(SHARDS)];
+    while rooms.iter().any(Option::is_none) {
+        let room = world.new_room().await;
+        rooms[usize::from(domain::shard::shard_of(room.0, SHARDS))] = Some(room);
+    }
+    let rooms: Vec<RoomId> = rooms.into_iter().flatten().collect();
+    for (shard, room) in rooms.iter().enumerate() {
+        let first = if shard == 2 { "poison" } else { "first" };
+        world.say_in(*room, &[first, "a", "b", "c"]).await;
+    }
+    let done = async || {
+        let mut stored = 0;
+        for room in &rooms {
+            stored += world.contents_of(*room).await.len();
+        }
+        stored + world.letters().await.len() == 4 * rooms.len()
+    };
+    let mut deaths = 0;
+    while !world.live_on_all(&done).await {
+        deaths += 1;
+        assert!(deaths < 20, "it kills for ever");
+    }
+    assert_eq!(world.letters().await.len(), 1);
+    for (shard, room) in rooms.iter().enumerate() {
+        let all = ["first", "a", "b", "c"];
+        assert_eq!(world.contents_of(*room).await, all[usize::from(shard == 2)..], "of shard {shard}");
+    }
+    assert!((5..=9).contains(&deaths), "{deaths}");
+}
+
+#[tokio::test]
+async fn a_killer_whose_dead_letter_was_not_taken_is_not_applied_after_all() {
+    let world = World::new().await;
+    world.say(&["poison"]).await;
+    let mut held = world.parts.broker.consume(0).await.expect("free");
+    held.next_batch(200).await.expect("open");
+    drop(held);
+    let mut consumer = world.parts.broker.consume(0).await.expect("free");
+    let killer = world.left_behind(&mut consumer).await;
+    for _ in 0..5 {
+        let begun = Deaths::new(0).begin(&world.parts, &killer).await;
+        assert_eq!(begun.expect("counts"), Verdict::Apply);
+    }
+    let mut deaths = Deaths::new(0);
+    for _ in 0..3 {
+        let verdict = deaths.begin(&world.parts, &killer).await.expect("counts");
+        assert_eq!(verdict, Verdict::GiveUp { in_silence: false });
+        deaths.survived(&world.parts, Deaths::name(&killer)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_begun_and_given_back_is_no_killer_however_often() {
+    let world = World::new().await;
+    world.say(&["a"]).await;
+    let mut held = world.parts.broker.consume(0).await.expect("free");
+    held.next_batch(200).await.expect("open");
+    drop(held);
+    let mut consumer = world.parts.broker.consume(0).await.expect("free");
+    let event = world.left_behind(&mut consumer).await;
+    for life in 0..10 {
+        let mut deaths = Deaths::new(0);
+        for _ in 0..2 {
+            assert_eq!(deaths.begin(&world.parts, &event).await.expect("counts"), Verdict::Apply, "in life {life}");
+            deaths.survived(&world.parts, Deaths::name(&event)).await;
+        }
+    }
     assert!(!world.is_anything_counted().await);
 }

@@ -2,15 +2,18 @@
 //!
 //! Only a batch with redelivered events costs anything: a worker counts the head of the first one it
 //! takes in its life, in the store, and forgets it when the batch is settled. From the second time at
-//! the same head the redelivered go one by one, each counted before it is touched. The invariant: in
-//! one life a worker counts a job at most once, so that only deaths add up, not outages; losing a
-//! count only delays.
+//! the same head the redelivered go one by one, each counted before it is touched. The invariant: a
+//! process that dies leaves one counted event behind at most, the one that was being tried; in one life
+//! a job is counted at most once, so that only deaths add up, not outages. Losing a count only delays.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use broker::Incoming;
 use handlers::Unavailable;
 use store::StoreError;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::Parts;
@@ -19,6 +22,25 @@ use crate::Parts;
 const HEAD_LIMIT: u64 = 2;
 /// Begun alone and never finished so often, an event is given up.
 const ALONE_LIMIT: u64 = 5;
+/// Counted events that are remembered; more than one only when counts could not be taken back.
+const ALONE_KNOWN: usize = 256;
+/// How long an event waits for those that other shards try: each takes as long as the store may.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Whose turn it is, of all shards of a process, to try an event that is counted: a death ends what all of
+/// them were at, and whatever was counted then looks as guilty as the killer.
+#[derive(Clone, Default)]
+pub(crate) struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    pub(crate) async fn take(&self) -> Result<MutexGuard<'_, ()>, Unavailable> {
+        tokio::time::timeout(TURN_LIMIT, self.0.lock()).await.map_err(|_| Unavailable {
+            dependency: "turn",
+            detail: "another shard tries an event for very long".to_owned(),
+            is_late: false,
+        })
+    }
+}
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +62,8 @@ pub(crate) struct Deaths {
     /// Its head, until it is settled.
     head: Option<Uuid>,
     one_by_one: bool,
-    /// Counted in this life.
-    alone: HashSet<Uuid>,
+    /// Counted in this life and not settled, and what was said of it.
+    alone: HashMap<Uuid, Verdict>,
 }
 
 /// The name of an event in counts. Strangers without a proper one share theirs: they are never
@@ -52,14 +74,14 @@ fn name(incoming: &Incoming) -> Uuid {
 
 impl Deaths {
     pub(crate) fn new(shard: u16) -> Self {
-        Self { shard, counted: false, head: None, one_by_one: false, alone: HashSet::new() }
+        Self { shard, counted: false, head: None, one_by_one: false, alone: HashMap::new() }
     }
 
     /// Whether the redelivered events of this batch go one by one.
     pub(crate) async fn look(&mut self, parts: &Parts, received: &[Incoming]) -> Result<bool, Unavailable> {
         let Some(head) = received.iter().find(|incoming| incoming.redelivered).map(name) else {
-            self.one_by_one = false;
-            self.alone.clear();
+            // Who is counted comes again, perhaps behind what is more urgent.
+            self.one_by_one &= !self.alone.is_empty();
             return Ok(false);
         };
         if !self.counted {
@@ -79,25 +101,38 @@ impl Deaths {
         Ok(self.one_by_one)
     }
 
-    /// Counts that the event is begun by itself, and says what is to be done with it.
+    /// Counts that the event is begun by itself, and says what is to be done with it; the same again if it
+    /// was counted already. To be called in one's [`Turn`], which lasts until the event is settled.
     pub(crate) async fn begin(&mut self, parts: &Parts, incoming: &Incoming) -> Result<Verdict, Unavailable> {
         let job = name(incoming);
-        if !self.alone.insert(job) {
-            return Ok(Verdict::Apply);
+        if let Some(verdict) = self.alone.get(&job) {
+            return Ok(*verdict);
         }
-        match parts.store.begin_alone(self.shard, job, parts.clock.now()).await {
-            Ok(times) => Ok(judge(times)),
-            Err(error) => {
-                self.alone.remove(&job);
-                Err(unavailable(&error))
-            }
+        let times = parts.store.begin_alone(self.shard, job, parts.clock.now()).await;
+        let verdict = judge(times.map_err(|error| unavailable(&error))?);
+        if self.alone.len() >= ALONE_KNOWN {
+            self.alone.clear();
         }
+        self.alone.insert(job, verdict);
+        Ok(verdict)
     }
 
     /// The event was settled.
     pub(crate) async fn finish(&mut self, parts: &Parts, job: Uuid) {
-        if self.alone.remove(&job) {
+        if self.alone.remove(&job).is_some() {
             lament(parts.store.finish_alone(self.shard, job).await);
+        }
+    }
+
+    /// The event was given back and nobody died of it, so this time does not count. Whoever is guilty stays
+    /// so.
+    pub(crate) async fn survived(&mut self, parts: &Parts, job: Uuid) {
+        if self.alone.get(&job) != Some(&Verdict::Apply) {
+            return;
+        }
+        match parts.store.take_back_alone(self.shard, job).await {
+            Ok(()) => drop(self.alone.remove(&job)),
+            Err(error) => tracing::warn!(%error, "a count of what was begun stays; it is not made again"),
         }
     }
 

@@ -48,6 +48,7 @@ pub(crate) struct Parts {
     /// How long the rooms' logs and all receipts are kept; `None`: for ever.
     pub(crate) room_log_kept: Option<Duration>,
     pub(crate) duty: pruning::Duty,
+    pub(crate) turn: deaths::Turn,
 }
 
 impl Processor {
@@ -73,6 +74,7 @@ impl Processor {
             clock: engine.clock.clone(),
             room_log_kept,
             duty: pruning::Duty::default(),
+            turn: deaths::Turn::default(),
         };
         // Its own request and its own tasks: a stop of the service first ends the processor in good
         // order, then what it stands on.

@@ -5,14 +5,13 @@
 //! connection's time goes into each of two tasks. The invariant: a stop waits for one slice at most, and
 //! whatever was left lying is found the next time, here or by another processor.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use runtime::backoff::jittered;
 use runtime::{Clock, Shutdown};
-use store::{RoomWalk, Store, StoreError, TailCursor};
+use store::{RoomWalk, Store, StoreError};
 use telemetry::Counter;
 
 use crate::{Parts, age};
@@ -24,8 +23,8 @@ const SLICE: usize = 1000;
 /// Rest for each unit of work, and the least of it.
 const REST: u32 = 4;
 const REST_LEAST: Duration = Duration::from_millis(10);
-/// The tail's position of each minute is remembered; so many ago nobody reads any more.
-const TAIL_KEPT: usize = 10;
+/// What is older than this of the tail nobody reads any more.
+const TAIL_KEPT: Duration = Duration::from_mins(10);
 /// Between two walks through all rooms.
 const WALK_EVERY: Duration = Duration::from_hours(1);
 /// How often a processor looks whether the walk is its duty, and how long it lets the store recover.
@@ -49,13 +48,13 @@ impl Duty {
 /// Removes what has expired until the processor stops. Any number of processors may: what one has
 /// removed the other does not find.
 pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
-    let mut tail = VecDeque::with_capacity(TAIL_KEPT + 1);
     while pause(&shutdown, jittered(EVERY)).await {
         let rounds = [
             ("tokens", tokens(&parts, &shutdown).await),
             ("receipts", receipts(&parts, &shutdown).await),
             ("departures", departures(&parts, &shutdown).await),
-            ("room_changes", room_changes(&parts.store, &parts.clock, &shutdown, &mut tail).await),
+            ("room_changes", room_changes(&parts.store, &parts.clock, &shutdown).await),
+            ("begun", begun(&parts, &shutdown).await),
         ];
         for (what, round) in rounds {
             if let Err(error) = round {
@@ -82,22 +81,17 @@ async fn departures(parts: &Parts, shutdown: &Shutdown) -> Result<(), StoreError
     in_slices(&parts.clock, shutdown, "departures", || parts.store.forget_departures(before, SLICE)).await
 }
 
-/// What all gateways have read long ago. Where the tail stood when is remembered here only: after a start
-/// the first rows go when the first position is old enough.
-async fn room_changes(
-    store: &Store,
-    clock: &Clock,
-    shutdown: &Shutdown,
-    positions: &mut VecDeque<TailCursor>,
-) -> Result<(), StoreError> {
-    positions.push_back(store.tail_cursor().await?);
-    if positions.len() <= TAIL_KEPT {
-        return Ok(());
-    }
-    let before = positions[0];
-    in_slices(clock, shutdown, "room_changes", || store.forget_tail(before, SLICE)).await?;
-    positions.pop_front();
-    Ok(())
+/// Counts of what processors began and never finished, when nobody believes them any more.
+async fn begun(parts: &Parts, shutdown: &Shutdown) -> Result<(), StoreError> {
+    let now = parts.clock.now();
+    in_slices(&parts.clock, shutdown, "begun", || parts.store.forget_begun(now, SLICE)).await
+}
+
+/// What all gateways have read long ago. Where the tail stood when is noted in the store, so that it matters
+/// to nobody how long a processor lives.
+async fn room_changes(store: &Store, clock: &Clock, shutdown: &Shutdown) -> Result<(), StoreError> {
+    let Some(before) = store.tail_place(clock.now(), TAIL_KEPT).await? else { return Ok(()) };
+    in_slices(clock, shutdown, "room_changes", || store.forget_tail(before, SLICE)).await
 }
 
 /// Walks through the rooms again and again and removes what is old of their logs, if it is this
@@ -235,28 +229,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_tail_is_removed_no_further_than_it_reached_ten_rounds_ago() {
+    async fn the_tail_is_kept_for_ten_minutes_and_no_longer_whoever_removes_it() {
         let folder = Folder::new();
         let path = folder.path().join("chat.sqlite");
         let store = Store::open(StoreSettings::Sqlite { path, sync_full: false }).await.expect("opens");
         store.migrate().await.expect("migrates");
         let room = room(&store).await;
-        let (clock, shutdown, mut positions) = (Clock::system(), Shutdown::new(), VecDeque::new());
+        let (clock, shutdown) = (Clock::system(), Shutdown::new());
         let begun = store.tail_cursor().await.expect("a place");
-        let left = async || {
+        // Each round is another processor's: none remembers anything. They come every half minute.
+        let mut left = Vec::new();
+        for _ in 0..40 {
+            touch(&store, room).await;
+            room_changes(&store, &clock, &shutdown).await.expect("removes");
             let mut cursor = begun;
-            store.read_tail(&mut cursor).await.expect("reads").rooms.len()
-        };
-        for round in 1..=TAIL_KEPT {
-            touch(&store, room).await;
-            room_changes(&store, &clock, &shutdown, &mut positions).await.expect("removes");
-            assert_eq!(left().await, round, "a reader that is {round} rounds behind finds all");
+            left.push(store.read_tail(&mut cursor).await.expect("reads").rooms.len());
+            clock.shift(31_000);
         }
-        for _ in 0..5 {
-            touch(&store, room).await;
-            room_changes(&store, &clock, &shutdown, &mut positions).await.expect("removes");
-            assert_eq!(left().await, TAIL_KEPT, "and no more is kept");
-        }
+        assert!(left[..20].iter().copied().eq(1..=20), "less than ten minutes behind one finds all: {left:?}");
+        assert!(left[20..].iter().all(|left| (19..=20).contains(left)), "no more is kept: {left:?}");
         store.close().await;
     }
 }

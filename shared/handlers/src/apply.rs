@@ -112,7 +112,7 @@ impl Handlers {
     }
 
     async fn store_and_publish(&self, jobs: &[&Job]) -> Result<Vec<Outcome>, BatchError> {
-        let mut seen = self.perhaps_seen(jobs).await.map_err(BatchError::Unavailable)?;
+        let mut seen = self.perhaps_seen(jobs).await;
         for _ in 0..CONFLICT_LIMIT {
             match self.store_once(jobs, &seen).await {
                 Ok(plan) => {
@@ -146,10 +146,17 @@ impl Handlers {
     }
 
     /// The jobs that may have been applied before. Redis only saves the look-up of those that were
-    /// certainly not: if it says "new" wrongly, the store's unique ids say no.
-    async fn perhaps_seen(&self, jobs: &[&Job]) -> Result<HashSet<JobId>, Unavailable> {
+    /// certainly not: if it says "new" wrongly, the store's unique ids say no, and if it says nothing, all
+    /// are looked up. What then cannot be told is told when the batch is received again.
+    async fn perhaps_seen(&self, jobs: &[&Job]) -> HashSet<JobId> {
         let ids: Vec<JobId> = jobs.iter().map(|job| job.event.job_id).collect();
-        let fresh = self.realtime().claim(&ids).await?;
+        let fresh = match self.realtime().claim(&ids).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::debug!(%error, "whether events are new is not known; all are looked up");
+                return ids.into_iter().collect();
+            }
+        };
         let mut seen = HashSet::new();
         let mut in_batch = HashSet::new();
         for (job, fresh) in jobs.iter().zip(fresh) {
@@ -158,7 +165,7 @@ impl Handlers {
                 seen.insert(id);
             }
         }
-        Ok(seen)
+        seen
     }
 }
 

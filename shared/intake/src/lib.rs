@@ -4,6 +4,7 @@
 //! against the caller's standing, is signed, and was handed to the broker in the order of the calls.
 
 mod accepted;
+mod drain;
 mod limiter;
 mod line;
 mod load;

@@ -3,6 +3,8 @@
 //! Pure: the clock and the samples come from outside. The invariant: from the sample that shows, or the
 //! events entered since that make, more than the limit until a sample well below it, nothing enters.
 
+use crate::drain::{Drain, LEAST};
+
 /// Refusing ends when a sample shows at most so many tenths of the limit; the distance keeps it from
 /// flapping.
 const END_TENTHS: u64 = 8;
@@ -30,8 +32,9 @@ struct Sample {
 /// One class of queues.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// Ready events over which nothing more enters; zero: no limit.
-    limit: u64,
+    /// Ready events over which nothing more enters, however fast they are drained; zero: no limit.
+    most: u64,
+    drain: Drain,
     /// Events of this process on their way into the queue, and those of which that is settled.
     entered: u64,
     settled: u64,
@@ -46,20 +49,26 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, ..Self::default() }
+    /// `most`: ready events over which nothing more enters, however fast they are drained; zero: no limit.
+    pub(crate) fn new(most: u64) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    /// Ready events over which nothing more enters; zero: no limit.
+    pub(crate) fn limit(&self) -> u64 {
+        self.drain.limit(self.most)
     }
 
     /// Lets one more event in, an urgent one always, or says in how many milliseconds it is worth
     /// trying again.
     pub(crate) fn enter(&mut self, now_us: u64, is_urgent: bool) -> Result<(), u64> {
-        let depth = self.estimate(now_us);
-        self.refusing |= self.limit > 0 && !self.blind && depth > self.limit;
+        let (depth, limit) = (self.estimate(now_us), self.limit());
+        self.refusing |= limit > 0 && !self.blind && depth > limit;
         if self.refusing {
             self.refused_us = Some(now_us);
         }
         if self.refusing && !is_urgent {
-            return Err(hint_ms(depth, self.limit, self.drained_per_s));
+            return Err(hint_ms(depth, limit, self.drained_per_s));
         }
         self.entered += 1;
         Ok(())
@@ -87,9 +96,11 @@ impl Line {
                 self.drained_per_s = f64::midpoint(self.drained_per_s, seen_per_s);
             }
         }
+        self.drain.note(depth, settled, at_us);
         self.blind = false;
-        let most = if self.refusing { self.limit * END_TENTHS / 10 } else { self.limit };
-        self.refusing = self.limit > 0 && depth > most;
+        let limit = self.limit();
+        let most = if self.refusing { limit * END_TENTHS / 10 } else { limit };
+        self.refusing = limit > 0 && depth > most;
         if self.refusing {
             self.refused_us = Some(at_us);
         }
@@ -98,11 +109,13 @@ impl Line {
     /// There was no sample for too long.
     pub(crate) fn lose_sight(&mut self) {
         (self.blind, self.refusing, self.drained_per_s) = (true, false, 0.0);
+        self.drain.forget();
     }
 
-    /// Whether the limit may be reached soon.
+    /// Whether the limit may be reached soon, or so much waits that it may become a lower one.
     pub(crate) fn is_near(&self, now_us: u64) -> bool {
-        self.limit > 0 && (self.refusing || self.estimate(now_us) > self.limit / 4)
+        let limit = self.limit();
+        limit > 0 && (self.refusing || self.estimate(now_us) > (limit / 4).min(LEAST / 2))
     }
 
     pub(crate) fn is_refusing(&self) -> bool {
@@ -119,7 +132,7 @@ impl Line {
 
     /// When an event that could not be handed over is worth trying again, in milliseconds.
     pub(crate) fn hint_ms(&self, now_us: u64) -> u64 {
-        hint_ms(self.estimate(now_us), self.limit, self.drained_per_s)
+        hint_ms(self.estimate(now_us), self.limit(), self.drained_per_s)
     }
 
     /// What the last sample showed and what has come from here since, without what should be drained.
@@ -164,6 +177,21 @@ mod tests {
             line.note(depth, 0, SECOND);
             assert_eq!(line.is_refusing(), refuses, "{depth}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_slowly_drained_may_be_as_long_as_six_seconds_of_work() {
+        let (mut line, mut entered, mut depth) = (Line::new(50_000), 0, 0_u64);
+        for tenth in 1..300 {
+            let now_us = tenth * SECOND / 10;
+            let come = (0..900).filter(|_| line.enter(now_us, false).is_ok()).count() as u64;
+            (0..come).for_each(|_| line.settle());
+            entered += come;
+            depth = (depth + come).saturating_sub(200);
+            line.note(depth, entered, now_us);
+        }
+        assert!((9_000..=13_500).contains(&depth), "2,000 a second are drained: {depth}");
+        assert!((11_500..=12_500).contains(&line.limit()), "{}", line.limit());
     }
 
     #[test]

@@ -169,10 +169,10 @@ impl Load {
     fn judge(&self, class: Class, now_us: u64, change: impl FnOnce(&mut Line)) {
         let mut line = self.line(class).lock();
         change(&mut line);
-        let news = line.news(now_us);
+        let (news, limit) = (line.news(now_us), line.limit());
         drop(line);
         if let Some((refusing, depth)) = news {
-            tracing::warn!(%class, refusing, depth, "whether new events are refused changed");
+            tracing::warn!(%class, refusing, depth, limit, "whether new events are refused changed");
             Gauge::Overloaded.set_with(class.as_str(), f64::from(u8::from(refusing)));
         }
     }

@@ -13,11 +13,16 @@ use crate::{Store, StoreError};
 /// How long a count is believed: longer than a supervisor waits between two starts.
 pub const BELIEVED: Duration = Duration::from_hours(1);
 
+/// Rows whose count is 0 were taken back; they end with their hour, too.
 const FORGET: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND begun_at < $2";
 const BEGIN: &str = "INSERT INTO begun_jobs (shard, job_id, is_alone, count, begun_at) VALUES ($1, $2, $3, 1, $4)
     ON CONFLICT (shard, job_id, is_alone)
     DO UPDATE SET count = begun_jobs.count + 1, begun_at = excluded.begun_at RETURNING count";
-const IS_ANY_ALONE: &str = "SELECT COUNT(*) FROM begun_jobs WHERE shard = $1 AND is_alone";
+const IS_ANY_ALONE: &str = "SELECT COUNT(*) FROM begun_jobs WHERE shard = $1 AND is_alone AND count > 0";
+const TAKE_BACK: &str = "UPDATE begun_jobs SET count = count - 1
+    WHERE shard = $1 AND job_id = $2 AND is_alone AND count > 0";
+const FORGET_ALL: &str = "DELETE FROM begun_jobs WHERE begun_at < $1 AND (shard, job_id, is_alone) IN
+    (SELECT shard, job_id, is_alone FROM begun_jobs WHERE begun_at < $1 LIMIT $2)";
 const FINISH: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND job_id = $2 AND is_alone = $3";
 
 /// What is known of the past of a batch that others may have begun before.
@@ -58,5 +63,15 @@ impl Store {
     /// The event was settled.
     pub async fn finish_alone(&self, shard: u16, job: Uuid) -> Result<(), StoreError> {
         run!(self.db.write().await?, FINISH, i64::from(shard), job, true).map(drop)
+    }
+
+    /// The event was begun by itself and given back: it was not that often.
+    pub async fn take_back_alone(&self, shard: u16, job: Uuid) -> Result<(), StoreError> {
+        run!(self.db.write().await?, TAKE_BACK, i64::from(shard), job).map(drop)
+    }
+
+    /// Removes at most `limit` counts that are believed no more, of all shards; how many.
+    pub async fn forget_begun(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        run!(self.db.write().await?, FORGET_ALL, now.0 - BELIEVED.as_millis() as i64, limit as i64)
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::error::damaged;
 use crate::{Store, StoreError};
 
-const FORGET: &str = "DELETE FROM refused_jobs WHERE job_id IN
+const FORGET: &str = "DELETE FROM refused_jobs WHERE refused_at < $1 AND job_id IN
     (SELECT job_id FROM refused_jobs WHERE refused_at < $1 ORDER BY refused_at LIMIT $2)";
 
 const OF_USER: &str = "SELECT refused_at, job_id, failure FROM refused_jobs

@@ -48,7 +48,8 @@ const UP_TO: RowsSql = rows_sql!([1 room uuid, 2 stop bigint, 3 before bigint]
 const REMOVE: RowsSql = rows_sql!([1 room uuid, 2 upto bigint]
     "DELETE FROM room_events WHERE (room_id, rev) IN
         (SELECT e.room_id, e.rev FROM given JOIN room_events e ON e.room_id = given.room AND e.rev <= given.upto)");
-const FORGET_DEPARTURES: &str = "DELETE FROM room_departures WHERE (user_id, room_id) IN
+// The outer condition is the one that Postgres tests again on a row that was rewritten meanwhile.
+const FORGET_DEPARTURES: &str = "DELETE FROM room_departures WHERE left_at < $1 AND (user_id, room_id) IN
     (SELECT user_id, room_id FROM room_departures WHERE left_at < $1 ORDER BY left_at LIMIT $2)";
 
 /// A room, its newest change, and the number and the time of its oldest one if it is another.

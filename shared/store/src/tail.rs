@@ -3,6 +3,8 @@
 //! It knows no events. The invariant: whoever reads on with his cursor learns of every batch that
 //! was committed since, however late; of some he learns twice.
 
+use std::time::Duration;
+
 use domain::{Rev, RoomId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -56,6 +58,17 @@ const READ: &str = "SELECT changed_in, rooms, mark FROM room_changes
     WHERE changed_in >= $1 AND changed_in < $2 ORDER BY changed_in LIMIT $3";
 const FORGET: &str = "DELETE FROM room_changes WHERE changed_in IN
     (SELECT changed_in FROM room_changes WHERE changed_in < $1 ORDER BY changed_in LIMIT $2)";
+const NOTE_PLACE: &str = "INSERT INTO tail_places (noted_at, place) SELECT $1, $2
+    WHERE NOT EXISTS (SELECT 1 FROM tail_places WHERE noted_at > $3 AND noted_at <= $1) ON CONFLICT DO NOTHING";
+const PLACE: &str = "SELECT MAX(place) FROM tail_places WHERE noted_at <= $1 AND place <= $2";
+// All older than the one that is in use, and what another installation or a clock far ahead has left.
+const FORGET_PLACES: &str = "DELETE FROM tail_places
+    WHERE noted_at < (SELECT MAX(noted_at) FROM tail_places WHERE noted_at <= $1)
+        OR noted_at < $3 AND place > $2 OR noted_at > $4";
+/// Places are noted so far apart, whoever does it.
+const PLACES_APART: Duration = Duration::from_secs(30);
+/// A clock that is further ahead is wrong.
+const AHEAD_MOST: Duration = Duration::from_hours(1);
 
 impl Store {
     /// Where somebody begins to read who has read the rooms after this call.
@@ -86,6 +99,18 @@ impl Store {
             }
         }
         Ok(tail)
+    }
+
+    /// Notes where the tail stands now, and says where it stood at least `ago`, at the latest moment that
+    /// somebody noted; `None`: nobody did so long ago.
+    pub async fn tail_place(&self, now: Timestamp, ago: Duration) -> Result<Option<TailCursor>, StoreError> {
+        let (here, _) = change::horizon(&self.db, &mut self.db.read().await?, HORIZON_SQLITE).await?;
+        let before = |span: Duration| now.0 - span.as_millis() as i64;
+        let mut conn = self.db.write().await?;
+        run!(conn, NOTE_PLACE, now.0, here, before(PLACES_APART))?;
+        let (place,): (Option<i64>,) = on!(conn, c => sqlx::query_as(PLACE).bind(before(ago)).bind(here).fetch_one(c))?;
+        run!(conn, FORGET_PLACES, before(ago), here, before(PLACES_APART), now.plus(AHEAD_MOST).0)?;
+        Ok(place.map(|from| TailCursor { from, next: None }))
     }
 
     /// Removes at most `limit` batches of what lies before a cursor; how many.

@@ -68,10 +68,14 @@ const PROLONG: &str = "UPDATE refresh_families SET expires_at = $2 WHERE family 
 const END: &str = "DELETE FROM refresh_families WHERE family = $1";
 const END_OF: &str = "DELETE FROM refresh_families
     WHERE family IN (SELECT family FROM refresh_tokens WHERE token_hash = $1) AND expires_at > $2";
-const PURGE_FAMILIES: &str = "DELETE FROM refresh_families WHERE family IN
-    (SELECT family FROM refresh_families WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)";
-const PURGE_TOKENS: &str = "DELETE FROM refresh_tokens WHERE token_hash IN
+const PURGE_TOKENS: &str = "DELETE FROM refresh_tokens WHERE expires_at < $1 AND token_hash IN
     (SELECT token_hash FROM refresh_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)";
+// Only those without tokens: no statement removes more rows than it says. The outer conditions are those
+// that Postgres tests again on a row that changed meanwhile.
+const PURGE_FAMILIES: &str = "DELETE FROM refresh_families WHERE expires_at < $1 AND family IN
+    (SELECT f.family FROM refresh_families f WHERE f.expires_at < $1
+        AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.family)
+     ORDER BY f.expires_at LIMIT $2)";
 
 impl Store {
     /// Begins a family with its first token.
@@ -104,12 +108,15 @@ impl Store {
         Ok(run!(conn, END_OF, hash.as_slice(), now.0)? > 0)
     }
 
-    /// Removes at most `limit` families and at most `limit` tokens that have expired; how many rows.
+    /// Removes at most `limit` tokens that have expired and, when that was all of them, at most `limit`
+    /// families that have none left; how many rows.
     pub async fn purge_expired(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let mut conn = self.db.write().await?;
-        let families = run!(conn, PURGE_FAMILIES, now.0, limit as i64)?;
         let tokens = run!(conn, PURGE_TOKENS, now.0, limit as i64)?;
-        Ok(families + tokens)
+        if tokens >= limit as u64 {
+            return Ok(tokens);
+        }
+        Ok(tokens + run!(conn, PURGE_FAMILIES, now.0, limit as i64)?)
     }
 }
 

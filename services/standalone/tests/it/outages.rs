@@ -126,6 +126,33 @@ async fn without_postgres_everything_acked_waits_and_is_stored_when_it_is_back()
     survive(&system, meanwhile).await;
 }
 
+/// How often a processor had to give back what it held.
+fn interruptions(system: &System) -> usize {
+    system.processors.iter().map(|node| node.log().matches("work on a shard is interrupted").count()).sum()
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_is_told_as_lost_and_what_was_acked_is_stored_and_told_later() {
+    let system = SystemSpec::distributed(2, 2).start().await;
+    let [carol, dave] = system.people(["Carol", "Dave"]).await;
+    let room = carol.create_group(&[&dave]).await;
+    let (socket, witness) = (carol.connect(system.gateway(0)).await, dave.connect(system.gateway(1)).await);
+    let meanwhile = async {
+        system.redis().command("CONFIG SET maxmemory 1").await.unwrap();
+        system.wait_not_ready(NOTICED_WITHIN).await;
+        let before = interruptions(&system);
+        assert_eq!(socket.say(&room, "meanwhile", "this is meanwhile").await["status"], "QUEUED");
+        let history = settled(&dave, &room, 1).await;
+        // Nobody tries again and again what cannot be done.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(interruptions(&system) <= before + 1, "{before} and then {}", interruptions(&system));
+        system.redis().command("CONFIG SET maxmemory 0").await.unwrap();
+        system.wait_ready().await;
+        assert_seen_live(&witness, &room, &history).await;
+    };
+    survive(&system, meanwhile).await;
+}
+
 #[tokio::test]
 async fn without_redis_nothing_is_lost_and_live_delivery_resumes() {
     let system = SystemSpec::distributed(2, 2).start().await;

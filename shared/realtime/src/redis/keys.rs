@@ -23,6 +23,8 @@ pub(super) const LOG_TTL: Duration = crate::ROOM_LOG_KEPT;
 pub(super) const CLAIM_TTL: Duration = Duration::from_mins(10);
 /// A gateway's lease.
 pub(super) const GATEWAY_TTL: Duration = GATEWAY_LEASE;
+/// What shows that a server takes what is written.
+pub(super) const PROBE_TTL: Duration = Duration::from_mins(1);
 /// The stamp of the janitor's last run.
 pub(super) const JANITOR_TTL: Duration = Duration::from_secs(20 * JANITOR_EVERY.as_secs());
 
@@ -145,6 +147,11 @@ pub(super) fn mark(tag: Option<&str>) -> String {
     tag.map_or("chat:mark".to_owned(), |tag| format!("chat:mark:{{{tag}}}"))
 }
 
+/// Empty string, written to see whether that can be done; of a cluster's nodes each has one.
+pub(super) fn probe(tag: Option<&str>) -> String {
+    tag.map_or("chat:probe".to_owned(), |tag| format!("chat:probe:{{{tag}}}"))
+}
+
 /// Set of user ids.
 pub(super) fn members(room: RoomId) -> String {
     format!("chat:room:members:{room}")
@@ -184,7 +191,7 @@ mod tests {
         assert_eq!(keys.log(RoomId(id())), format!("chat:log:{TEXT}"));
         assert_eq!(keys.number().as_deref(), Some("chat:log:number"));
         assert_eq!(keys.session_number(), "chat:session:number");
-        assert_eq!(mark(None), "chat:mark");
+        assert_eq!((mark(None), probe(None)), ("chat:mark".to_owned(), "chat:probe".to_owned()));
         assert_eq!(members(RoomId(id())), format!("chat:room:members:{TEXT}"));
         assert_eq!(groups(UserId(id())), format!("chat:graph:groups:{TEXT}"));
         let sets = [keys.online(), keys.due(), keys.gateways(), keys.janitor()];

@@ -94,22 +94,39 @@ impl RedisEngine {
         self.keys == Keys::Cluster
     }
 
-    /// All servers answer, and as a cluster they are whole.
+    /// All servers take what is written, and as a cluster they are whole.
     pub(crate) async fn ping(&self) -> Result<(), RealtimeError> {
         let map = self.map().await?;
-        let pings = map.nodes().map(|node| async move {
-            let mut commands = redis::pipe();
-            match &self.servers {
-                Servers::One(_) => commands.cmd("PING"),
-                Servers::Cluster(_) => commands.cmd("CLUSTER").arg("INFO"),
+        let pings = map.nodes().map(|node| self.probe(node, map.tag_on(node)));
+        join_all(pings).await.into_iter().collect::<Result<(), _>>().inspect_err(|_| self.doubt())
+    }
+
+    /// Writes something: who answers may be full, or somebody's replica. `tag`: what lies on that node of a
+    /// cluster.
+    async fn probe(&self, node: &Node, tag: Option<&str>) -> Result<(), RealtimeError> {
+        let mut commands = redis::pipe();
+        if self.is_cluster() {
+            commands.cmd("CLUSTER").arg("INFO");
+        }
+        let key = if self.is_cluster() { tag.map(|tag| keys::probe(Some(tag))) } else { Some(keys::probe(None)) };
+        if let Some(key) = key {
+            commands.cmd("SET").arg(key).arg("").arg("PX").arg(keys::PROBE_TTL.as_millis() as u64);
+        }
+        for answer in node.run(&mut commands).await? {
+            let said: String = match answer {
+                Ok(value) => round::read(value)?,
+                // It takes what is written, only by now not that.
+                Err(error) if self.is_cluster() && is_elsewhere(&error) => {
+                    self.doubt();
+                    continue;
+                }
+                Err(error) => return Err(unavailable("it takes nothing", &error)),
             };
-            let answer: String = answer_of(node, &mut commands).await?;
-            if answer.contains("cluster_state:fail") {
+            if said.contains("cluster_state:fail") {
                 return Err(RealtimeError::Unavailable("the cluster is down".into()));
             }
-            Ok(())
-        });
-        join_all(pings).await.into_iter().collect::<Result<(), _>>().inspect_err(|_| self.doubt())
+        }
+        Ok(())
     }
 
     /// A new inbox and the task that fills it.
@@ -194,6 +211,13 @@ async fn refuse_old(cluster: &Cluster) -> Result<(), RealtimeError> {
         return Err(RealtimeError::Misplaced("it knows no sharded channels: Redis 7.0 or newer is needed".into()));
     }
     Ok(())
+}
+
+/// The key has been moved to another node, or is being moved.
+fn is_elsewhere(error: &redis::RedisError) -> bool {
+    use redis::{ErrorKind, ServerErrorKind};
+    let moved = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain];
+    matches!(error.kind(), ErrorKind::Server(kind) if moved.contains(&kind))
 }
 
 /// The answer of one server to one command.

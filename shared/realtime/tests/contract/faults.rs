@@ -202,6 +202,26 @@ async fn a_connection_that_has_gone_silent_is_noticed_though_nobody_asks_anythin
     works(&world, &mut inbox, &rooms).await;
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_redis_that_answers_and_takes_nothing_is_away(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
+    let world = World::new(kind).await;
+    world.realtime.ping().await.expect("whole");
+    let last = world.nodes().last().expect("a node");
+    last.command("CONFIG SET maxmemory 1").await.expect("set");
+    let Err(RealtimeError::Unavailable(said)) = world.realtime.ping().await else { panic!("it is full") };
+    assert!(said.contains("OOM"), "{said}");
+    last.command("CONFIG SET maxmemory 0").await.expect("set");
+    world.realtime.ping().await.expect("whole again");
+    if matches!(kind, Kind::Redis) {
+        last.command("REPLICAOF 127.0.0.1 1").await.expect("set");
+        let Err(RealtimeError::Unavailable(said)) = world.realtime.ping().await else { panic!("it is a replica") };
+        assert!(said.to_lowercase().contains("read"), "{said}");
+        last.command("REPLICAOF NO ONE").await.expect("set");
+        world.realtime.ping().await.expect("whole again");
+    }
+}
+
 #[tokio::test]
 async fn opening_without_a_redis_is_an_error_and_not_a_wait() {
     let started = Instant::now();

@@ -11,7 +11,9 @@ use crate::bench::{Bench, NOW, on_both};
 on_both!(
     what_is_begun_again_is_counted_by_its_head_until_it_is_finished,
     what_is_begun_alone_is_counted_apart_and_seen_with_the_next_batch,
+    what_is_taken_back_was_not_counted,
     a_count_is_forgotten_after_an_hour,
+    counts_that_nobody_believes_are_removed_in_slices_of_all_shards,
 );
 
 const HEAD: Uuid = Uuid::from_u128(1);
@@ -45,6 +47,32 @@ async fn what_is_begun_alone_is_counted_apart_and_seen_with_the_next_batch(bench
     store.finish_alone(0, OTHER).await.expect("finished");
     assert_eq!(store.begin_again(0, HEAD, NOW).await, Ok(times(3)), "alone is another count");
     assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(1));
+}
+
+async fn what_is_taken_back_was_not_counted(bench: Bench) {
+    let store = &bench.store;
+    assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(1));
+    assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(2));
+    assert_eq!(store.take_back_alone(0, HEAD).await, Ok(()));
+    assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(2));
+    for _ in 0..3 {
+        assert_eq!(store.take_back_alone(0, HEAD).await, Ok(()));
+    }
+    assert_eq!(store.begin_again(0, OTHER, NOW).await, Ok(times(1)), "nobody is alone any more");
+    assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(1), "no less than nothing");
+}
+
+async fn counts_that_nobody_believes_are_removed_in_slices_of_all_shards(bench: Bench) {
+    let store = &bench.store;
+    for shard in 0..5 {
+        assert_eq!(store.begin_again(shard, HEAD, NOW).await, Ok(times(1)));
+    }
+    assert_eq!(store.forget_begun(NOW.plus(BELIEVED), 3).await, Ok(0), "they are believed");
+    assert_eq!(store.begin_alone(9, OTHER, NOW.plus(BELIEVED)).await, Ok(1));
+    let later = NOW.plus(BELIEVED + Duration::from_secs(1));
+    assert_eq!(store.forget_begun(later, 3).await, Ok(3));
+    assert_eq!(store.forget_begun(later, 3).await, Ok(2));
+    assert_eq!(store.begin_alone(9, OTHER, later).await, Ok(2), "a younger one stays");
 }
 
 async fn a_count_is_forgotten_after_an_hour(bench: Bench) {

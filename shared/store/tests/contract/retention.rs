@@ -16,6 +16,7 @@ on_both!(
     a_message_is_its_own_receipt_when_its_change_has_gone,
     a_walk_reaches_every_room_also_when_it_began_anew_in_between,
     old_departures_go,
+    a_departure_that_is_renewed_while_it_is_removed_stays,
     removing_two_hundred_thousand_changes_slows_nobody_and_goes_on_after_a_restart,
 );
 
@@ -142,6 +143,32 @@ async fn old_departures_go(bench: Bench) {
     assert_eq!(bench.store.forget_departures(at(3), 10).await, Ok(1));
     let left: Vec<RoomId> = bench.store.departures(ben, 10).await.expect("reads").into_iter().map(|it| it.0).collect();
     assert_eq!(left, [rooms[2]]);
+}
+
+async fn a_departure_that_is_renewed_while_it_is_removed_stays(bench: Bench) {
+    use sqlx::{Connection as _, PgConnection};
+    // The other database has one writer: nothing happens meanwhile.
+    let StoreSettings::Postgres { url, .. } = &bench.settings else { return };
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann, ben]).await;
+    crate::departure::change_at(&bench, room, ben, false, at(1)).await;
+    let mut renewing = PgConnection::connect(url).await.expect("connects");
+    let mut watching = PgConnection::connect(url).await.expect("connects");
+    sqlx::raw_sql("BEGIN; UPDATE room_departures SET left_at = left_at + 3600000")
+        .execute(&mut renewing)
+        .await
+        .expect("renewed");
+    let commit = async {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.expect("an answer") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut renewing).await.expect("committed");
+    };
+    let (removed, ()) = tokio::join!(bench.store.forget_departures(at(3), 10), commit);
+    assert_eq!(removed, Ok(0));
+    assert_eq!(bench.store.departures(ben, 10).await.expect("reads").len(), 1);
 }
 
 /// Old changes without contents behind the room's creation, and the counter that goes with them.

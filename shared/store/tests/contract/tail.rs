@@ -1,6 +1,7 @@
 //! The tail: no batch is missed by whoever reads on.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use domain::{Rev, RoomId, Seq};
 use store::{ReadMark, Store, StoreSettings, TailCursor};
@@ -12,6 +13,7 @@ on_both!(
     many_batches_come_in_pages,
     what_is_being_committed_while_others_read_is_found,
     what_was_read_long_ago_is_removed,
+    where_the_tail_stood_is_known_to_whoever_comes_later,
     read_marks_that_moved_are_told_where_word_of_them_can_be_lost,
 );
 
@@ -110,6 +112,26 @@ async fn what_was_read_long_ago_is_removed(bench: Bench) {
     .await;
     bench.say(room, ann, &["c"]).await;
     assert_eq!(read(&bench.store, &mut cursor).await, HashMap::from([(room, Rev(4))]));
+}
+
+async fn where_the_tail_stood_is_known_to_whoever_comes_later(bench: Bench) {
+    const AGO: Duration = Duration::from_mins(10);
+    let at = |seconds: u64| NOW.plus(Duration::from_secs(seconds));
+    let ann = bench.user().await;
+    let room = bench.group(&[ann]).await;
+    // What is noted too early, by a clock that is ahead by hours, is no place of the past.
+    assert_eq!(bench.store.tail_place(at(30_000), AGO).await, Ok(None));
+    assert_eq!(bench.store.tail_place(at(0), AGO).await, Ok(None));
+    let store = bench.second().await;
+    let mut places = Vec::new();
+    for round in 0..30 {
+        bench.say(room, ann, &["a"]).await;
+        places.push(store.tail_place(at(60 + 60 * round), AGO).await.expect("an answer"));
+        // Many processors ask; one place a minute is enough.
+        store.tail_place(at(61 + 60 * round), AGO).await.expect("an answer");
+    }
+    assert!(places[..9].iter().all(Option::is_none), "{places:?}");
+    assert!(places[9..].iter().all(Option::is_some), "{places:?}");
 }
 
 async fn read_marks_that_moved_are_told_where_word_of_them_can_be_lost(bench: Bench) {

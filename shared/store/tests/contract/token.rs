@@ -18,6 +18,8 @@ on_both!(
     a_logout_ends_the_family,
     signing_out_everywhere_and_blocking_end_all_families,
     only_expired_ones_are_purged,
+    no_statement_removes_more_than_a_slice_however_many_tokens_a_family_has,
+    a_family_with_a_token_that_is_good_stays,
 );
 
 fn hash(name: u8) -> [u8; 32] {
@@ -118,7 +120,30 @@ async fn only_expired_ones_are_purged(bench: Bench) {
     bench.store.rotate(&hash(2), &far, NOW).await.expect("rotates");
     // Family 1 with its token, and the used token of family 2, are past their time.
     let later = Timestamp(NOW.plus(HOUR).0 + 1);
-    assert_eq!(bench.store.purge_expired(later, 10).await, Ok(2));
+    assert_eq!(bench.store.purge_expired(later, 10).await, Ok(3));
     let rotated = bench.store.rotate(&hash(3), &next(4), later).await;
     assert_eq!(rotated, Ok(Rotation::Rotated { user, family }));
+}
+
+async fn no_statement_removes_more_than_a_slice_however_many_tokens_a_family_has(bench: Bench) {
+    let user = bench.user().await;
+    let family = start(&bench.store, user, 1).await;
+    for name in 1..=24 {
+        assert_eq!(rotate(&bench.store, name, name + 1).await, Rotation::Rotated { user, family });
+    }
+    let later = Timestamp(NOW.plus(HOUR).0 + 1);
+    for expected in [10, 10, 5 + 1, 0] {
+        assert_eq!(bench.store.purge_expired(later, 10).await, Ok(expected));
+    }
+}
+
+async fn a_family_with_a_token_that_is_good_stays(bench: Bench) {
+    let user = bench.user().await;
+    let family = start(&bench.store, user, 1).await;
+    // The next token's time is shorter than that of the one before, as after a change of the setting.
+    let short = NextRefresh { hash: hash(2), expires_at: NOW.plus(HOUR / 2) };
+    bench.store.rotate(&hash(1), &short, NOW).await.expect("rotates");
+    let late = NOW.plus(HOUR / 2 + Duration::from_secs(1));
+    assert_eq!(bench.store.purge_expired(late, 10).await, Ok(1), "only the short one");
+    assert_eq!(rotate(&bench.store, 1, 3).await, Rotation::Reused { user }, "it is known that it was used: {family}");
 }

@@ -7,8 +7,8 @@
 # Installs what is missing (Debian's packages as root or by sudo; elsewhere it says what to install),
 # starts a Postgres, a Redis and a RabbitMQ of its own on free loopback ports, runs all tests, ends
 # what it started, and ends with nextest's summary and exit code. Several clones may run at once.
-# --full adds the long runs (TEST_FULL=1); without further arguments, the storm of clients is run first,
-# against optimised programs: its time limits are for these.
+# --full adds the long runs (TEST_FULL=1); without further arguments, the storm of clients, overload and
+# priorities are run first, against optimised programs: their time limits are for these.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
@@ -162,7 +162,7 @@ profile=default
 if [ -n "$full" ]; then export TEST_FULL=1; profile=full; fi
 log=$(mktemp)
 status=0
-storm='package(chatchit) and test(/^storm::/)' # not the gateway's own
+timed='package(chatchit) and test(/^(storm|overload|priorities)::/)' # not the gateway's own
 run() { # ARGUMENTS FOR NEXTEST...: runs these tests, and keeps the exit code of the first failure
   local run=(cargo nextest run --locked --profile "$profile" "$@") code=0
   if [ -t 2 ]; then
@@ -187,8 +187,8 @@ done
 if [ -n "$full" ] && [ $# = 0 ]; then
   cargo build --release --workspace --bins --locked
   start_services
-  run --release -p chatchit -E "$storm"
-  run --workspace -E "not ($storm)"
+  run --release -p chatchit -E "$timed"
+  run --workspace -E "not ($timed)"
 else
   start_services
   run "${scope[@]}" "$@"

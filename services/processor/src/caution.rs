@@ -33,41 +33,42 @@ impl Caution {
         received: Vec<Incoming>,
     ) -> Result<(), BatchError> {
         self.alone = None;
-        let after_deaths = self.deaths.look(parts, &received).await?;
-        if after_deaths || self.suspects.is_anybody() {
-            for incoming in received {
-                if after_deaths && incoming.redelivered {
-                    self.take_counted(parts, consumer, incoming).await?;
-                } else {
-                    self.take_one(parts, consumer, incoming).await?;
-                }
+        self.deaths.look(parts, &received).await?;
+        let (mut others, mut failed_before) = (Vec::with_capacity(received.len()), Vec::new());
+        for incoming in received {
+            if self.deaths.is_suspected(&incoming) {
+                // In its place.
+                self.take_all(parts, consumer, std::mem::take(&mut others)).await?;
+                self.take_counted(parts, consumer, incoming).await?;
+            } else if self.suspects.is_known(&incoming.envelope.job_id) {
+                failed_before.push(incoming);
+            } else {
+                others.push(incoming);
             }
-        } else {
-            let (known, others): (Vec<_>, Vec<_>) =
-                received.into_iter().partition(|incoming| self.suspects.is_known(&incoming.envelope.job_id));
-            self.take_all(parts, consumer, others).await?;
-            for incoming in known {
-                self.take_one(parts, consumer, incoming).await?;
-            }
+        }
+        self.take_all(parts, consumer, others).await?;
+        for incoming in failed_before {
+            self.take_one(parts, consumer, incoming).await?;
         }
         self.suspects.went_well();
         self.deaths.went_well(parts).await;
         Ok(())
     }
 
+    /// Some events, together where nothing speaks against it.
     async fn take_all(
         &mut self,
         parts: &Parts,
         consumer: &mut Consumer,
-        mut received: Vec<Incoming>,
+        received: Vec<Incoming>,
     ) -> Result<(), BatchError> {
-        if received.len() > 1 {
+        if received.len() > 1 && !self.suspects.is_anybody() {
             return Box::pin(batch::apply_and_settle(parts, consumer, received)).await;
         }
-        match received.pop() {
-            Some(only) => self.take_one(parts, consumer, only).await,
-            None => Ok(()),
+        for incoming in received {
+            self.take_one(parts, consumer, incoming).await?;
         }
+        Ok(())
     }
 
     /// One event of which others may have died: in its turn, counted, or no more of it.

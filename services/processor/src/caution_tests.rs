@@ -157,19 +157,31 @@ impl World {
         self.parts.broker.dead_letters(&LetterQuery::first(10)).await.expect("an answer").letters
     }
 
-    /// An event that the one before has left behind.
-    async fn left_behind(&self, consumer: &mut Consumer) -> Incoming {
-        let mut batch = consumer.next_batch(200).await.expect("open");
-        assert!(batch[0].redelivered);
-        batch.remove(0)
+    /// Somebody takes so many events and leaves them behind; who comes next, and they.
+    async fn left_behind(&self, events: usize) -> (Consumer, Vec<Incoming>) {
+        let mut held = self.parts.broker.consume(0).await.expect("free");
+        receive(&mut held, events).await;
+        drop(held);
+        let mut consumer = self.parts.broker.consume(0).await.expect("free");
+        let left = receive(&mut consumer, events).await;
+        assert!(left.iter().all(|incoming| incoming.redelivered));
+        (consumer, left)
     }
 
     /// Whether anything is still counted as begun.
     async fn is_anything_counted(&self) -> bool {
         let again = self.parts.store.begin_again(0, uuid::Uuid::max(), self.parts.clock.now()).await.expect("counts");
         self.parts.store.finish_again(0, uuid::Uuid::max()).await.expect("forgets");
-        again.is_any_alone || again.times > 1
+        !again.alone.is_empty() || again.times > 1
     }
+}
+
+async fn receive(consumer: &mut Consumer, events: usize) -> Vec<Incoming> {
+    let mut received = Vec::new();
+    while received.len() < events {
+        received.extend(consumer.next_batch(events - received.len()).await.expect("open"));
+    }
+    received
 }
 
 #[tokio::test]
@@ -268,20 +280,17 @@ async fn a_killer_in_one_shard_takes_no_event_of_another_along() {
 async fn a_killer_whose_dead_letter_was_not_taken_is_not_applied_after_all() {
     let world = World::new().await;
     world.say(&["poison"]).await;
-    let mut held = world.parts.broker.consume(0).await.expect("free");
-    held.next_batch(200).await.expect("open");
-    drop(held);
-    let mut consumer = world.parts.broker.consume(0).await.expect("free");
-    let killer = world.left_behind(&mut consumer).await;
+    let (_consumer, left) = world.left_behind(1).await;
+    let killer = &left[0];
     for _ in 0..5 {
-        let begun = Deaths::new(0).begin(&world.parts, &killer).await;
+        let begun = Deaths::new(0).begin(&world.parts, killer).await;
         assert_eq!(begun.expect("counts"), Verdict::Apply);
     }
     let mut deaths = Deaths::new(0);
     for _ in 0..3 {
-        let verdict = deaths.begin(&world.parts, &killer).await.expect("counts");
+        let verdict = deaths.begin(&world.parts, killer).await.expect("counts");
         assert_eq!(verdict, Verdict::GiveUp { in_silence: false });
-        deaths.survived(&world.parts, Deaths::name(&killer)).await;
+        deaths.survived(&world.parts, Deaths::name(killer)).await;
     }
 }
 
@@ -289,17 +298,43 @@ async fn a_killer_whose_dead_letter_was_not_taken_is_not_applied_after_all() {
 async fn whoever_was_begun_and_given_back_is_no_killer_however_often() {
     let world = World::new().await;
     world.say(&["a"]).await;
-    let mut held = world.parts.broker.consume(0).await.expect("free");
-    held.next_batch(200).await.expect("open");
-    drop(held);
-    let mut consumer = world.parts.broker.consume(0).await.expect("free");
-    let event = world.left_behind(&mut consumer).await;
+    let (_consumer, left) = world.left_behind(1).await;
+    let event = &left[0];
     for life in 0..10 {
         let mut deaths = Deaths::new(0);
         for _ in 0..2 {
-            assert_eq!(deaths.begin(&world.parts, &event).await.expect("counts"), Verdict::Apply, "in life {life}");
-            deaths.survived(&world.parts, Deaths::name(&event)).await;
+            assert_eq!(deaths.begin(&world.parts, event).await.expect("counts"), Verdict::Apply, "in life {life}");
+            deaths.survived(&world.parts, Deaths::name(event)).await;
         }
     }
+    assert!(!world.is_anything_counted().await);
+}
+
+#[tokio::test]
+async fn of_a_long_backlog_no_more_than_a_batch_goes_one_by_one() {
+    let world = World::new().await;
+    world.say(&["a"; 250]).await;
+    let (_consumer, left) = world.left_behind(250).await;
+    let now = world.parts.clock.now();
+    world.parts.store.begin_again(0, Deaths::name(&left[0]), now).await.expect("somebody died at this head");
+    let mut deaths = Deaths::new(0);
+    deaths.look(&world.parts, &left[..200]).await.expect("looks");
+    let suspected = left.iter().filter(|incoming| deaths.is_suspected(incoming)).count();
+    assert_eq!(suspected, 200, "the killer, if there is one, was in the first batch");
+}
+
+#[tokio::test]
+async fn what_was_begun_alone_and_not_finished_goes_alone_in_its_place_and_nothing_else_does() {
+    let world = World::new().await;
+    world.say(&["a", "b", "c", "d"]).await;
+    let (mut consumer, left) = world.left_behind(4).await;
+    let now = world.parts.clock.now();
+    world.parts.store.begin_alone(0, Deaths::name(&left[1]), now).await.expect("counts");
+    let mut deaths = Deaths::new(0);
+    deaths.look(&world.parts, &left).await.expect("looks");
+    let suspected: Vec<bool> = left.iter().map(|incoming| deaths.is_suspected(incoming)).collect();
+    assert_eq!(suspected, [false, true, false, false]);
+    Caution::new(0).take(&world.parts, &mut consumer, left).await.expect("applied");
+    assert_eq!(world.contents().await, ["a", "b", "c", "d"]);
     assert!(!world.is_anything_counted().await);
 }

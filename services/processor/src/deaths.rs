@@ -2,11 +2,13 @@
 //!
 //! Only a batch with redelivered events costs anything: a worker counts the head of the first one it
 //! takes in its life, in the store, and forgets it when the batch is settled. From the second time at
-//! the same head the redelivered go one by one, each counted before it is touched. The invariant: a
-//! process that dies leaves one counted event behind at most, the one that was being tried; in one life
-//! a job is counted at most once, so that only deaths add up, not outages. Losing a count only delays.
+//! the same head as many redelivered events as a batch holds go one by one, each counted before it is
+//! touched; so does, in every life, whatever was counted and not finished. Nothing else does: after a
+//! restart of the broker everything that waited is redelivered. The invariant: a process that dies
+//! leaves one counted event behind at most, the one that was being tried; in one life a job is counted
+//! at most once, so that only deaths add up, not outages. Losing a count only delays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::Parts;
+use crate::worker::BATCH_EVENTS;
 
 /// Begun so often with the same head, a batch goes one by one.
 const HEAD_LIMIT: u64 = 2;
@@ -61,7 +64,10 @@ pub(crate) struct Deaths {
     counted: bool,
     /// Its head, until it is settled.
     head: Option<Uuid>,
-    one_by_one: bool,
+    /// So many redelivered events are still to go one by one: the killer is among them, if there is one.
+    to_search: usize,
+    /// Counted in an earlier life and not finished.
+    suspected: HashSet<Uuid>,
     /// Counted in this life and not settled, and what was said of it.
     alone: HashMap<Uuid, Verdict>,
 }
@@ -74,31 +80,39 @@ fn name(incoming: &Incoming) -> Uuid {
 
 impl Deaths {
     pub(crate) fn new(shard: u16) -> Self {
-        Self { shard, counted: false, head: None, one_by_one: false, alone: HashMap::new() }
+        let (to_search, suspected, alone) = Default::default();
+        Self { shard, counted: false, head: None, to_search, suspected, alone }
     }
 
-    /// Whether the redelivered events of this batch go one by one.
-    pub(crate) async fn look(&mut self, parts: &Parts, received: &[Incoming]) -> Result<bool, Unavailable> {
-        let Some(head) = received.iter().find(|incoming| incoming.redelivered).map(name) else {
-            // Who is counted comes again, perhaps behind what is more urgent.
-            self.one_by_one &= !self.alone.is_empty();
-            return Ok(false);
-        };
-        if !self.counted {
-            let again = parts.store.begin_again(self.shard, head, parts.clock.now()).await;
-            let again = again.map_err(|error| unavailable(&error))?;
-            self.counted = true;
-            self.head = Some(head);
-            self.one_by_one = again.times >= HEAD_LIMIT || again.is_any_alone;
-            if self.one_by_one {
-                tracing::warn!(
-                    shard = self.shard,
-                    times = again.times,
-                    "a batch was begun and not finished; one by one"
-                );
-            }
+    /// Looks into the past of the first batch in this life with events that others may have begun before.
+    pub(crate) async fn look(&mut self, parts: &Parts, received: &[Incoming]) -> Result<(), Unavailable> {
+        let head = received.iter().find(|incoming| incoming.redelivered).map(name);
+        let Some(head) = head.filter(|_| !self.counted) else { return Ok(()) };
+        let again = parts.store.begin_again(self.shard, head, parts.clock.now()).await;
+        let again = again.map_err(|error| unavailable(&error))?;
+        self.counted = true;
+        self.head = Some(head);
+        if again.times >= HEAD_LIMIT {
+            self.to_search = BATCH_EVENTS;
+            tracing::warn!(shard = self.shard, times = again.times, "a batch was begun and not finished; one by one");
         }
-        Ok(self.one_by_one)
+        if !again.alone.is_empty() {
+            let events = again.alone.len();
+            tracing::warn!(shard = self.shard, events, "events were begun alone and not finished; they go alone");
+        }
+        self.suspected = again.alone.into_iter().collect();
+        Ok(())
+    }
+
+    /// Whether others may have died of an event; asked of each event once, in the order of the queue.
+    pub(crate) fn is_suspected(&mut self, incoming: &Incoming) -> bool {
+        if !incoming.redelivered {
+            return false;
+        }
+        let is_searched = self.to_search > 0;
+        self.to_search = self.to_search.saturating_sub(1);
+        let job = name(incoming);
+        is_searched || self.suspected.contains(&job) || self.alone.contains_key(&job)
     }
 
     /// Counts that the event is begun by itself, and says what is to be done with it; the same again if it
@@ -119,6 +133,7 @@ impl Deaths {
 
     /// The event was settled.
     pub(crate) async fn finish(&mut self, parts: &Parts, job: Uuid) {
+        self.suspected.remove(&job);
         if self.alone.remove(&job).is_some() {
             lament(parts.store.finish_alone(self.shard, job).await);
         }

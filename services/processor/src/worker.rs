@@ -12,7 +12,7 @@ use crate::caution::Caution;
 use crate::{Parts, batch};
 
 /// Events in one batch at most. Larger batches save little and delay what is urgent.
-const BATCH_EVENTS: usize = 200;
+pub(crate) const BATCH_EVENTS: usize = 200;
 
 /// Why the work on a shard was interrupted. Neither counts as a failure of any event.
 #[derive(Debug, thiserror::Error)]

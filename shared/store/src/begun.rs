@@ -13,12 +13,16 @@ use crate::{Store, StoreError};
 /// How long a count is believed: longer than a supervisor waits between two starts.
 pub const BELIEVED: Duration = Duration::from_hours(1);
 
+/// Events of one shard that are named: each is one death, or a count that could not be taken back.
+const ALONE_LIMIT: i64 = 1_000;
+
 /// Rows whose count is 0 were taken back; they end with their hour, too.
 const FORGET: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND begun_at < $2";
 const BEGIN: &str = "INSERT INTO begun_jobs (shard, job_id, is_alone, count, begun_at) VALUES ($1, $2, $3, 1, $4)
     ON CONFLICT (shard, job_id, is_alone)
     DO UPDATE SET count = begun_jobs.count + 1, begun_at = excluded.begun_at RETURNING count";
-const IS_ANY_ALONE: &str = "SELECT COUNT(*) FROM begun_jobs WHERE shard = $1 AND is_alone AND count > 0";
+const ALONE: &str = "SELECT job_id FROM begun_jobs WHERE shard = $1 AND is_alone AND count > 0
+    ORDER BY begun_at DESC, job_id LIMIT $2";
 const TAKE_BACK: &str = "UPDATE begun_jobs SET count = count - 1
     WHERE shard = $1 AND job_id = $2 AND is_alone AND count > 0";
 const FORGET_ALL: &str = "DELETE FROM begun_jobs WHERE begun_at < $1 AND (shard, job_id, is_alone) IN
@@ -26,12 +30,12 @@ const FORGET_ALL: &str = "DELETE FROM begun_jobs WHERE begun_at < $1 AND (shard,
 const FINISH: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND job_id = $2 AND is_alone = $3";
 
 /// What is known of the past of a batch that others may have begun before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Again {
     /// How often it was begun with this head and not finished, this time included.
     pub times: u64,
-    /// Some event of the shard was begun alone and not finished.
-    pub is_any_alone: bool,
+    /// Events of the shard that were begun alone and not finished, the latest first.
+    pub alone: Vec<Uuid>,
 }
 
 impl Store {
@@ -42,8 +46,9 @@ impl Store {
         let (times,): (i64,) = on!(conn, c => {
             sqlx::query_as(BEGIN).bind(i64::from(shard)).bind(head).bind(false).bind(now.0).fetch_one(c)
         })?;
-        let (alone,): (i64,) = on!(conn, c => sqlx::query_as(IS_ANY_ALONE).bind(i64::from(shard)).fetch_one(c))?;
-        Ok(Again { times: times as u64, is_any_alone: alone > 0 })
+        let alone: Vec<(Uuid,)> =
+            on!(conn, c => sqlx::query_as(ALONE).bind(i64::from(shard)).bind(ALONE_LIMIT).fetch_all(c))?;
+        Ok(Again { times: times as u64, alone: alone.into_iter().map(|(job,)| job).collect() })
     }
 
     /// The batch with that head was settled.

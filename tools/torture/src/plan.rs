@@ -72,13 +72,13 @@ impl Plan {
             3..8 => self.rng.random_range(400..4_000),
             _ => self.rng.random_range(4_000..12_000),
         };
-        let hold = if self.pace.outlasts && self.steps % OUTLASTS_EVERY == 0 {
+        let hold = if self.pace.outlasts && self.steps.is_multiple_of(OUTLASTS_EVERY) {
             self.rng.random_range(OUTLASTING_MS)
         } else {
             hold
         };
         let calm = Duration::from_millis(self.rng.random_range(300..3_000));
-        let calm = if self.steps % RESTS_EVERY == 0 { calm + self.pace.rest } else { calm };
+        let calm = if self.steps.is_multiple_of(RESTS_EVERY) { calm + self.pace.rest } else { calm };
         Step { calm, faults, hold: Duration::from_millis(hold) }
     }
 
@@ -234,6 +234,6 @@ mod tests {
     fn there_are_rests_and_faults_that_outlast_leases() {
         let steps: Vec<Step> = Plan::new(Shape::AllInOne, PACE, 1).take(40).collect();
         assert_eq!(steps.iter().filter(|step| step.calm >= PACE.rest).count(), 8);
-        assert!(steps.iter().any(|step| step.hold > Duration::from_secs(60)));
+        assert!(steps.iter().any(|step| step.hold > Duration::from_mins(1)));
     }
 }

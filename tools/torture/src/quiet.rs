@@ -41,10 +41,24 @@ const GAUGES: [&str; 10] = [
 struct Sight {
     /// Events that wait or are not settled, by queue, dead letters aside.
     events: BTreeMap<String, u64>,
-    /// By program: whether it runs, and its gauges; `None`: it does not answer.
-    programs: Vec<(String, bool, Option<BTreeMap<&'static str, f64>>)>,
-    /// Entries in Redis or of the store: what, how many there may be, which there are.
-    entries: Vec<(&'static str, usize, Result<Vec<String>, String>)>,
+    programs: Vec<Program>,
+    entries: Vec<Entries>,
+}
+
+#[derive(Debug)]
+struct Program {
+    label: String,
+    runs: bool,
+    /// `None`: it does not answer.
+    gauges: Option<BTreeMap<&'static str, f64>>,
+}
+
+/// What is kept of a kind, in Redis or as clients are told.
+#[derive(Debug)]
+struct Entries {
+    what: &'static str,
+    wanted: usize,
+    found: Result<Vec<String>, String>,
 }
 
 /// Waits until no event waits anywhere; false when some still do after `limit`.
@@ -96,19 +110,20 @@ pub async fn check(stage: &Stage, world: &World, shape: Shape) -> Vec<String> {
                 _ => {}
             }
         }
-        sight.programs.push((node.label().to_owned(), node.ended().is_none(), gauges));
+        let (label, runs) = (node.label().to_owned(), node.ended().is_none());
+        sight.programs.push(Program { label, runs, gauges });
     }
     if shape == Shape::Distributed {
         of_redis(stage, &mut sight).await;
     }
-    let online = online(&stage.system, world).await.map_err(|error| format!("{error:#}"));
-    sight.entries.push(("users who are shown as online", 0, online));
+    let found = online(&stage.system, world).await.map_err(|error| format!("{error:#}"));
+    sight.entries.push(Entries { what: "users who are shown as online", wanted: 0, found });
     leaks(&sight)
 }
 
 async fn of_redis(stage: &Stage, sight: &mut Sight) {
     let gateways = stage.system.gateways().len();
-    for (what, query, most) in [
+    for (what, query, wanted) in [
         ("users online in Redis", &["ZRANGE", "chat:online:users", "0", "-1"][..], 0),
         ("devices in Redis", &["KEYS", "chat:socket:*"], 0),
         ("changes of presence not told", &["ZRANGE", "chat:presence:due", "0", "-1"], 0),
@@ -117,7 +132,7 @@ async fn of_redis(stage: &Stage, sight: &mut Sight) {
         ("gateways' leases", &["KEYS", "chat:gateway:*"], gateways),
     ] {
         let found = stage.system.redis().query(query).await.map_err(|error| error.to_string());
-        sight.entries.push((what, most, found));
+        sight.entries.push(Entries { what, wanted, found });
     }
 }
 
@@ -135,7 +150,7 @@ async fn online(system: &System, world: &World) -> anyhow::Result<Vec<String>> {
 /// What of it may not be.
 fn leaks(sight: &Sight) -> Vec<String> {
     let mut left: Vec<String> = sight.events.iter().map(|(name, count)| format!("{count} events in {name}")).collect();
-    for (label, runs, gauges) in &sight.programs {
+    for Program { label, runs, gauges } in &sight.programs {
         if !runs {
             left.push(format!("{label} ended when all had left"));
         }
@@ -147,7 +162,7 @@ fn leaks(sight: &Sight) -> Vec<String> {
             gauges.iter().filter(|(_, value)| **value != 0.0).map(|(name, it)| format!("{label}: {name} is {it}")),
         );
     }
-    for (what, wanted, found) in &sight.entries {
+    for Entries { what, wanted, found } in &sight.entries {
         match found {
             Ok(found) if found.len() == *wanted => {}
             Ok(found) => {
@@ -167,10 +182,10 @@ mod tests {
         let gauges = GAUGES.into_iter().map(|name| (name, 0.0)).collect();
         Sight {
             events: BTreeMap::new(),
-            programs: vec![("gateway-0".to_owned(), true, Some(gauges))],
+            programs: vec![Program { label: "gateway-0".to_owned(), runs: true, gauges: Some(gauges) }],
             entries: vec![
-                ("users online in Redis", 0, Ok(Vec::new())),
-                ("gateways' leases", 1, Ok(vec!["a".to_owned()])),
+                Entries { what: "users online in Redis", wanted: 0, found: Ok(Vec::new()) },
+                Entries { what: "gateways' leases", wanted: 1, found: Ok(vec!["a".to_owned()]) },
             ],
         }
     }
@@ -179,13 +194,13 @@ mod tests {
     fn i_what_stays_behind_is_found() {
         assert_eq!(leaks(&quiet()), Vec::<String>::new());
         let spoilt: [fn(&mut Sight); 7] = [
-            |sight| drop(sight.events.insert("chat.events.high.0".to_owned(), 1)),
-            |sight| sight.programs[0].1 = false,
-            |sight| sight.programs[0].2 = None,
-            |sight| drop(sight.programs[0].2.as_mut().expect("gauges").insert("chat_sockets", 1.0)),
-            |sight| sight.entries[0].2 = Ok(vec!["somebody".to_owned()]),
-            |sight| sight.entries[1].2 = Ok(Vec::new()),
-            |sight| sight.entries[1].2 = Err("no answer".to_owned()),
+            |sight| *sight.events.entry("chat.events.high.0".to_owned()).or_default() += 1,
+            |sight| sight.programs[0].runs = false,
+            |sight| sight.programs[0].gauges = None,
+            |sight| *sight.programs[0].gauges.as_mut().expect("gauges").entry("chat_sockets").or_default() += 1.0,
+            |sight| sight.entries[0].found = Ok(vec!["somebody".to_owned()]),
+            |sight| sight.entries[1].found = Ok(Vec::new()),
+            |sight| sight.entries[1].found = Err("no answer".to_owned()),
         ];
         for spoil in spoilt {
             let mut sight = quiet();

@@ -88,7 +88,9 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     let (counts, lateness) = run.judge().await?;
     if run.spec.quiet {
         let leaks = quiet::check(&run.stage, &run.world, run.spec.shape).await;
-        leaks.into_iter().for_each(|what| run.wrong("i", what));
+        for what in leaks {
+            run.wrong("i", what);
+        }
     }
     run.look_for_panics();
     if let Some(folder) = run.spec.keep.as_deref().filter(|_| !run.violations.is_empty()) {

@@ -20,7 +20,7 @@ const HEAD: Uuid = Uuid::from_u128(1);
 const OTHER: Uuid = Uuid::from_u128(2);
 
 fn times(times: u64) -> Again {
-    Again { times, is_any_alone: false }
+    Again { times, alone: Vec::new() }
 }
 
 async fn what_is_begun_again_is_counted_by_its_head_until_it_is_finished(bench: Bench) {
@@ -41,7 +41,7 @@ async fn what_is_begun_alone_is_counted_apart_and_seen_with_the_next_batch(bench
     assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(1));
     assert_eq!(store.begin_alone(0, HEAD, NOW).await, Ok(2));
     assert_eq!(store.begin_alone(0, OTHER, NOW).await, Ok(1));
-    assert_eq!(store.begin_again(0, HEAD, NOW).await, Ok(Again { times: 2, is_any_alone: true }));
+    assert_eq!(store.begin_again(0, HEAD, NOW).await, Ok(Again { times: 2, alone: vec![HEAD, OTHER] }));
     assert_eq!(store.begin_again(1, HEAD, NOW).await, Ok(times(1)), "nobody was alone in that shard");
     store.finish_alone(0, HEAD).await.expect("finished");
     store.finish_alone(0, OTHER).await.expect("finished");
@@ -81,7 +81,7 @@ async fn a_count_is_forgotten_after_an_hour(bench: Bench) {
     assert_eq!(store.begin_again(0, HEAD, NOW).await, Ok(times(1)));
     assert_eq!(store.begin_alone(0, OTHER, NOW).await, Ok(1));
     let (soon, minute) = (BELIEVED * 9 / 10, Duration::from_mins(1));
-    assert_eq!(store.begin_again(0, HEAD, later(soon)).await, Ok(Again { times: 2, is_any_alone: true }));
+    assert_eq!(store.begin_again(0, HEAD, later(soon)).await, Ok(Again { times: 2, alone: vec![OTHER] }));
     assert_eq!(store.begin_again(0, HEAD, later(BELIEVED + minute)).await, Ok(times(3)), "its last change counts");
     assert_eq!(store.begin_again(0, HEAD, later(3 * BELIEVED)).await, Ok(times(1)));
 }

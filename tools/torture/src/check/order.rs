@@ -61,8 +61,8 @@ impl<'a> Placed<'a> {
     }
 
     fn change(change: &'a Change, places: &HashMap<Uuid, i64>) -> Option<Self> {
-        let placed = Self::of(change.wish.event(), change.at, &change.answer, places)?;
-        Some(Self { of: change.by, ..placed })
+        let it = Self::of(change.wish.event(), change.at, &change.answer, places)?;
+        Some(Self { of: change.by, ..it })
     }
 
     fn of(name: &'a str, sent: At, answer: &Answer, places: &HashMap<Uuid, i64>) -> Option<Self> {

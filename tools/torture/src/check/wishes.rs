@@ -31,11 +31,12 @@ struct Asked<'a> {
 /// What the accepted changes of a room come to, in the order of `rev`.
 #[derive(Default)]
 struct Replay {
-    /// By message, the words of the last edit.
-    edits: BTreeMap<String, String>,
+    /// By message, what the last edit may have said: one thing, unless nobody knows which edit it was.
+    edits: BTreeMap<String, BTreeSet<String>>,
     deleted: BTreeSet<String>,
     reactions: BTreeSet<Reaction>,
-    title: Option<String>,
+    /// Likewise; empty: it was never given one.
+    titles: BTreeSet<String>,
 }
 
 impl<'a> Asked<'a> {
@@ -74,27 +75,21 @@ impl<'a> Asked<'a> {
                 continue;
             }
             let known = jobs.get(rev).and_then(|job| self.changes.get(job)).copied();
-            let fits = |(user, change): &(usize, &Change)| self.fits(evidence, room, name, data, *user, change);
-            // Of several that fit, any may have been it: they differ in nothing that is told here.
-            let Some((_, change)) = known.filter(fits).or_else(|| self.unknown.iter().copied().find(fits)) else {
-                findings.add("d", format!("room {room}, rev {rev}: nobody asked for {name} {data}; known: {known:?}"));
-                continue;
+            let fits = |(user, change): &(usize, &Change)| Self::fits(evidence, room, name, data, *user, change);
+            let may_be: Vec<&Wish> = match known {
+                Some(it) => [it].into_iter().filter(fits).map(|(_, change)| &change.wish).collect(),
+                None => self.unknown.iter().copied().filter(fits).map(|(_, change)| &change.wish).collect(),
             };
-            replay.take(&change.wish, data);
+            if may_be.is_empty() {
+                findings.add("d", format!("room {room}, rev {rev}: nobody asked for {name} {data}; known: {known:?}"));
+            }
+            replay.take(&may_be, data);
         }
         replay
     }
 
     /// True when an event may have come of a change.
-    fn fits(
-        &self,
-        evidence: &Evidence<'_>,
-        room: usize,
-        name: &str,
-        data: &Value,
-        user: usize,
-        change: &Change,
-    ) -> bool {
+    fn fits(evidence: &Evidence<'_>, room: usize, name: &str, data: &Value, user: usize, change: &Change) -> bool {
         let is_about = |key: &str, value: &str| data[key] == value;
         let is_by = || is_about("userId", evidence.world.user_id(user));
         change.room == room
@@ -129,8 +124,9 @@ impl<'a> Asked<'a> {
             findings.add("g", format!("room {room}: reactions nobody asked for {more:?}, missing {less:?}"));
         }
         let title = evidence.truth.titles.get(&room);
-        if title != replay.title.as_ref() {
-            findings.add("g", format!("room {room} is called {title:?}, last asked for was {:?}", replay.title));
+        let is_right = title.map_or(replay.titles.is_empty(), |title| replay.titles.contains(title));
+        if !is_right {
+            findings.add("g", format!("room {room} is called {title:?}, last asked for was {:?}", replay.titles));
         }
     }
 
@@ -151,20 +147,32 @@ impl<'a> Asked<'a> {
             return Some(format!("taken back: {}", row.deleted));
         }
         let first = format!("{} says something", row.name);
-        let wanted = if row.deleted { "" } else { replay.edits.get(&id).unwrap_or(&first) };
-        (row.content != wanted).then(|| format!("it says {:?} instead of {wanted:?}", row.content))
+        let wanted = match replay.edits.get(&id) {
+            _ if row.deleted => [String::new()].into(),
+            Some(edits) => edits.clone(),
+            None => [first].into(),
+        };
+        (!wanted.contains(&row.content)).then(|| format!("it says {:?} instead of {wanted:?}", row.content))
     }
 }
 
 impl Replay {
-    fn take(&mut self, wish: &Wish, data: &Value) {
-        match wish {
-            Wish::Edit { message, content } => drop(self.edits.insert(message.clone(), content.clone())),
-            Wish::Delete { message } => {
+    /// Takes a change, which was one of these.
+    fn take(&mut self, may_be: &[&Wish], data: &Value) {
+        let words = |wish: &&Wish| match wish {
+            Wish::Edit { content: words, .. } | Wish::Rename(words) => Some(words.clone()),
+            _ => None,
+        };
+        let words = may_be.iter().filter_map(words).collect();
+        // They differ in their words at most.
+        match may_be.first() {
+            Some(Wish::Edit { message, .. }) => drop(self.edits.insert(message.clone(), words)),
+            Some(Wish::Rename(_)) => self.titles = words,
+            Some(Wish::Delete { message }) => {
                 self.deleted.insert(message.clone());
                 self.reactions.retain(|reaction| reaction.0 != *message);
             }
-            Wish::React { message, emoji, remove } => {
+            Some(Wish::React { message, emoji, remove }) => {
                 let reaction = (message.clone(), data["userId"].as_str().unwrap_or_default().to_owned(), emoji.clone());
                 if *remove {
                     self.reactions.remove(&reaction);
@@ -172,8 +180,7 @@ impl Replay {
                     self.reactions.insert(reaction);
                 }
             }
-            Wish::Rename(title) => self.title = Some(title.clone()),
-            Wish::Remove | Wish::Add => {}
+            Some(Wish::Remove | Wish::Add) | None => {}
         }
     }
 }

@@ -98,7 +98,9 @@ impl Speaker {
                 *asked
             })
             .collect();
-        late.into_iter().for_each(|asked| self.ask_again(asked));
+        for asked in late {
+            self.ask_again(asked);
+        }
         while let Some((number, _)) = self.again.pop_front_if(|(_, at)| *at <= now) {
             self.send(session, number).await;
         }

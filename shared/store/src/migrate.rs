@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 10] = [
+const TEXTS: [(i64, &str, &str); 11] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
     (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
     (3, "membership", include_str!("../migrations/0003_membership.sql")),
@@ -24,6 +24,7 @@ const TEXTS: [(i64, &str, &str); 10] = [
     (8, "operators", include_str!("../migrations/0008_operators.sql")),
     (9, "departures_expiry", include_str!("../migrations/0009_departures_expiry.sql")),
     (10, "marks", include_str!("../migrations/0010_marks.sql")),
+    (11, "titles", include_str!("../migrations/0011_titles.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.

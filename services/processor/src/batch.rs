@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use broker::{BrokerError, Consumer, DeadLetterNote, Failure, Incoming, Settlement};
 use config::defect::{Defect, is_on};
 use domain::retry::next_step;
-use domain::{Cause, FailureKind};
+use domain::{Cause, Class, FailureKind, Timestamp};
 use futures_util::FutureExt as _;
 use handlers::{Job, Outcome, Unavailable};
 use protocol::{BadEnvelope, Change};
@@ -34,6 +34,8 @@ pub(crate) async fn apply_and_settle(
     received: Vec<Incoming>,
 ) -> Result<(), BatchError> {
     let started_us = parts.clock.monotonic_us();
+    // Before anything of the batch is stored, so that what is stored of it counts as later.
+    let at = parts.clock.now();
     let checked: Vec<Checked> = received.iter().map(|incoming| check(parts, incoming)).collect();
     let jobs: Vec<Job> = checked.iter().filter_map(|checked| checked.as_ref().ok().cloned()).collect();
     let outcomes = apply(parts, &jobs).await?;
@@ -42,16 +44,16 @@ pub(crate) async fn apply_and_settle(
     let mut settled = Vec::with_capacity(received.len());
     for (incoming, checked) in received.into_iter().zip(checked) {
         let settlement = match checked {
-            Err(bad) => Settlement::Failed(unbelieved(parts, &incoming, bad)),
+            Err(bad) => Settlement::Failed(unbelieved(at, &incoming, bad)),
             Ok(job) => match outcomes.next() {
                 Some((job, outcome)) => settle(parts, &incoming, job, outcome),
-                None => settle(parts, &incoming, &job, none_came(parts)),
+                None => settle(parts, &incoming, &job, none_came(at)),
             },
         };
         settled.push((incoming, settlement));
     }
     let count = settled.len();
-    consumer.settle(settled).await?;
+    settle_and_tell(consumer, settled).await?;
     Histogram::BatchSeconds.record(parts.clock.monotonic_us().saturating_sub(started_us) as f64 / 1e6);
     Histogram::BatchEvents.record(count as f64);
     Ok(())
@@ -65,9 +67,20 @@ pub(crate) async fn fail(
     (cause, error): (Cause, String),
     note: DeadLetterNote,
 ) -> Result<(), BatchError> {
-    tell(&incoming, cause);
     let failure = Failure { cause, error, at: parts.clock.now(), note };
-    Ok(consumer.settle(vec![(incoming, Settlement::Failed(failure))]).await?)
+    Ok(settle_and_tell(consumer, vec![(incoming, Settlement::Failed(failure))]).await?)
+}
+
+/// Settles, and tells of what failed once that is so: until then all of it may be received again.
+async fn settle_and_tell(consumer: &mut Consumer, settled: Vec<(Incoming, Settlement)>) -> Result<(), BrokerError> {
+    let told = |(incoming, settlement): &(Incoming, Settlement)| match settlement {
+        Settlement::Done => None,
+        Settlement::Failed(failure) => Some(Told::of(incoming, failure.cause)),
+    };
+    let failures: Vec<Told> = settled.iter().filter_map(told).collect();
+    consumer.settle(settled).await?;
+    failures.iter().for_each(Told::tell);
+    Ok(())
 }
 
 /// Whether an event that fails with this cause now is tried again.
@@ -75,18 +88,34 @@ fn is_retried(incoming: &Incoming, cause: Cause) -> bool {
     cause.kind() == FailureKind::Retry && next_step(incoming.failures.saturating_add(1)).is_some()
 }
 
-/// Counts a failure, and says aloud when it makes a dead letter: a bug is an error that should wake
-/// somebody, everything else can wait until an operator comes.
-fn tell(incoming: &Incoming, cause: Cause) {
-    if is_retried(incoming, cause) {
-        return Counter::EventsProcessed.inc_with("retried");
+/// A failure, kept to be told of when it is settled.
+struct Told {
+    cause: Cause,
+    is_retried: bool,
+    job: String,
+    event: String,
+    class: Class,
+}
+
+impl Told {
+    fn of(incoming: &Incoming, cause: Cause) -> Self {
+        let (job, event) = (incoming.envelope.job_id.clone(), incoming.envelope.kind.clone());
+        Self { cause, is_retried: is_retried(incoming, cause), job, event, class: incoming.class }
     }
-    Counter::EventsProcessed.inc_with("dead_letter");
-    Counter::DeadLetters.inc_with(cause.as_str());
-    let (job, event, class) = (&incoming.envelope.job_id, &incoming.envelope.kind, incoming.class);
-    match cause.kind() {
-        FailureKind::Bug => tracing::error!(job, event, %class, %cause, "an event became a dead letter by a bug"),
-        kind => tracing::warn!(job, event, %class, %cause, %kind, "an event became a dead letter"),
+
+    /// Counts it, and says aloud when it made a dead letter: a bug is an error that should wake
+    /// somebody, everything else can wait until an operator comes.
+    fn tell(&self) {
+        if self.is_retried {
+            return Counter::EventsProcessed.inc_with("retried");
+        }
+        let Self { cause, job, event, class, .. } = self;
+        Counter::EventsProcessed.inc_with("dead_letter");
+        Counter::DeadLetters.inc_with(cause.as_str());
+        match cause.kind() {
+            FailureKind::Bug => tracing::error!(job, event, %class, %cause, "an event became a dead letter by a bug"),
+            kind => tracing::warn!(job, event, %class, %cause, %kind, "an event became a dead letter"),
+        }
     }
 }
 
@@ -115,16 +144,16 @@ async fn apply(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable>
         let at = parts.clock.now();
         let one = AssertUnwindSafe(parts.handlers.apply(std::slice::from_ref(job))).catch_unwind().await;
         outcomes.push(match one {
-            Ok(applied) => applied?.into_iter().next().unwrap_or_else(|| none_came(parts)),
+            Ok(applied) => applied?.into_iter().next().unwrap_or_else(|| none_came(at)),
             Err(_) => Outcome::Failed { at, cause: Cause::Panic, error: "processing it panicked".to_owned() },
         });
     }
     Ok(outcomes)
 }
 
-fn none_came(parts: &Parts) -> Outcome {
+fn none_came(at: Timestamp) -> Outcome {
     let error = "it was applied and came to no outcome".to_owned();
-    Outcome::Failed { at: parts.clock.now(), cause: Cause::NoOutcome, error }
+    Outcome::Failed { at, cause: Cause::NoOutcome, error }
 }
 
 /// A deliberate defect, for tests; those of this crate see it as a panic that nothing catches.
@@ -156,7 +185,6 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
         Outcome::Refused(_) => "refused",
         Outcome::Ephemeral => "ephemeral",
         Outcome::Failed { at, cause, error } => {
-            tell(incoming, cause);
             return Settlement::Failed(Failure { cause, error, at, note: note::of_job(incoming, job) });
         }
     };
@@ -164,7 +192,10 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
     Settlement::Done
 }
 
-fn unbelieved(parts: &Parts, incoming: &Incoming, bad: BadEnvelope) -> Failure {
-    tell(incoming, bad.cause());
-    Failure { cause: bad.cause(), error: bad.to_string(), at: parts.clock.now(), note: note::of_unverified(incoming) }
+fn unbelieved(at: Timestamp, incoming: &Incoming, bad: BadEnvelope) -> Failure {
+    Failure { cause: bad.cause(), error: bad.to_string(), at, note: note::of_unverified(incoming) }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

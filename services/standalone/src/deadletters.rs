@@ -17,8 +17,9 @@ use runtime::{Shutdown, Tasks};
 
 use crate::say::summary;
 
-/// As far as anybody wants to go at once.
-const REACH: Reach = Reach { letters: usize::MAX, within: Duration::from_hours(1) };
+/// As far as anybody wants to go at once; RabbitMQ closes the channel on which letters are held for 30 min.
+const TIME: Duration = Duration::from_mins(25);
+const REACH: Reach = Reach { letters: usize::MAX, within: TIME };
 
 /// What is to be done.
 #[derive(Subcommand)]
@@ -96,7 +97,8 @@ async fn act(broker: &Broker, action: &Action) -> Result<(), Failure> {
 }
 
 async fn list(broker: &Broker, wanted: &List) -> Result<(), Failure> {
-    let query = LetterQuery { cause: wanted.cause, after: wanted.after.clone(), limit: wanted.limit.into() };
+    let query =
+        LetterQuery { cause: wanted.cause, after: wanted.after.clone(), limit: wanted.limit.into(), within: TIME };
     let page = broker.dead_letters(&query).await?;
     for letter in &page.letters {
         print(&Letter::brief(letter))?;
@@ -107,7 +109,7 @@ async fn list(broker: &Broker, wanted: &List) -> Result<(), Failure> {
 }
 
 async fn show(broker: &Broker, id: &str) -> Result<(), Failure> {
-    if let Some(letter) = broker.dead_letter(id).await? {
+    if let Some(letter) = broker.dead_letter(id, TIME).await? {
         return print(&Letter::whole(&letter));
     }
     summary(&format!("there is no dead letter {id}"));

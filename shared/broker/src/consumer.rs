@@ -16,9 +16,9 @@ pub struct Incoming {
     pub envelope: UnverifiedEnvelope,
     /// The class of queue it came from.
     pub class: Class,
-    /// How often it failed so far.
+    /// How often it failed so far, since it was published or replayed.
     pub failures: u32,
-    /// When it first failed.
+    /// When it first failed, whether or not it was replayed since.
     pub first_failed_at: Option<Timestamp>,
     /// True when somebody may have received it before.
     pub redelivered: bool,

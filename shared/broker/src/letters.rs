@@ -5,7 +5,8 @@
 //!    in both places for once: storing an event twice is storing it once.
 //! 2. A letter that is not there (any more) is no error; it is not counted.
 //! 3. A replayed event goes to the class and shard of its room, as published, its attempts starting
-//!    anew. What comes back while a call is under way is not touched by the same call.
+//!    anew; when it first failed stays with it, for it has lost its place in the order. What comes back
+//!    while a call is under way is not touched by the same call.
 //! 4. Memory is bounded, however many letters there are; so is the time of a call, by its `Reach`.
 //!
 //! What it costs: embedded, an index finds letters by id and by cause. RabbitMQ has no such thing: a
@@ -64,7 +65,8 @@ pub struct LetterCursor {
     /// RabbitMQ: how many letters were looked at. Embedded: the last one's number.
     pub(crate) position: u64,
     /// RabbitMQ: the last one's id. If it is gone by then, the next page begins anew: nothing is
-    /// passed over, whatever was taken out.
+    /// passed over, whatever was taken out (but for letters of the same id, or without one, when some
+    /// before them were taken out).
     pub(crate) job_id: String,
 }
 
@@ -84,8 +86,11 @@ impl FromStr for LetterCursor {
     }
 }
 
+/// How long dead letters are looked through for one page, or for one of them, unless somebody has more time.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(15);
+
 /// Which letters to show.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LetterQuery {
     /// Only those of this cause.
     pub cause: Option<Cause>,
@@ -93,12 +98,14 @@ pub struct LetterQuery {
     pub after: Option<LetterCursor>,
     /// How many, at most [`PAGE_LETTERS`].
     pub limit: usize,
+    /// After this no further letter is looked at: the page ends there.
+    pub within: Duration,
 }
 
 impl LetterQuery {
     /// The oldest ones.
     pub fn first(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self { cause: None, after: None, limit, within: LOOK_LIMIT }
     }
 }
 
@@ -107,7 +114,8 @@ impl LetterQuery {
 pub struct LetterPage {
     /// The letters; they stay where they are.
     pub letters: Vec<DeadLetter>,
-    /// Where to go on; `None`: there were no more.
+    /// Where to go on; `None`: there were no more. A page that ran out of time ends where it was, perhaps
+    /// with nothing on it.
     pub next: Option<LetterCursor>,
 }
 

@@ -37,7 +37,7 @@ use telemetry::Gauge;
 
 pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Settlement};
 pub use depth::Depths;
-pub use letters::{DeadLetter, Fate, LetterCursor, LetterPage, LetterQuery, Reach, Selection, Swept};
+pub use letters::{DeadLetter, Fate, LOOK_LIMIT, LetterCursor, LetterPage, LetterQuery, Reach, Selection, Swept};
 pub use publish::{Confirm, PublishError};
 
 /// How to reach and lay out the broker.
@@ -80,8 +80,8 @@ pub const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 /// How long any other question to the broker may take.
 pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long dead letters are looked through for one page, or for one of them.
-pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(15);
+/// How long a look at dead letters may take beside the looking: its turn, the connection, putting all back.
+const AROUND_LOOK: Duration = Duration::from_secs(10);
 
 /// How long `ping` may take.
 const PING_LIMIT: Duration = Duration::from_secs(2);
@@ -95,6 +95,12 @@ pub enum BrokerError {
     /// The topology on the broker contradicts ours (another version's arguments).
     #[error("the broker's queues are declared differently: {0}")]
     Topology(String),
+    /// The broker delivered a message that the library cannot read, and the connection is lost for it.
+    #[error("the broker delivered a message that cannot be read, and the connection is lost for it: {0}")]
+    Unreadable(String),
+    /// There are more dead letters than can be looked through in the time that was given.
+    #[error("there are too many dead letters to look through in time")]
+    TooMany,
 }
 
 /// The broker. Clones share its connections, which end with the last clone or with `close`.
@@ -135,10 +141,14 @@ impl Broker {
     }
 
     /// Opens it beside a running server, for operators: on the embedded engine without taking the file
-    /// over, so that nothing can be published or consumed.
+    /// over, so that nothing can be published or consumed; on RabbitMQ without making any queue, and
+    /// only if those that are there are of the same number of shards.
     pub async fn visit(settings: BrokerSettings, tasks: &Tasks) -> Result<Self, BrokerError> {
         match settings {
-            BrokerSettings::RabbitMq { .. } => Self::open(settings, tasks).await,
+            BrokerSettings::RabbitMq { url, shards, app_id } => {
+                let engine = rabbitmq::RabbitMq::visit(&url, shards, app_id, tasks).await?;
+                Ok(Self { engine: Engine::RabbitMq(Arc::new(engine)) })
+            }
             BrokerSettings::Embedded { path, sync_full } => {
                 let engine = embedded::Embedded::visit(path, sync_full).await?;
                 Ok(Self { engine: Engine::Embedded(Arc::new(engine)) })
@@ -178,14 +188,15 @@ impl Broker {
         Ok(depths)
     }
 
-    /// A page of dead letters, oldest first; they stay where they are. At most 20 s.
+    /// A page of dead letters, oldest first; they stay where they are. `TooMany`: the time was over before
+    /// anything new was looked at. At most 10 s longer than the query says.
     pub async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
-        on!(self, engine => within(LOOK_LIMIT + ASK_LIMIT, engine.dead_letters(query)).await)
+        on!(self, engine => within(query.within.saturating_add(AROUND_LOOK), engine.dead_letters(query)).await)
     }
 
-    /// The oldest dead letter with that id. At most 20 s.
-    pub async fn dead_letter(&self, job_id: &str) -> Result<Option<DeadLetter>, BrokerError> {
-        on!(self, engine => within(LOOK_LIMIT + ASK_LIMIT, engine.dead_letter(job_id)).await)
+    /// The oldest dead letter with that id, if it is found in `time`, else `TooMany`. At most 10 s longer.
+    pub async fn dead_letter(&self, job_id: &str, time: Duration) -> Result<Option<DeadLetter>, BrokerError> {
+        on!(self, engine => within(time.saturating_add(AROUND_LOOK), engine.dead_letter(job_id, time)).await)
     }
 
     /// Replays or drops the dead letters that are meant, as far as `reach` goes. After an error some

@@ -7,6 +7,7 @@ mod contract {
     mod letters;
     mod order;
     mod rabbitmq;
+    mod raw;
     mod settling;
     mod shares;
     mod world;

@@ -29,10 +29,19 @@ pub struct Job {
     pub event: VerifiedEnvelope,
     /// It may have been received before: the store is asked for its outcome first.
     pub redelivered: bool,
-    /// When its own processing first failed.
+    /// When its own processing first failed, whether or not it was a dead letter since.
     pub first_failed_at: Option<Timestamp>,
     /// The next failure makes a dead letter: what waits for a target gives up.
     pub last_attempt: bool,
+}
+
+impl Job {
+    /// True when the event lost its place by failing once and what it changes was `changed_at` a time
+    /// since: what was stored later is newer than it, in the batch in which it failed too, whose changes
+    /// all have the time of its failure.
+    pub(crate) fn was_overtaken(&self, changed_at: Option<Timestamp>) -> bool {
+        self.first_failed_at.is_some_and(|failed_at| changed_at.is_some_and(|changed_at| changed_at >= failed_at))
+    }
 }
 
 /// What became of an event.
@@ -214,6 +223,9 @@ fn scope(jobs: &[&Job], seen: &HashSet<JobId>) -> Scope {
         scope.messages.extend(targets.message);
         if event.kind == EventKind::MessageReact {
             scope.reactions.extend(targets.message.map(|message| (message, event.actor)));
+        }
+        if event.kind == EventKind::RoomUpdate && job.first_failed_at.is_some() {
+            scope.titled.push(event.room_id);
         }
         scope.actors.extend(targets.users.iter().map(|user| (event.room_id, *user)));
         if event.kind == EventKind::MessageSend {

@@ -79,7 +79,7 @@ impl Planner {
         if row.deleted_at.is_some() {
             return self.refuse(job, Code::NotFound);
         }
-        if was_overtaken(job, &row) {
+        if job.was_overtaken(row.edited_at) {
             return self.refuse(job, Code::Conflict);
         }
         let (rev, epoch) = self.next_rev(row.room);
@@ -186,11 +186,4 @@ impl Planner {
             }),
         }
     }
-}
-
-/// True when the event lost its place by failing once and its target was changed since: what was
-/// stored later is newer than it, in the batch in which it failed too, whose changes all have the
-/// time of its failure.
-fn was_overtaken(job: &Job, row: &MessageRow) -> bool {
-    job.first_failed_at.is_some_and(|failed_at| row.edited_at.is_some_and(|edited_at| edited_at >= failed_at))
 }

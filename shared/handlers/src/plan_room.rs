@@ -111,10 +111,14 @@ impl Planner {
             return self.refuse(job, code);
         }
         let room = job.event.room_id;
+        if update.title.is_some() && job.was_overtaken(self.loaded.titled.get(&room).copied()) {
+            return self.refuse(job, Code::Conflict);
+        }
         let (rev, epoch) = self.next_rev(room);
         if let Some(title) = &update.title {
-            self.plan.writes.titles.retain(|(other, _)| *other != room);
-            self.plan.writes.titles.push((room, title.clone()));
+            self.plan.writes.titles.retain(|(other, ..)| *other != room);
+            self.plan.writes.titles.push((room, title.clone(), self.now));
+            self.loaded.titled.insert(room, self.now);
         }
         let told = wire::RoomUpdated {
             room_id: room.to_string(),

@@ -319,3 +319,27 @@ fn a_name_that_was_used_in_another_room_is_refused_and_a_message_of_another_room
     assert!(matches!(&told.delivery.event, EventData::MessageFailed(failed) if failed.code == "CONFLICT"));
     assert_eq!(plan.outcomes[2], plan.outcomes[3], "both wait, so that time tells nothing");
 }
+
+fn title(actor: UserId, title: &str) -> Job {
+    let update = wire::RoomUpdate { title: Some(title.into()) };
+    job(actor, JobId::generate(), EventKind::RoomUpdate, Change::RoomUpdate(update))
+}
+
+#[test]
+fn a_title_that_failed_does_not_take_the_place_of_one_that_came_after_it() {
+    let mut late = title(ANN, "old");
+    late.first_failed_at = Some(Timestamp(NOW.0 - 1000));
+    let in_one_batch = plan(&[title(ANN, "new"), late.clone()]);
+    assert_eq!(in_one_batch.outcomes, [Outcome::Stored, Outcome::Refused(Code::Conflict)]);
+    assert_eq!(in_one_batch.writes.titles, [(ROOM, "new".to_owned(), NOW)]);
+
+    let outcome = |titled_at: i64| {
+        let mut planner = Planner::new(loaded(), NOW);
+        planner.loaded.titled.insert(ROOM, Timestamp(titled_at));
+        planner.add(&late);
+        planner.finish().outcomes.remove(0)
+    };
+    assert_eq!(outcome(NOW.0 - 1000), Outcome::Refused(Code::Conflict), "in the batch in which it failed");
+    assert_eq!(outcome(NOW.0 - 1001), Outcome::Stored, "what came before it is older");
+    assert_eq!(plan(&[late]).outcomes, [Outcome::Stored], "nothing came since");
+}

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::room::RoomKind;
-use domain::{JobId, MessageId, Rev, RoomId, Seq, UserId};
+use domain::{JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use protocol::Code;
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ pub struct Scope {
     pub jobs: Vec<JobId>,
     /// Whose reactions to which messages to load.
     pub reactions: Vec<(MessageId, UserId)>,
+    /// The rooms of which to load when their titles were changed last.
+    pub titled: Vec<RoomId>,
 }
 
 /// A room's counters.
@@ -78,6 +80,8 @@ pub struct Loaded {
     pub receipts: HashMap<JobId, Receipt>,
     /// The emoji that those people gave those messages; nothing for who gave none.
     pub reactions: HashMap<(MessageId, UserId), HashSet<String>>,
+    /// When those rooms' titles were changed last; nothing for one that has the title it was made with.
+    pub titled: HashMap<RoomId, Timestamp>,
 }
 
 /// A transaction in progress. Dropping it rolls back.
@@ -112,6 +116,8 @@ const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
 const REACTIONS: RowsSql = rows_sql!([1 message uuid, 2 member uuid]
     "SELECT r.message_id, r.user_id, r.emoji FROM given
      JOIN reactions r ON r.message_id = given.message AND r.user_id = given.member");
+const TITLED: RowsSql = rows_sql!([1 room uuid]
+    "SELECT r.room_id, r.titled_at FROM given JOIN rooms r ON r.room_id = given.room WHERE r.titled_at IS NOT NULL");
 
 #[derive(sqlx::FromRow)]
 struct ReceiptRecord {
@@ -135,6 +141,7 @@ impl Store {
             messages: message::load(&mut tx.conn, distinct(&scope.messages).into_iter()).await?,
             receipts: load_receipts(&mut tx, &scope.jobs).await?,
             reactions: load_reactions(&mut tx, &scope.reactions).await?,
+            titled: load_titled(&mut tx, &scope.titled).await?,
         };
         Ok(Batch { loaded, tx })
     }
@@ -233,6 +240,15 @@ async fn load_reactions(
         given.entry((MessageId(message), UserId(user))).or_default().insert(emoji);
     }
     Ok(given)
+}
+
+async fn load_titled(tx: &mut Tx, rooms: &[RoomId]) -> Result<HashMap<RoomId, Timestamp>, StoreError> {
+    if rooms.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = Rows::new().id(distinct(rooms).into_iter().map(|room| room.0));
+    let found: Vec<(Uuid, i64)> = tx.conn.fetch(&TITLED, &rows).await?;
+    Ok(found.into_iter().map(|(room, at)| (RoomId(room), Timestamp(at))).collect())
 }
 
 impl ReceiptRecord {

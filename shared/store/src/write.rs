@@ -39,8 +39,8 @@ pub struct Writes {
     pub left: Vec<(RoomId, UserId)>,
     /// Who became a member, and the room's `last_seq` then.
     pub joined: Vec<(RoomId, UserId, Role, Seq)>,
-    /// New titles; the last one of a room counts.
-    pub titles: Vec<(RoomId, String)>,
+    /// New titles, and since when; the last one of a room counts.
+    pub titles: Vec<(RoomId, String, Timestamp)>,
     /// Jobs that were refused, so that a repeat gets the same answer.
     pub refused: Vec<Refused>,
     /// Jobs that had nothing to change, so that a repeat has nothing to change either.
@@ -149,8 +149,8 @@ const LEFT: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
 const JOINED: RowsSql = rows_sql!([1 room uuid, 2 member uuid, 3 role text, 4 seq bigint]
     "INSERT INTO room_members (room_id, user_id, role, joined_seq, read_seq)
      SELECT room, member, role, seq, 0 FROM given WHERE true ON CONFLICT DO NOTHING");
-const TITLES: RowsSql = rows_sql!([1 room uuid, 2 title text]
-    "UPDATE rooms SET title = given.title FROM given WHERE room_id = given.room");
+const TITLES: RowsSql = rows_sql!([1 room uuid, 2 title text, 3 at bigint]
+    "UPDATE rooms SET title = given.title, titled_at = given.at FROM given WHERE room_id = given.room");
 const REFUSED: RowsSql = rows_sql!(
     [1 job uuid, 2 room uuid, 3 code text, 4 at bigint, 5 actor uuid, 6 failure bytea]
     "INSERT INTO refused_jobs (job_id, room_id, code, refused_at, user_id, failure)
@@ -257,8 +257,9 @@ impl Writes {
     }
 
     async fn write_titles(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let last = last_of_each(&self.titles, |(room, _)| *room);
-        let rows = Rows::new().id(ids(&last, |it| it.0.0)).text(last.iter().map(|(_, title)| title.as_str()));
+        let last = last_of_each(&self.titles, |(room, ..)| *room);
+        let rows = Rows::new().id(ids(&last, |it| it.0.0)).text(last.iter().map(|(_, title, _)| title.as_str()));
+        let rows = rows.int(last.iter().map(|(.., at)| at.0));
         change(tx, &TITLES, &rows).await
     }
 

@@ -3,14 +3,13 @@
 //! The invariant: whatever changes something is logged with who did it, what, and how many it was.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use broker::{BrokerError, Fate, LetterCursor, LetterQuery, Reach, Selection};
+use broker::{BrokerError, Fate, LOOK_LIMIT, LetterCursor, LetterQuery, Reach, Selection};
 use domain::{Cause, Invalid};
-use protocol::Refusal;
 use protocol::json::null_is_absent;
+use protocol::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -28,7 +27,11 @@ const IDS: usize = 100;
 /// Bytes of an id: an AMQP short string.
 const ID_BYTES: usize = 255;
 /// How far one request goes.
-const REACH: Reach = Reach { letters: 1_000, within: Duration::from_secs(15) };
+const REACH: Reach = Reach { letters: 1_000, within: LOOK_LIMIT };
+
+/// What is said when a request's time does not reach that far.
+const TOO_MANY: &str = "there are too many dead letters to look through in the time of a request: `chatchit deadletters` \
+    has more time";
 
 /// Which letters to show.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -64,12 +67,15 @@ pub(crate) struct LetterSelection {
 pub(crate) struct LettersDone {
     /// How many letters that were.
     count: u64,
-    /// There may be more: a request goes through 1,000 letters, or 15 s. Ask again.
+    /// There may be more: a request goes through 1,000 letters, or 15 s. Ask again. (A request that found none
+    /// of those meant in its time is `UNAVAILABLE`: there are too many before them, which the command line
+    /// has the time for.)
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
 }
 
-/// Dead letters, the oldest first.
+/// Dead letters, the oldest first. A page whose time was over has fewer items than it may, or none, and a
+/// `nextCursor`; what 15 s do not reach is `UNAVAILABLE`.
 #[utoipa::path(get, path = "/admin/dead-letters", tag = "admin", security(("bearer" = [])),
     params(LettersQuery), responses((status = 200, body = Page<Letter>)))]
 pub(crate) async fn list_dead_letters(
@@ -79,7 +85,7 @@ pub(crate) async fn list_dead_letters(
 ) -> Answer<Json<Page<Letter>>> {
     let after = query.cursor.as_deref().map(cursor).transpose()?;
     let cause = query.cause.as_deref().map(cause).transpose()?;
-    let query = LetterQuery { cause, after, limit: page::limit(query.limit.as_deref())? };
+    let query = LetterQuery { cause, after, ..LetterQuery::first(page::limit(query.limit.as_deref())?) };
     let found = app.broker.dead_letters(&query).await.map_err(|error| out_of_reach(&error))?;
     let items = found.letters.iter().map(Letter::brief).collect();
     Ok(Json(Page { items, next_cursor: found.next.map(|next| next.to_string()) }))
@@ -93,7 +99,7 @@ pub(crate) async fn get_dead_letter(
     _admin: Admin,
     Path(id): Path<String>,
 ) -> Answer<Json<Letter>> {
-    let found = app.broker.dead_letter(&id).await.map_err(|error| out_of_reach(&error))?;
+    let found = app.broker.dead_letter(&id, LOOK_LIMIT).await.map_err(|error| out_of_reach(&error))?;
     let letter = found.ok_or_else(|| Refusal::not_found("dead letter"))?;
     Ok(Json(Letter::whole(&letter)))
 }
@@ -130,6 +136,10 @@ async fn sweep(app: &App, admin: &Admin, wanted: LetterSelection, fate: Fate) ->
     };
     tracing::info!(admin = %admin.user, action = ?fate, ?selection, count, error, "an admin worked on dead letters");
     let swept = swept.map_err(|error| out_of_reach(&error))?;
+    if swept.count == 0 && swept.more {
+        // Asking again would find no more.
+        return Err(out_of_reach(&BrokerError::TooMany));
+    }
     Ok(Json(LettersDone { count: swept.count, more: swept.more }))
 }
 
@@ -159,5 +169,8 @@ fn cursor(text: &str) -> Result<LetterCursor, Invalid> {
 
 fn out_of_reach(error: &BrokerError) -> Problem {
     tracing::warn!(%error, "the dead letters are out of reach");
-    Refusal::unavailable().into()
+    match error {
+        BrokerError::TooMany => Refusal::new(Code::Unavailable, TOO_MANY).into(),
+        _ => Refusal::unavailable().into(),
+    }
 }

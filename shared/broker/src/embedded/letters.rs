@@ -3,7 +3,7 @@
 //! Each call has a connection of its own: dropped half-way, it takes its transaction with it. The
 //! invariant: a letter leaves `dead` in the transaction that puts it into `waiting`, or drops it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::Timestamp;
 use futures_util::TryStreamExt as _;
@@ -16,9 +16,19 @@ use crate::letters::{
 
 /// Letters in one transaction: some milliseconds, for which the file's owner waits.
 const SLICE: usize = 256;
+/// The rest after each slice, and no less than the slice took. The owner waits for the lock by looking again
+/// now and then, up to 100 ms apart: without rests it could miss every moment between two slices.
+const REST: Duration = Duration::from_millis(25);
 
 /// What an index in the file computes, too.
 const CAUSE: &str = "json_extract(headers, '$.\"x-cause\"')";
+
+/// Puts letters back; in milliseconds, when each of them first failed.
+const REPLAY: &str = "INSERT INTO waiting (ready_at, lane, failures, first_failed_at, job_id, kind, correlation_id,
+        timestamp_s, key_id, signature, traceparent, body)
+    SELECT ?, lane, 0, CAST(ROUND(unixepoch(json_extract(headers, '$.\"x-first-failed-at\"'), 'subsec') * 1000) AS INTEGER),
+        job_id, kind, correlation_id, timestamp_s, key_id, signature, traceparent, body
+    FROM dead WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id";
 
 /// A page, oldest first.
 pub(super) async fn page(db: &mut SqliteConnection, query: &LetterQuery) -> Result<LetterPage, sqlx::Error> {
@@ -81,14 +91,11 @@ pub(super) async fn sweep(
             return Ok(Swept { more, ..swept });
         }
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+        let began = Instant::now();
         let ids = select(&mut transaction, selection, upto, wanted).await?;
         let list = serde_json::to_string(&ids).expect("a list of numbers is JSON");
         if fate == Fate::Replay {
-            let sql = "INSERT INTO waiting (ready_at, lane, failures, first_failed_at, job_id, kind, correlation_id,
-                    timestamp_s, key_id, signature, traceparent, body)
-                SELECT ?, lane, 0, NULL, job_id, kind, correlation_id, timestamp_s, key_id, signature, traceparent, body
-                FROM dead WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id";
-            sqlx::query(sql).bind(now.0).bind(&list).execute(&mut *transaction).await?;
+            sqlx::query(REPLAY).bind(now.0).bind(&list).execute(&mut *transaction).await?;
         }
         let sql = "DELETE FROM dead WHERE id IN (SELECT value FROM json_each(?))";
         sqlx::query(sql).bind(&list).execute(&mut *transaction).await?;
@@ -97,6 +104,7 @@ pub(super) async fn sweep(
         if ids.len() < wanted {
             return Ok(swept);
         }
+        tokio::time::sleep(began.elapsed().max(REST)).await;
     }
 }
 

@@ -20,7 +20,7 @@ use super::copies::{Copies, CopyLine};
 use super::flight::Parcel;
 use super::link::{Link, asked, close_channel, unavailable};
 use super::topology::{DEAD_EXCHANGE, Topology, queue_name, retry_name};
-use super::{acks, properties};
+use super::{Doubts, acks, properties};
 use crate::consumer::Origin;
 use crate::share::shares;
 use crate::turn::Turn;
@@ -41,6 +41,7 @@ const fn prefetch(class: Class) -> u16 {
 /// Receives the events of one shard from RabbitMQ.
 pub(crate) struct ShardConsumer {
     open: Option<Open>,
+    doubts: Arc<Doubts>,
     tasks: Tasks,
 }
 
@@ -68,7 +69,7 @@ impl ShardConsumer {
     /// Subscribes to the shard's queues.
     pub(super) async fn open(
         link: Arc<Link>,
-        copies: Arc<Copies>,
+        (copies, doubts): (Arc<Copies>, Arc<Doubts>),
         (topology, shard): (Topology, u16),
         turn: Turn,
         tasks: &Tasks,
@@ -77,7 +78,7 @@ impl ShardConsumer {
         let [high, medium, low] = Class::ALL;
         let lines = [subscribe(high).await?, subscribe(medium).await?, subscribe(low).await?];
         let open = Open { lines, copies: CopyLine::new(copies), stopping: false, link: Arc::clone(&link), _turn: turn };
-        Ok(Self { open: Some(open), tasks: tasks.clone() })
+        Ok(Self { open: Some(open), doubts, tasks: tasks.clone() })
     }
 
     fn open_mut(&mut self) -> &mut Open {
@@ -86,8 +87,13 @@ impl ShardConsumer {
 
     pub(crate) async fn next_batch(&mut self, max_events: usize) -> Result<Vec<Incoming>, BrokerError> {
         let open = self.open_mut();
-        std::future::poll_fn(|context| open.poll_arrivals(context)).await?;
-        Ok(open.take(max_events))
+        match std::future::poll_fn(|context| open.poll_arrivals(context)).await {
+            Ok(()) => Ok(open.take(max_events)),
+            Err(error) => {
+                self.doubts.heed(&error);
+                Err(error)
+            }
+        }
     }
 
     pub(crate) async fn settle(&mut self, batch: Vec<(Incoming, Settlement)>) -> Result<(), BrokerError> {

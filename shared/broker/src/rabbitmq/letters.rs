@@ -39,6 +39,8 @@ pub(super) struct Look {
     /// How many there were when it began: what comes behind them is not looked at.
     total: u64,
     looked: u64,
+    /// The id of the last one looked at.
+    last: String,
     deadline: Instant,
 }
 
@@ -51,7 +53,8 @@ impl Look {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let queue = asked(channel.queue_declare(DEAD_QUEUE.into(), options, FieldTable::default())).await?;
         let total = queue.message_count().into();
-        Ok(Self { link, channel, total, looked: 0, deadline: Instant::now() + within })
+        let deadline = Instant::now() + within;
+        Ok(Self { link, channel, total, looked: 0, last: String::new(), deadline })
     }
 
     /// The next letter; `None` when there are no more, or no time.
@@ -60,12 +63,14 @@ impl Look {
             return Ok(None);
         }
         let got = asked(self.channel.basic_get(DEAD_QUEUE.into(), BasicGetOptions::default())).await?;
-        self.looked += 1;
-        if got.is_none() {
+        let Some(BasicGetMessage { delivery, .. }) = got else {
             // Somebody took some meanwhile, by other means.
             self.looked = self.total;
-        }
-        Ok(got.map(|BasicGetMessage { delivery, .. }| delivery))
+            return Ok(None);
+        };
+        self.looked += 1;
+        self.last = own(delivery.properties.message_id().as_ref());
+        Ok(Some(delivery))
     }
 
     fn is_late(&self) -> bool {
@@ -78,14 +83,21 @@ impl Look {
         self.link.close().await;
     }
 
+    /// Where it has come to.
+    fn here(&self) -> LetterCursor {
+        LetterCursor { position: self.looked, job_id: self.last.clone() }
+    }
+
     /// A page.
     pub(super) async fn page(mut self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
-        let first = self.behind(query.after.as_ref()).await?;
+        if let Some(after) = &query.after {
+            self.behind(after).await?;
+        }
+        let began = self.looked;
         let limit = query.limit.clamp(1, PAGE_LETTERS);
         let mut page = LetterPage { letters: Vec::new(), next: None };
         let (mut bytes, mut last) = (0, None);
-        let mut next = first;
-        while let Some(delivery) = self.one_of(&mut next).await? {
+        while let Some(delivery) = self.next().await? {
             let letter = read(delivery);
             if query.cause.is_some_and(|cause| cause_of(&letter.headers) != Some(cause.as_str())) {
                 continue;
@@ -95,39 +107,38 @@ impl Look {
                 break;
             }
             bytes += letter.bytes();
-            last = Some(LetterCursor { position: self.looked, job_id: letter.job_id.clone() });
+            last = Some(self.here());
             page.letters.push(letter);
         }
-        let unfinished = page.next.is_none() && self.looked < self.total;
-        self.close().await;
-        if unfinished { Err(too_many()) } else { Ok(page) }
-    }
-
-    async fn one_of(&mut self, first: &mut Option<Delivery>) -> Result<Option<Delivery>, BrokerError> {
-        match first.take() {
-            Some(delivery) => Ok(Some(delivery)),
-            None => self.next().await,
+        if page.next.is_none() && self.looked < self.total {
+            // No time for more of it: it goes on behind what was looked at, were it none of those wanted.
+            if self.looked == began {
+                return Err(BrokerError::TooMany);
+            }
+            page.next = Some(self.here());
         }
+        self.close().await;
+        Ok(page)
     }
 
-    /// Goes behind the letter at which a page ended. If that is gone, nobody knows how many before it
-    /// are, too: the look begins anew.
-    async fn behind(&mut self, after: Option<&LetterCursor>) -> Result<Option<Delivery>, BrokerError> {
-        let Some(after) = after else { return Ok(None) };
-        while self.looked < after.position
-            && let Some(delivery) = self.next().await?
-        {
-            if own(delivery.properties.message_id().as_ref()) == after.job_id {
-                return Ok(None);
+    /// Goes behind the letter at which a page ended: to its place, if a letter of its id is there; else
+    /// some before it were taken out, and it is the last one of that id before. If it is gone, too, nobody
+    /// knows how many before it are: the look begins anew.
+    async fn behind(&mut self, after: &LetterCursor) -> Result<(), BrokerError> {
+        let mut found = 0;
+        while self.looked < after.position && self.next().await?.is_some() {
+            if self.last == after.job_id {
+                found = self.looked;
             }
         }
-        if self.is_late() {
-            return Err(too_many());
+        if found == after.position {
+            return Ok(());
         }
         close_channel(&self.channel).await;
         self.channel = self.link.channel().await?;
         self.looked = 0;
-        self.next().await
+        while self.looked < found && self.next().await?.is_some() {}
+        if self.looked < found { Err(BrokerError::TooMany) } else { Ok(()) }
     }
 
     /// The oldest letter with that id.
@@ -141,7 +152,7 @@ impl Look {
         }
         let unfinished = found.is_none() && self.looked < self.total;
         self.close().await;
-        if unfinished { Err(too_many()) } else { Ok(found) }
+        if unfinished { Err(BrokerError::TooMany) } else { Ok(found) }
     }
 
     /// Replays or drops.
@@ -227,10 +238,6 @@ async fn take_turn(link: &Link) -> Result<(), BrokerError> {
             }
         }
     }
-}
-
-fn too_many() -> BrokerError {
-    BrokerError::Unavailable("there are too many dead letters to look through in time".to_owned())
 }
 
 fn own(value: Option<&ShortString>) -> String {

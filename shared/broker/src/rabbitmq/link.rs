@@ -148,7 +148,16 @@ pub(super) async fn close_channel(channel: &Channel) {
 
 /// The library's error as ours.
 pub(super) fn unavailable(error: &lapin::Error) -> BrokerError {
-    BrokerError::Unavailable(error.to_string())
+    match error.kind() {
+        ErrorKind::ParsingError(_) => BrokerError::Unreadable(error.to_string()),
+        _ => BrokerError::Unavailable(error.to_string()),
+    }
+}
+
+/// True when the broker says that what was asked about is not there (404).
+pub(super) fn is_missing(error: &lapin::Error) -> bool {
+    const NOT_FOUND: u16 = 404;
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == NOT_FOUND)
 }
 
 /// True when the broker refused a declaration because what is there has other arguments (406).

@@ -13,18 +13,21 @@ mod letters;
 mod link;
 mod properties;
 mod publisher;
+mod rescue;
 mod topology;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use domain::Class;
 use lapin::uri::AMQPUri;
 use protocol::SignedEnvelope;
-use runtime::{Shutdown, Tasks};
+use runtime::{Clock, Shutdown, Tasks};
 use telemetry::Counter;
 use tokio::sync::Mutex;
 
-use self::copies::Copies;
+use self::copies::{Copies, CopyLine};
 use self::letters::{Look, Road};
 use self::link::Link;
 use self::publisher::{Line, Publisher, State};
@@ -32,7 +35,7 @@ use self::topology::Topology;
 use crate::letters::{DeadLetter, Fate, LetterPage, LetterQuery, Reach, Selection, Swept};
 use crate::publish::Gate;
 use crate::turn::Turns;
-use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, Depths, LOOK_LIMIT, PublishError};
+use crate::{ASK_LIMIT, BrokerError, CONFIRM_LIMIT, Confirm, Depths, LOOK_LIMIT, PublishError, within};
 
 pub(crate) use self::consumer::ShardConsumer;
 
@@ -47,14 +50,24 @@ pub(crate) struct RabbitMq {
     app_id: Arc<str>,
     consuming: Mutex<Option<Arc<Link>>>,
     copies: Arc<Copies>,
+    doubts: Arc<Doubts>,
     turns: Turns,
     tasks: Tasks,
 }
 
 impl RabbitMq {
     pub(crate) async fn open(url: &str, shards: u16, app_id: String, tasks: &Tasks) -> Result<Self, BrokerError> {
+        Self::begin(url, Topology::new(shards), app_id, tasks).await
+    }
+
+    /// Opens it without making anything that is not there.
+    pub(crate) async fn visit(url: &str, shards: u16, app_id: String, tasks: &Tasks) -> Result<Self, BrokerError> {
+        Self::begin(url, Topology::of_others(shards), app_id, tasks).await
+    }
+
+    async fn begin(url: &str, topology: Topology, app_id: String, tasks: &Tasks) -> Result<Self, BrokerError> {
         let uri = link::parse_url(url)?;
-        let (topology, app_id, state) = (Topology::new(shards), Arc::<str>::from(app_id), Arc::<State>::default());
+        let (app_id, state) = (Arc::<str>::from(app_id), Arc::<State>::default());
         let line = Line::open(&uri, topology, &app_id).await?;
         let (gate, submissions) = Gate::new();
         let closing = Shutdown::new();
@@ -71,7 +84,8 @@ impl RabbitMq {
         tasks.own("broker publisher", publisher.run(line));
         let (consuming, turns) = (Mutex::default(), Turns::new(topology.shards()));
         let copies = Arc::new(Copies::new(uri.clone(), topology, &app_id));
-        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, copies, turns, tasks: tasks.clone() })
+        let (doubts, tasks) = (Arc::new(Doubts::new(topology.shards())), tasks.clone());
+        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, copies, doubts, turns, tasks })
     }
 
     pub(crate) fn shards(&self) -> u16 {
@@ -88,10 +102,15 @@ impl RabbitMq {
 
     pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
         let turn = self.turns.take(shard, ASK_LIMIT).await?;
+        if self.doubts.take(shard) {
+            Box::pin(self.rescue(shard)).await.inspect_err(|_| self.doubts.raise())?;
+        }
         let link = self.consuming().await?;
         let (copies, queues) = (Arc::clone(&self.copies), (self.topology, shard));
-        let opened = ShardConsumer::open(Arc::clone(&link), copies, queues, turn, &self.tasks).await;
-        if opened.is_err() {
+        let doubts = Arc::clone(&self.doubts);
+        let opened = ShardConsumer::open(Arc::clone(&link), (copies, doubts), queues, turn, &self.tasks).await;
+        if let Err(error) = &opened {
+            self.doubts.heed(error);
             // A queue may be gone, which a new connection declares again; and whatever was
             // subscribed already must not stand by when the next attempt comes.
             link.cut();
@@ -99,16 +118,27 @@ impl RabbitMq {
         opened
     }
 
+    /// Takes out of a shard's queues what cannot be read.
+    async fn rescue(&self, shard: u16) -> Result<(), BrokerError> {
+        let queues = Class::ALL.into_iter().map(|class| (class, self.topology.routing_key(class, shard)));
+        let mut copies = CopyLine::new(Arc::clone(&self.copies));
+        let now = Clock::system().now();
+        let rescuing = Box::pin(rescue::rescue(&self.uri, queues, &mut copies, now));
+        let rescued = within(LOOK_LIMIT, rescuing).await;
+        copies.close().await;
+        rescued.map(drop)
+    }
+
     pub(crate) async fn depths(&self) -> Result<Depths, BrokerError> {
         inspect::depths(&*self.consuming().await?, self.topology).await
     }
 
     pub(crate) async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {
-        self.look(LOOK_LIMIT).await?.page(query).await
+        self.look(query.within).await?.page(query).await
     }
 
-    pub(crate) async fn dead_letter(&self, job_id: &str) -> Result<Option<DeadLetter>, BrokerError> {
-        self.look(LOOK_LIMIT).await?.find(job_id).await
+    pub(crate) async fn dead_letter(&self, job_id: &str, time: Duration) -> Result<Option<DeadLetter>, BrokerError> {
+        self.look(time).await?.find(job_id).await
     }
 
     pub(crate) async fn sweep(&self, selection: &Selection, fate: Fate, reach: Reach) -> Result<Swept, BrokerError> {
@@ -155,5 +185,31 @@ impl RabbitMq {
         let link = Link::open(&self.uri, &format!("{} consuming", self.app_id)).await?;
         self.topology.declare(&link).await?;
         Ok(Arc::clone(consuming.insert(Arc::new(link))))
+    }
+}
+
+/// In which shards' queues something may lie that cannot be read. Their consumers share a connection: what
+/// one of them cannot read ends all of them.
+pub(crate) struct Doubts(Vec<AtomicBool>);
+
+impl Doubts {
+    fn new(shards: u16) -> Self {
+        Self((0..shards).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// Any shard of this process may be the one, if it is that.
+    fn heed(&self, error: &BrokerError) {
+        if matches!(error, BrokerError::Unreadable(_)) {
+            self.raise();
+        }
+    }
+
+    fn raise(&self) {
+        self.0.iter().for_each(|doubt| doubt.store(true, Ordering::Release));
+    }
+
+    /// Whether there is a doubt, which is gone then.
+    fn take(&self, shard: u16) -> bool {
+        self.0.get(usize::from(shard)).is_some_and(|doubt| doubt.swap(false, Ordering::AcqRel))
     }
 }

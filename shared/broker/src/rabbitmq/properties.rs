@@ -50,8 +50,8 @@ pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
     let text = |name| headers.and_then(|table| table.inner().get(name)).and_then(as_text);
     let own = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let failures = headers.and_then(|table| table.inner().get(letter::ATTEMPT)).map_or(0, as_count);
-    // A dead letter that was moved back still says when it failed; its attempts start anew.
-    let first_failed_at = text(letter::FIRST_FAILED_AT).filter(|_| failures > 0);
+    // Of a dead letter that was moved back, too, which counts no failures: it lost its place all the same.
+    let first_failed_at = text(letter::FIRST_FAILED_AT);
     Incoming {
         envelope: UnverifiedEnvelope {
             job_id: own(properties.message_id()).unwrap_or_default(),
@@ -101,10 +101,14 @@ pub(super) fn of_dead_letter(
     kept_properties(incoming).with_headers(headers)
 }
 
-/// The properties of a dead letter's event that is to be processed again, as when it was new.
+/// The properties of a dead letter's event that is to be processed again, as when it was new, but for when
+/// it first failed.
 pub(super) fn of_replay(incoming: &Incoming) -> BasicProperties {
     let mut headers = kept_headers(incoming);
     headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(0));
+    if let Some(at) = incoming.first_failed_at {
+        headers.insert(letter::FIRST_FAILED_AT.into(), AMQPValue::LongString(at.to_rfc3339().into()));
+    }
     kept_properties(incoming).with_headers(headers)
 }
 
@@ -246,13 +250,15 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_that_is_moved_back_starts_anew() {
+    fn a_dead_letter_that_is_moved_back_counts_anew_and_still_says_when_it_lost_its_place() {
         let first = delivered(of_new(&envelope(EventKind::MessageSend, 9), "gateway"));
         let second = delivered(of_retry(&first, &failure()));
         let letter = of_dead_letter(&second, &failure(), "chat.events.high", "high");
         assert_eq!(header(&letter, "x-attempts-made").as_deref(), Some("2"));
         let moved_back = delivered(letter);
-        assert_eq!((moved_back.failures, moved_back.first_failed_at), (0, None));
+        assert_eq!((moved_back.failures, moved_back.first_failed_at), (0, Some(Timestamp(1_000))));
+        let replayed = delivered(of_replay(&moved_back));
+        assert_eq!((replayed.failures, replayed.first_failed_at), (0, Some(Timestamp(1_000))));
         assert_eq!(format!("{:?}", moved_back.envelope), format!("{:?}", first.envelope));
     }
 

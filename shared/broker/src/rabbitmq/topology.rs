@@ -10,7 +10,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
-use super::link::{Link, close_channel, is_contradiction, unavailable};
+use super::link::{Link, close_channel, is_contradiction, is_missing, unavailable};
 use crate::{ASK_LIMIT, BrokerError, within};
 
 /// Where every event is published.
@@ -26,6 +26,8 @@ const MAX_PRIORITY: i32 = 10;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Topology {
     shards: u16,
+    /// False: what is not there is an error.
+    makes: bool,
 }
 
 /// The exchange and the queue of a step of the ladder, which share a name.
@@ -41,7 +43,12 @@ pub(super) fn queue_name(routing_key: &str) -> String {
 impl Topology {
     /// At least one shard.
     pub(super) fn new(shards: u16) -> Self {
-        Self { shards: shards.max(1) }
+        Self { shards: shards.max(1), makes: true }
+    }
+
+    /// The same for a visitor, who only uses what others have made.
+    pub(super) fn of_others(shards: u16) -> Self {
+        Self { makes: false, ..Self::new(shards) }
     }
 
     /// How many queues each class has.
@@ -61,12 +68,43 @@ impl Topology {
         Class::ALL.into_iter().flat_map(of_class)
     }
 
-    /// Declares everything; what is there already stays as it is.
+    /// Declares everything; what is there already stays as it is. A visitor looks whether it is there.
     pub(super) async fn declare(self, link: &Link) -> Result<(), BrokerError> {
+        if !self.makes {
+            return self.look(link).await;
+        }
         let channel = link.channel().await?;
         within(ASK_LIMIT, self.declare_on(&channel)).await?;
         close_channel(&channel).await;
         Ok(())
+    }
+
+    /// That the queues of all shards are there, and that nobody works on those of another number of shards:
+    /// what is put into a queue that nobody reads stays there.
+    async fn look(self, link: &Link) -> Result<(), BrokerError> {
+        let shards = self.shards;
+        let doubt =
+            |what: String| BrokerError::Topology(format!("{what}; is QUEUE_SHARDS={shards} what the services have?"));
+        let ours = self.routing_keys().map(|(_, key)| queue_name(&key));
+        for name in ours.chain([DEAD_QUEUE.to_owned()]) {
+            if consumers(link, &name).await?.is_none() {
+                return Err(doubt(format!("there is no queue {name}")));
+            }
+        }
+        for name in self.others() {
+            if consumers(link, &name).await?.is_some_and(|count| count > 0) {
+                return Err(doubt(format!("somebody works on the queue {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues that a system with another number of shards reads.
+    fn others(self) -> impl Iterator<Item = String> {
+        let plain = (self.shards > 1).then(|| Class::High.as_str().to_owned());
+        let first = (self.shards == 1).then(|| format!("{}.00", Class::High));
+        let next = (self.shards > 1).then(|| self.routing_key(Class::High, self.shards));
+        [plain, first, next].into_iter().flatten().map(|key| queue_name(&key))
     }
 
     async fn declare_on(self, channel: &Channel) -> Result<(), BrokerError> {
@@ -87,6 +125,23 @@ impl Topology {
         let dead = [(DEAD_QUEUE.to_owned(), DEAD_EXCHANGE.to_owned(), "")];
         let bindings = events.chain(retries).chain(dead);
         together(bindings.map(|(queue, exchange, key)| bind(channel, queue, exchange, key))).await
+    }
+}
+
+/// How many consume from a queue; `None`: it is not there.
+async fn consumers(link: &Link, queue: &str) -> Result<Option<u32>, BrokerError> {
+    // Its own: a question after what is not there closes the channel.
+    let channel = link.channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let asking = channel.queue_declare(queue.into(), options, FieldTable::default());
+    let found = within(ASK_LIMIT, async { Ok(asking.await) }).await?;
+    match found {
+        Ok(found) => {
+            close_channel(&channel).await;
+            Ok(Some(found.consumer_count()))
+        }
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(unavailable(&error)),
     }
 }
 
@@ -133,6 +188,13 @@ async fn together(questions: impl Iterator<Item = impl Future<Output = lapin::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_visitor_knows_the_queues_of_other_numbers_of_shards() {
+        let others = |shards| Topology::of_others(shards).others().collect::<Vec<_>>();
+        assert_eq!(others(1), ["chat.events.high.00"]);
+        assert_eq!(others(4), ["chat.events.high", "chat.events.high.04"]);
+    }
 
     #[test]
     fn one_shard_has_plain_names_and_many_are_numbered() {

@@ -4,16 +4,20 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker::{
-    Broker, BrokerError, Consumer, Fate, Incoming, LetterCursor, LetterQuery, Reach, Selection, Settlement, Swept,
+    Broker, BrokerError, BrokerSettings, Consumer, Fate, Incoming, LOOK_LIMIT, LetterCursor, LetterPage, LetterQuery,
+    Reach, Selection, Settlement, Swept,
 };
 use domain::{Cause, EventKind};
-use lapin::options::QueueDeclareOptions;
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use rstest::rstest;
+use sqlx::{Connection as _, SqliteConnection};
+use testkit::services::fresh_rabbitmq;
 use testkit::{PATIENCE, until};
 
 use super::rabbitmq::stranger;
-use super::world::{Kind, World, dead_letters, event, failure, name, names, next, nothing, receive, settle};
+use super::world::{FAILED_AT, Kind, World, dead_letters, event, failure, name, names, next, nothing, receive, settle};
 
 const EVERYTHING: Reach = Reach { letters: usize::MAX, within: Duration::from_mins(1) };
 
@@ -87,10 +91,10 @@ async fn letters_are_shown_page_by_page_by_cause_and_one_by_one(#[values(Kind::R
     let page = world.broker.dead_letters(&rest).await.expect("an answer");
     assert_eq!((page.letters.len(), page.letters[0].job_id.as_str(), page.next), (1, id(5).as_str(), None));
 
-    let one = world.broker.dead_letter(&id(4)).await.expect("an answer").expect("it is there");
+    let one = world.broker.dead_letter(&id(4), LOOK_LIMIT).await.expect("an answer").expect("it is there");
     assert_eq!((one.header("x-cause"), one.header("x-kind")), (Some("panic"), Some("bug")));
     assert_eq!(one.body, event(EventKind::MessageSend, 4).body);
-    assert_eq!(world.broker.dead_letter(&id(9)).await.expect("an answer"), None);
+    assert_eq!(world.broker.dead_letter(&id(9), LOOK_LIMIT).await.expect("an answer"), None);
     assert_eq!(left(&world.broker).await, [1, 2, 3, 4, 5].map(id), "looking changes nothing");
 }
 
@@ -104,14 +108,14 @@ async fn a_replayed_letter_is_received_as_it_was_published_and_is_gone_from_the_
     dead(&world, &mut consumer, MIXED).await;
     assert_eq!(sweep(&world.broker, &ids([4, 9]), Fate::Replay).await, done(1));
     let again = receive(&mut consumer, 1).await;
-    assert_eq!((name(&again[0]), again[0].failures, again[0].first_failed_at), (4, 0, None));
+    assert_eq!((name(&again[0]), again[0].failures, again[0].first_failed_at), (4, 0, Some(FAILED_AT)));
     let sent = event(EventKind::MessageSend, 4);
     assert_eq!(format!("{:?}", again[0].envelope), format!("{:?}", sent.to_unverified()));
     assert_eq!(again[0].class, sent.class());
     settle(&mut consumer, again).await;
     assert_eq!(sweep(&world.broker, &ids([4]), Fate::Replay).await, done(0), "it is not there any more");
     assert_eq!(left(&world.broker).await, [1, 2, 3, 5].map(id));
-    let kept = world.broker.dead_letter(&id(2)).await.expect("an answer").expect("it is there");
+    let kept = world.broker.dead_letter(&id(2), LOOK_LIMIT).await.expect("an answer").expect("it is there");
     assert_eq!((kept.header("x-sender"), kept.header("x-attempts-made")), (Some("alice"), Some("4")));
     nothing(&mut consumer).await;
 }
@@ -302,4 +306,115 @@ async fn one_operator_at_a_time_looks_at_the_letters_of_rabbitmq() {
     assert!(matches!(&refused, Err(BrokerError::Unavailable(why)) if why.contains("another operator")), "{refused:?}");
     connection.close(200, "done".into()).await.expect("closed");
     assert_eq!(left(&world.broker).await.len(), 5);
+}
+
+/// Puts letters among the dead ones that only say so much of themselves.
+async fn strange_letters(world: &World, count: u32, properties: BasicProperties) {
+    let (connection, channel) = stranger(world.url()).await;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let (options, body) = (BasicPublishOptions::default(), number.to_be_bytes());
+        let publish = channel.basic_publish("".into(), "chat.events.dlq".into(), options, &body, properties.clone());
+        sent.push(publish.await.expect("sent"));
+    }
+    for confirm in sent {
+        assert!(confirm.await.expect("an answer").is_ack());
+    }
+    connection.close(200, "done".into()).await.expect("closed");
+}
+
+#[tokio::test]
+async fn letters_of_one_id_or_of_none_are_paged_through_and_that_ends() {
+    let world = World::new(Kind::RabbitMq).await;
+    strange_letters(&world, 30, BasicProperties::default()).await;
+    strange_letters(&world, 30, BasicProperties::default().with_message_id("again".into())).await;
+    let mut query = LetterQuery::first(7);
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let page = world.broker.dead_letters(&query).await.expect("an answer");
+        seen.extend(page.letters.into_iter().map(|letter| letter.body[3]));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..30).chain(0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_page_that_runs_out_of_time_ends_where_it_was_and_the_next_goes_on() {
+    let world = World::new(Kind::RabbitMq).await;
+    strange_letters(&world, 3_000, BasicProperties::default()).await;
+    // None of that cause: all of them are looked at for nothing.
+    let query = |after, within| LetterQuery { cause: Some(Cause::Panic), after, limit: 10, within };
+    let none = world.broker.dead_letters(&query(None, Duration::ZERO)).await;
+    assert!(matches!(none, Err(BrokerError::TooMany)), "{none:?}");
+    let mut within = Duration::from_millis(10);
+    let page = loop {
+        match world.broker.dead_letters(&query(None, within)).await {
+            Ok(page) => break page,
+            Err(BrokerError::TooMany) => within *= 2,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(page.letters.is_empty());
+    let next = page.next.expect("that was too short for all of them");
+    let none = world.broker.dead_letters(&query(Some(next.clone()), Duration::ZERO)).await;
+    assert!(matches!(none, Err(BrokerError::TooMany)), "it would be told the same place for ever: {none:?}");
+    let one = world.broker.dead_letter("nobody", Duration::ZERO).await;
+    assert!(matches!(one, Err(BrokerError::TooMany)), "{one:?}");
+    let rest = world.broker.dead_letters(&query(Some(next), EVERYTHING.within)).await.expect("time enough");
+    assert_eq!(rest, LetterPage { letters: Vec::new(), next: None });
+}
+
+#[tokio::test]
+async fn who_visits_with_another_number_of_shards_is_refused_and_makes_nothing() {
+    let url = fresh_rabbitmq().await;
+    let world = World::rabbitmq_at(url.clone(), 4).await;
+    let _busy = world.consume().await;
+    let two = world.broker.consume(2).await.expect("free");
+    let queues = world.management().await.queues().await.len();
+    let visit = async |shards| {
+        let settings = BrokerSettings::RabbitMq { url: url.clone(), shards, app_id: "visitor".to_owned() };
+        Broker::visit(settings, &world.tasks).await
+    };
+    for (shards, named) in
+        [(1, "no queue chat.events.high;"), (2, "works on the queue chat.events.high.02"), (8, "no queue")]
+    {
+        let refused = visit(shards).await.err().expect("refused").to_string();
+        assert!(refused.contains("QUEUE_SHARDS") && refused.contains(named), "{shards}: {refused}");
+    }
+    assert!(visit(4).await.is_ok());
+    assert_eq!(world.management().await.queues().await.len(), queues, "nothing was made");
+    // Those of a larger number of shards in former times are in nobody's way.
+    two.close().await;
+    until(PATIENCE, || async { visit(2).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn confirms_go_on_while_many_letters_of_an_embedded_file_are_replayed() {
+    let world = World::new(Kind::Embedded).await;
+    dead(&world, &mut world.consume().await, [(1, Cause::StoreRejected)]).await;
+    let mut db = SqliteConnection::connect(&format!("sqlite://{}", world.file().display())).await.expect("opens");
+    let copies = "INSERT INTO dead (lane, headers, job_id, kind, timestamp_s, key_id, signature, body)
+        WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 20000)
+        SELECT lane, headers, job_id || n, kind, timestamp_s, key_id, signature, zeroblob(2000) FROM dead, number";
+    sqlx::query(copies).execute(&mut db).await.expect("written");
+    let visitor = world.visit().await;
+    let sweeping = sweep(&visitor, &Selection::All, Fate::Replay);
+    let mut slowest = Duration::ZERO;
+    let publishing = async {
+        for name in 10.. {
+            let began = std::time::Instant::now();
+            world.broker.publish(event(EventKind::MessageSend, name)).await.expect("confirmed");
+            slowest = slowest.max(began.elapsed());
+        }
+    };
+    tokio::select! {
+        swept = sweeping => assert_eq!(swept, done(20_001)),
+        () = publishing => unreachable!("it goes on for ever"),
+    }
+    assert!(world.broker.is_connected());
+    eprintln!("the slowest confirm took {slowest:?}");
 }

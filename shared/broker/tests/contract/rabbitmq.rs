@@ -1,5 +1,8 @@
 //! What only RabbitMQ can go through, seen also with an operator's eyes.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use broker::{Broker, BrokerError, BrokerSettings, PublishError};
 use domain::shard::shard_of;
 use domain::{Class, EventKind};
@@ -12,7 +15,8 @@ use testkit::services::fresh_rabbitmq;
 use testkit::{PATIENCE, until};
 use uuid::Uuid;
 
-use super::world::{Kind, World, dead_letters, drain, event, fail, names, receive, settle};
+use super::raw::Raw;
+use super::world::{FAILED_AT, Kind, World, dead_letters, drain, event, fail, names, receive, settle};
 
 /// A client that is not ours.
 pub(crate) async fn stranger(url: &str) -> (Connection, Channel) {
@@ -91,7 +95,7 @@ async fn an_event_that_no_queue_takes_is_unavailable_and_the_queue_is_made_again
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_is_moved_back_starts_its_attempts_anew() {
+async fn a_dead_letter_that_is_moved_back_starts_its_attempts_anew_and_says_when_it_first_failed() {
     let world = World::new(Kind::RabbitMq).await;
     world.publish(EventKind::MessageSend, [1]).await;
     let mut consumer = world.consume().await;
@@ -103,7 +107,7 @@ async fn a_dead_letter_that_is_moved_back_starts_its_attempts_anew() {
     // As an operator does it: straight into the queue, which is the default exchange.
     world.management().await.shovel("chat.events.dlq", "", "chat.events.high").await;
     let again = receive(&mut consumer, 1).await;
-    assert_eq!((again[0].failures, again[0].first_failed_at), (0, None));
+    assert_eq!((again[0].failures, again[0].first_failed_at), (0, Some(FAILED_AT)));
     let sent = event(EventKind::MessageSend, 1);
     assert_eq!(format!("{:?}", again[0].envelope), format!("{:?}", sent.to_unverified()));
     // And the ladder leads back into the right queue.
@@ -179,4 +183,36 @@ async fn a_queue_that_was_deleted_under_a_consumer_is_made_again() {
     until(PATIENCE, || async { world.broker.consume(0).await.is_ok() }).await;
     world.publish(EventKind::Typing, [1]).await;
     assert_eq!(names(&receive(&mut world.consume().await, 1).await), [1]);
+}
+
+#[tokio::test]
+async fn a_message_that_no_client_can_read_becomes_a_dead_letter_and_stops_nobody() {
+    let world = World::new(Kind::RabbitMq).await;
+    world.publish(EventKind::MessageSend, [1]).await;
+    let mut raw = Raw::connect(world.url()).await;
+    for key in ["high", "high", "low"] {
+        raw.publish(("chat.events", key), b"caf\xe9", b"???").await;
+    }
+    world.publish(EventKind::MessageSend, [2]).await;
+    world.publish(EventKind::Typing, [3]).await;
+    let mut received = BTreeSet::new();
+    let end = Instant::now() + PATIENCE;
+    while received.len() < 3 {
+        assert!(Instant::now() < end, "it stops everybody");
+        // As a worker goes on whose consumer was lost.
+        let Ok(mut consumer) = world.broker.consume(0).await else { continue };
+        if let Ok(batch) = tokio::time::timeout(PATIENCE, consumer.next_batch(10)).await.expect("something comes") {
+            received.extend(names(&batch));
+            settle(&mut consumer, batch).await;
+        }
+        consumer.close().await;
+    }
+    let letters = dead_letters(&world.broker, 10).await;
+    assert_eq!(letters.len(), 3, "{letters:?}");
+    for letter in &letters {
+        assert_eq!((letter.header("x-cause"), &letter.body[..]), (Some("undecodable"), &b"???"[..]));
+        assert!(letter.header("x-body").is_some_and(|body| body.contains("caf")), "{letter:?}");
+    }
+    assert_eq!(letters[0].header("x-original-queue"), Some("chat.events.high"));
+    until(PATIENCE, || async { world.broker.depths().await.is_ok_and(|depths| depths.high + depths.low == 0) }).await;
 }

@@ -3,6 +3,7 @@
 mod catching_up;
 mod kept;
 mod missed;
+mod overtaken;
 mod presence;
 mod told;
 mod world;

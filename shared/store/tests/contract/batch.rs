@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::room::{Role, RoomKind};
-use domain::{JobId, MessageId, Rev, RoomId, Seq, UserId};
+use domain::{JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use protocol::{Code, EventData, wire};
 use store::{Edit, Reaction, Receipt, Scope, Store, StoreError, Writes};
 
@@ -111,7 +111,7 @@ async fn a_message_stored_before_conflicts_and_nothing_is_written(bench: Bench) 
     let mut again = new_message(room, ann, "other", "again");
     again.id = id;
     draft.row(again);
-    draft.writes.titles.push((room, "changed".to_owned()));
+    draft.writes.titles.push((room, "changed".to_owned(), Timestamp(1)));
     assert_eq!(batch.commit(draft.finish()).await, Err(StoreError::Conflict("message")));
     assert_eq!(bench.room(room).await, before);
     assert_eq!(bench.store.message(fresh).await, Ok(None));
@@ -309,9 +309,13 @@ async fn titles_change(bench: Bench) {
     let ann = bench.user().await;
     let room = bench.group(&[ann]).await;
     let batch = bench.begin(room, &[ann]).await;
-    let titles = vec![(room, "one".to_owned()), (room, "two".to_owned())];
+    let titles = vec![(room, "one".to_owned(), Timestamp(1)), (room, "two".to_owned(), Timestamp(2))];
     batch.commit(Writes { titles, ..Writes::default() }).await.expect("commits");
     assert_eq!(bench.room(room).await.title.as_deref(), Some("two"));
+    let other = bench.group(&[ann]).await;
+    let scope = Scope { titled: vec![room, other, room], ..Scope::default() };
+    let batch = bench.store.begin(&scope).await.expect("begins");
+    assert_eq!(batch.loaded.titled, [(room, Timestamp(2))].into(), "the other has the title it was made with");
 }
 
 async fn an_empty_scope_and_empty_writes_do_no_harm(bench: Bench) {

@@ -43,7 +43,9 @@ async fn a_stopped_postgres_is_unavailable_in_time_and_recovers_by_itself() {
     let batch = begin(&store, room.id, &[ann]).await.expect("begins");
 
     server.stop().await;
-    let lost = batch.commit(store::Writes { titles: vec![(room.id, "x".into())], ..Default::default() }).await;
+    let lost = batch
+        .commit(store::Writes { titles: vec![(room.id, "x".into(), domain::Timestamp(1))], ..Default::default() })
+        .await;
     assert!(lost.expect_err("its connection is gone").is_transient());
     assert!(leases.tick().await.expect_err("its session is gone").is_transient());
     expect_unavailable(&store, ann).await;

@@ -238,7 +238,10 @@ impl Run {
     }
 
     async fn judge(&mut self) -> anyhow::Result<(Counts, Lateness)> {
-        let truth = Truth::read(&self.stage.system, &self.world, self.stage.management().as_ref()).await?;
+        let (truth, silence) = Truth::read(&self.stage.system, &self.world, self.stage.management().as_ref()).await?;
+        if let Some(silence) = silence {
+            self.wrong("d", format!("the owner of the rooms is not told of them: {silence}"));
+        }
         let take = |notes: &Arc<Mutex<Notes>>| std::mem::take(&mut *notes.lock());
         let devices: Vec<(usize, Notes)> = self.devices.iter().map(|(user, notes)| (*user, take(notes))).collect();
         let senders: Vec<Sender> = self.world.senders.iter().map(|it| std::mem::take(&mut *it.lock())).collect();

@@ -142,12 +142,16 @@ impl Truth {
         Ok(truth)
     }
 
-    /// Reads everything.
-    pub async fn read(system: &System, world: &World, management: Option<&Management>) -> anyhow::Result<Self> {
+    /// Reads everything, and what the system did not answer when it was asked for its rooms.
+    pub async fn read(
+        system: &System,
+        world: &World,
+        management: Option<&Management>,
+    ) -> anyhow::Result<(Self, Option<String>)> {
         let mut truth = Self::rows(system, world).await?;
         truth.dead = dead_letters(system, management).await.context("the dead letters")?;
-        truth.ask(system, world).await.context("the rooms as their owner is told of them")?;
-        Ok(truth)
+        let silence = truth.ask(system, world).await.err().map(|error| format!("{error:#}"));
+        Ok((truth, silence))
     }
 
     fn take(&mut self, world: &World, (messages, events, refused, heads, reactions, members, titles): Raw) {

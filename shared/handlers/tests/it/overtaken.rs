@@ -23,7 +23,9 @@ async fn an_edit_and_a_title_that_come_late_leave_what_was_stored_since_and_are_
         job(room, ann, JobId::generate(), EventKind::RoomUpdate, Change::RoomUpdate(update))
     };
     let mut late = [edit("old"), title("old")];
-    late.iter_mut().for_each(|job| job.first_failed_at = Some(world.clock.now()));
+    for job in &mut late {
+        job.first_failed_at = Some(world.clock.now());
+    }
     assert_eq!(world.apply(&[edit("new"), title("new")]).await, vec![Outcome::Stored; 2]);
     assert_eq!(world.apply(&late).await, vec![Outcome::Refused(Code::Conflict); 2]);
     assert_eq!(world.apply(&late).await, vec![Outcome::Duplicate; 2], "that was their outcome");

@@ -23,11 +23,22 @@ const STALLED: f64 = 0.05;
 /// come, so that others' hide some of what is drained while they are let in.
 const SLOWER: f64 = 0.125;
 
+/// How many events of this process had come into the queue when it was looked at: that is known within
+/// bounds, because some are on their way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Come {
+    /// Confirmed before the look.
+    pub(crate) least: u64,
+    /// On their way or confirmed after it.
+    pub(crate) most: u64,
+}
+
 /// Where a window begins.
 #[derive(Debug, Clone, Copy)]
 struct Begin {
     depth: u64,
-    settled: u64,
+    /// At most so many had come.
+    come: u64,
     at_us: u64,
 }
 
@@ -40,16 +51,17 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Takes a sample: how many wait, and how many of ours had been put there before.
-    pub(crate) fn note(&mut self, depth: u64, settled: u64, at_us: u64) {
-        let here = (depth >= ENOUGH).then_some(Begin { depth, settled, at_us });
+    /// Takes a sample: how many wait, and how many of ours had come. What is drained is rather believed to
+    /// be less: of what is on its way nobody knows on which side of a look it came.
+    pub(crate) fn note(&mut self, depth: u64, come: Come, at_us: u64) {
+        let here = (depth >= ENOUGH).then_some(Begin { depth, come: come.most, at_us });
         let passed_us = self.window.map_or(0, |begin| at_us.saturating_sub(begin.at_us));
         if passed_us > GAP_US || here.is_none() || self.window.is_none() {
             self.window = here;
         } else if passed_us >= WINDOW_US
             && let Some(begin) = std::mem::replace(&mut self.window, here)
         {
-            let drained = (begin.depth + settled.saturating_sub(begin.settled)).saturating_sub(depth);
+            let drained = (begin.depth + come.least.saturating_sub(begin.come)).saturating_sub(depth);
             self.learn(drained as f64 / (passed_us as f64 / 1e6), at_us);
         }
         if at_us.saturating_sub(self.seen_us) > KNOWN_US {
@@ -104,7 +116,8 @@ mod tests {
                 self.at_us += 200_000;
                 self.settled += (come / 5.0) as u64;
                 self.depth = (self.depth + (come + self.others - drained) / 5.0).max(0.0);
-                self.drain.note(self.depth as u64, self.settled, self.at_us);
+                let come = Come { least: self.settled, most: self.settled };
+                self.drain.note(self.depth as u64, come, self.at_us);
             }
             self.drain.limit(MOST)
         }
@@ -168,5 +181,17 @@ mod tests {
         scene.others = 0.0;
         let seen = scene.pass(5, 0.0, 1_000.0);
         assert!((5_000..=6_100).contains(&seen), "{seen}");
+    }
+
+    #[test]
+    fn what_is_on_its_way_at_a_look_does_not_look_like_work() {
+        let mut drain = Drain::default();
+        for look in 1..50 {
+            let least = look * 200;
+            // Of three hundred that were on their way some were there already, now more, now less.
+            let depth = least + look * 137 % 300;
+            drain.note(depth, Come { least, most: least + 300 }, look * 200_000);
+        }
+        assert_eq!(drain.limit(MOST), MOST, "nothing was drained");
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: the clock and the samples come from outside. The invariant: from the sample that shows, or the
 //! events entered since that make, more than the limit until a sample well below it, nothing enters.
 
-use crate::drain::{Drain, LEAST};
+use crate::drain::{Come, Drain, LEAST};
 
 /// Refusing ends when a sample shows at most so many tenths of the limit; the distance keeps it from
 /// flapping.
@@ -29,15 +29,24 @@ struct Sample {
     at_us: u64,
 }
 
+/// What became of the events of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Past {
+    /// Those that are on their way no longer.
+    pub(crate) settled: u64,
+    /// Those of them that are in the queue.
+    pub(crate) confirmed: u64,
+}
+
 /// One class of queues.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     /// Ready events over which nothing more enters, however fast they are drained; zero: no limit.
     most: u64,
     drain: Drain,
-    /// Events of this process on their way into the queue, and those of which that is settled.
+    /// Events of this process on their way into the queue.
     entered: u64,
-    settled: u64,
+    past: Past,
     sample: Sample,
     drained_per_s: f64,
     refusing: bool,
@@ -75,17 +84,19 @@ impl Line {
     }
 
     /// What entered is in the queue, or will not be.
-    pub(crate) fn settle(&mut self) {
-        self.settled += 1;
+    pub(crate) fn settle(&mut self, is_confirmed: bool) {
+        self.past.settled += 1;
+        self.past.confirmed += u64::from(is_confirmed);
     }
 
-    /// How many were settled; to be read before a sample is asked for.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled
+    /// What became of events until now; to be read before a sample is asked for.
+    pub(crate) fn past(&self) -> Past {
+        self.past
     }
 
-    /// Takes a sample that was asked for at `at_us`, when `settled` were settled.
-    pub(crate) fn note(&mut self, depth: u64, settled: u64, at_us: u64) {
+    /// Takes a sample that was asked for at `at_us`, when that had become of events.
+    pub(crate) fn note(&mut self, depth: u64, past: Past, at_us: u64) {
+        let settled = past.settled;
         let before = std::mem::replace(&mut self.sample, Sample { depth, settled, at_us });
         let passed_s = at_us.saturating_sub(before.at_us) as f64 / 1e6;
         if before.at_us > 0 && passed_s > 0.0 && !self.blind {
@@ -96,7 +107,8 @@ impl Line {
                 self.drained_per_s = f64::midpoint(self.drained_per_s, seen_per_s);
             }
         }
-        self.drain.note(depth, settled, at_us);
+        let lost = self.past.settled - self.past.confirmed;
+        self.drain.note(depth, Come { least: past.confirmed, most: self.entered - lost }, at_us);
         self.blind = false;
         let limit = self.limit();
         let most = if self.refusing { limit * END_TENTHS / 10 } else { limit };
@@ -174,7 +186,7 @@ mod tests {
     fn refusing_begins_over_the_limit_and_ends_well_below_it() {
         let mut line = Line::new(1_000);
         for (depth, refuses) in [(1_000, false), (1_001, true), (801, true), (800, false), (1_000, false)] {
-            line.note(depth, 0, SECOND);
+            line.note(depth, Past::default(), SECOND);
             assert_eq!(line.is_refusing(), refuses, "{depth}");
         }
     }
@@ -185,10 +197,10 @@ mod tests {
         for tenth in 1..300 {
             let now_us = tenth * SECOND / 10;
             let come = (0..900).filter(|_| line.enter(now_us, false).is_ok()).count() as u64;
-            (0..come).for_each(|_| line.settle());
+            (0..come).for_each(|_| line.settle(true));
             entered += come;
             depth = (depth + come).saturating_sub(200);
-            line.note(depth, entered, now_us);
+            line.note(depth, Past { settled: entered, confirmed: entered }, now_us);
         }
         assert!((9_000..=13_500).contains(&depth), "2,000 a second are drained: {depth}");
         assert!((11_500..=12_500).contains(&line.limit()), "{}", line.limit());
@@ -200,7 +212,7 @@ mod tests {
         let mut told = Vec::new();
         for second in 1..60 {
             let depth = if second < 20 && second % 2 == 0 { 200 } else { 10 };
-            line.note(depth, 0, second * SECOND);
+            line.note(depth, Past::default(), second * SECOND);
             told.extend(line.news(second * SECOND).map(|(begins, _)| (second, begins)));
         }
         assert_eq!(told, [(2, true), (28, false)]);
@@ -209,28 +221,28 @@ mod tests {
     #[test]
     fn what_entered_since_the_sample_counts_until_a_sample_holds_it() {
         let mut line = Line::new(100);
-        line.note(90, 0, SECOND);
+        line.note(90, Past::default(), SECOND);
         let entered = (0..20).filter(|_| line.enter(SECOND, false).is_ok()).count();
         assert_eq!(entered, 11, "one over the limit shows that it is reached");
         assert!(line.is_refusing());
-        (0..5).for_each(|_| line.settle());
+        (0..5).for_each(|_| line.settle(true));
         // Six are on their way still and may not be in the next sample.
-        line.note(70, line.settled(), SECOND);
+        line.note(70, line.past(), SECOND);
         assert_eq!((line.is_refusing(), line.estimate(SECOND)), (false, 76));
     }
 
     #[test]
     fn what_is_drained_between_samples_makes_room() {
         let mut line = Line::new(100);
-        line.note(0, 0, SECOND);
+        line.note(0, Past::default(), SECOND);
         for second in 1..20 {
             // A hundred events each tenth of a second come and go.
             let at = SECOND + second * SECOND / 10;
             (0..90).for_each(|_| {
                 assert!(line.enter(at, false).is_ok(), "at {second}");
-                line.settle();
+                line.settle(true);
             });
-            line.note(0, line.settled(), at);
+            line.note(0, line.past(), at);
         }
         assert!((line.drained_per_s - 900.0).abs() < 1.0, "{}", line.drained_per_s);
         let later = line.sample.at_us + SECOND / 10;
@@ -241,14 +253,14 @@ mod tests {
     #[test]
     fn without_a_limit_or_without_sight_nothing_is_refused() {
         let mut unlimited = Line::new(0);
-        unlimited.note(u64::MAX / 2, 0, SECOND);
+        unlimited.note(u64::MAX / 2, Past::default(), SECOND);
         assert!(unlimited.enter(SECOND, false).is_ok() && !unlimited.is_near(SECOND));
         let mut blind = Line::new(10);
-        blind.note(50, 0, SECOND);
+        blind.note(50, Past::default(), SECOND);
         assert!(blind.enter(SECOND, false).is_err());
         blind.lose_sight();
         assert!((0..100).all(|_| blind.enter(SECOND, false).is_ok()));
-        blind.note(0, 0, 2 * SECOND);
+        blind.note(0, Past::default(), 2 * SECOND);
         assert!(blind.enter(2 * SECOND, false).is_err(), "a hundred are on their way");
     }
 }

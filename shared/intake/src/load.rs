@@ -17,7 +17,7 @@ use runtime::{Clock, Tasks};
 use telemetry::{Counter, Gauge};
 use tokio::sync::Notify;
 
-use crate::line::Line;
+use crate::line::{Line, Past};
 use crate::shedding::Shedding;
 
 /// How often the depth is looked at while it is far from every limit.
@@ -46,15 +46,21 @@ pub(crate) struct Load {
 pub(crate) struct Entered {
     load: Arc<Load>,
     class: Class,
+    is_confirmed: bool,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.load.line(self.class).lock().settle();
+        self.load.line(self.class).lock().settle(self.is_confirmed);
     }
 }
 
 impl Entered {
+    /// It is in the queue.
+    pub(crate) fn confirmed(&mut self) {
+        self.is_confirmed = true;
+    }
+
     /// The refusal of an event that the broker's side did not take.
     pub(crate) fn overloaded(&self) -> Refusal {
         let hint_ms = self.load.line(self.class).lock().hint_ms(self.load.clock.monotonic_us());
@@ -115,7 +121,7 @@ impl Load {
             }
         });
         match entered {
-            Ok(()) => Ok(Entered { load: Arc::clone(self), class }),
+            Ok(()) => Ok(Entered { load: Arc::clone(self), class, is_confirmed: false }),
             Err(hint_ms) => {
                 Counter::Limited.inc_with("queued_events");
                 Err(overloaded(hint_ms))
@@ -133,23 +139,23 @@ impl Load {
 
     async fn sample(&self, broker: &Broker) {
         let asked_us = self.clock.monotonic_us();
-        let settled = Class::ALL.map(|class| self.line(class).lock().settled());
+        let past = Class::ALL.map(|class| self.line(class).lock().past());
         // It also shows them as metrics.
         match broker.depths().await {
-            Ok(depths) => self.note(depths, settled, asked_us),
+            Ok(depths) => self.note(depths, past, asked_us),
             Err(_) => self.miss(self.clock.monotonic_us()),
         }
     }
 
-    fn note(&self, depths: Depths, settled: [u64; 3], asked_us: u64) {
+    fn note(&self, depths: Depths, past: [Past; 3], asked_us: u64) {
         self.seen_us.store(asked_us, Ordering::Relaxed);
-        for (class, settled) in Class::ALL.into_iter().zip(settled) {
+        for (class, past) in Class::ALL.into_iter().zip(past) {
             let depth = match class {
                 Class::High => depths.high,
                 Class::Medium => depths.medium,
                 Class::Low => depths.low,
             };
-            self.judge(class, asked_us, |line| line.note(depth, settled, asked_us));
+            self.judge(class, asked_us, |line| line.note(depth, past, asked_us));
         }
         self.shedding.judge(depths.high, self.low.lock().is_refusing());
     }
@@ -205,7 +211,7 @@ mod tests {
 
     fn load(limit: u32, depths: Depths) -> Arc<Load> {
         let load = Arc::new(Load::new(limit, Clock::system()));
-        load.note(depths, [0; 3], load.clock.monotonic_us().max(1));
+        load.note(depths, [Past::default(); 3], load.clock.monotonic_us().max(1));
         load
     }
 
@@ -254,8 +260,8 @@ mod tests {
         let load = load(100, Depths::default());
         drop(load.enter(EventKind::MessageSend).expect("enters"));
         let held = load.enter(EventKind::MessageSend).expect("enters");
-        assert_eq!(load.high.lock().settled(), 1);
+        assert_eq!(load.high.lock().past().settled, 1);
         drop(held);
-        assert_eq!(load.high.lock().settled(), 2);
+        assert_eq!(load.high.lock().past().settled, 2);
     }
 }

@@ -142,12 +142,12 @@ async fn a_redis_that_is_full_is_told_as_lost_and_what_was_acked_is_stored_and_t
         system.wait_not_ready(NOTICED_WITHIN).await;
         let before = interruptions(&system);
         assert_eq!(socket.say(&room, "meanwhile", "this is meanwhile").await["status"], "QUEUED");
-        let history = settled(&dave, &room, 1).await;
         // Nobody tries again and again what cannot be done.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(interruptions(&system) <= before + 1, "{before} and then {}", interruptions(&system));
         system.redis().command("CONFIG SET maxmemory 0").await.unwrap();
         system.wait_ready().await;
+        let history = settled(&dave, &room, 1).await;
         assert_seen_live(&witness, &room, &history).await;
     };
     survive(&system, meanwhile).await;

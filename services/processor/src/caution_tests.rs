@@ -263,7 +263,7 @@ async fn a_killer_in_one_shard_takes_no_event_of_another_along() {
         stored + world.letters().await.len() == 4 * rooms.len()
     };
     let mut deaths = 0;
-    while !world.live_on_all(&redis, &done).await {
+    while !Box::pin(world.live_on_all(&redis, &done)).await {
         deaths += 1;
         assert!(deaths < 20, "it kills for ever");
         let counted = "SELECT COUNT(*) FROM begun_jobs WHERE is_alone AND count > 0";

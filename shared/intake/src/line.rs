@@ -96,7 +96,7 @@ impl Line {
                 self.drained_per_s = f64::midpoint(self.drained_per_s, seen_per_s);
             }
         }
-        self.drain.note(depth, settled, at_us);
+        self.drain.note(depth, settled, at_us, self.refusing);
         self.blind = false;
         let limit = self.limit();
         let most = if self.refusing { limit * END_TENTHS / 10 } else { limit };

@@ -19,7 +19,7 @@ const GAP_US: u64 = 5 * WINDOW_US;
 const KNOWN_US: u64 = 10 * WINDOW_US;
 /// Less than this part of what is known looks like a dependency that is away, and teaches nothing.
 const STALLED: f64 = 0.05;
-/// What is believed of a window that is slower than what is known: gateways see only their own events
+/// What is believed of a window that is slower than what is known: a process sees only its own events
 /// come, so that others' hide some of what is drained while they are let in.
 const SLOWER: f64 = 0.125;
 
@@ -40,6 +40,8 @@ struct Begin {
     /// At most so many had come.
     come: u64,
     at_us: u64,
+    /// Nothing has been let in since: nor has it elsewhere, where the same is seen.
+    refused: bool,
 }
 
 /// What is known of a queue's consumers.
@@ -52,17 +54,25 @@ pub(crate) struct Drain {
 
 impl Drain {
     /// Takes a sample: how many wait, and how many of ours had come. What is drained is rather believed to
-    /// be less: of what is on its way nobody knows on which side of a look it came.
-    pub(crate) fn note(&mut self, depth: u64, come: Come, at_us: u64) {
-        let here = (depth >= ENOUGH).then_some(Begin { depth, come: come.most, at_us });
+    /// be less: of what is on its way nobody knows on which side of a look it came. `refused`: none has been
+    /// let in since the last sample.
+    pub(crate) fn note(&mut self, depth: u64, come: Come, at_us: u64, refused: bool) {
+        let here = (depth >= ENOUGH).then_some(Begin { depth, come: come.most, at_us, refused: true });
+        if let Some(begin) = &mut self.window {
+            begin.refused &= refused;
+        }
         let passed_us = self.window.map_or(0, |begin| at_us.saturating_sub(begin.at_us));
         if passed_us > GAP_US || here.is_none() || self.window.is_none() {
             self.window = here;
         } else if passed_us >= WINDOW_US
             && let Some(begin) = std::mem::replace(&mut self.window, here)
         {
-            let drained = (begin.depth + come.least.saturating_sub(begin.come)).saturating_sub(depth);
-            self.learn(drained as f64 / (passed_us as f64 / 1e6), at_us);
+            let come = come.least.saturating_sub(begin.come);
+            let drained = (begin.depth + come).saturating_sub(depth);
+            // Whoever brings little sees how the others' events come and go, not how fast they go.
+            if begin.refused || come * 2 >= drained {
+                self.learn(drained as f64 / (passed_us as f64 / 1e6), at_us);
+            }
         }
         if at_us.saturating_sub(self.seen_us) > KNOWN_US {
             self.per_s = None;
@@ -106,6 +116,7 @@ mod tests {
         depth: f64,
         settled: u64,
         others: f64,
+        refused: bool,
         at_us: u64,
     }
 
@@ -117,7 +128,7 @@ mod tests {
                 self.settled += (come / 5.0) as u64;
                 self.depth = (self.depth + (come + self.others - drained) / 5.0).max(0.0);
                 let come = Come { least: self.settled, most: self.settled };
-                self.drain.note(self.depth as u64, come, self.at_us);
+                self.drain.note(self.depth as u64, come, self.at_us, self.refused);
             }
             self.drain.limit(MOST)
         }
@@ -152,7 +163,7 @@ mod tests {
         assert!((before * 9 / 10..=before).contains(&stalled), "{stalled}");
         assert_eq!(scene.pass(10, 500.0, 0.0), MOST);
         assert_eq!(scene.pass(60, 500.0, 0.0), MOST);
-        let back = scene.pass(5, 500.0, 1_000.0);
+        let back = scene.pass(5, 800.0, 1_000.0);
         assert!((5_000..=6_100).contains(&back), "{back}");
     }
 
@@ -178,9 +189,17 @@ mod tests {
         let mut scene = Scene { others: 600.0, ..Scene::default() };
         let hidden = scene.pass(5, 3_000.0, 1_000.0);
         assert!((LEAST..3_000).contains(&hidden), "{hidden}");
-        scene.others = 0.0;
+        (scene.others, scene.refused) = (0.0, true);
         let seen = scene.pass(5, 0.0, 1_000.0);
         assert!((5_000..=6_100).contains(&seen), "{seen}");
+    }
+
+    #[test]
+    fn who_brings_little_learns_nothing_of_those_who_bring_much() {
+        let mut scene = Scene { others: 900.0, depth: 5_000.0, ..Scene::default() };
+        for second in 0..30 {
+            assert_eq!(scene.pass(1, 20.0, 1_000.0), MOST, "after {second} s");
+        }
     }
 
     #[test]
@@ -190,7 +209,7 @@ mod tests {
             let least = look * 200;
             // Of three hundred that were on their way some were there already, now more, now less.
             let depth = least + look * 137 % 300;
-            drain.note(depth, Come { least, most: least + 300 }, look * 200_000);
+            drain.note(depth, Come { least, most: least + 300 }, look * 200_000, false);
         }
         assert_eq!(drain.limit(MOST), MOST, "nothing was drained");
     }

@@ -108,7 +108,7 @@ impl Line {
             }
         }
         let lost = self.past.settled - self.past.confirmed;
-        self.drain.note(depth, Come { least: past.confirmed, most: self.entered - lost }, at_us);
+        self.drain.note(depth, Come { least: past.confirmed, most: self.entered - lost }, at_us, self.refusing);
         self.blind = false;
         let limit = self.limit();
         let most = if self.refusing { limit * END_TENTHS / 10 } else { limit };

@@ -52,3 +52,13 @@ fn every_cause_of_dead_letters_is_told_with_its_kind_and_what_to_do() {
     }
     none(&findings);
 }
+
+#[test]
+fn every_cause_of_dead_letters_raises_one_alert() {
+    let text = tree().text("docs/OPERATIONS.md").expect("docs/OPERATIONS.md");
+    let groups: Vec<&str> = text.split("cause=~\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    for cause in Cause::ALL {
+        let alerts = groups.iter().filter(|group| group.split('|').any(|it| it == cause.as_str())).count();
+        assert_eq!(alerts, 1, "{cause} in the alerts of docs/OPERATIONS.md");
+    }
+}

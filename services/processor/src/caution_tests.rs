@@ -244,19 +244,19 @@ async fn whoever_dies_otherwise_leaves_no_count_behind() {
     assert!(!world.is_anything_counted().await);
 }
 
+/// A world over real services, its Redis and where its Postgres is.
+async fn over_services(shards: &str) -> (World, RedisServer, String) {
+    let redis = RedisServer::start().await;
+    let (postgres, rabbit, redis_url) = (fresh_postgres().await, fresh_rabbitmq().await, redis.url());
+    let services = [("DATABASE_URL", &*postgres), ("REDIS_URL", &redis_url), ("RABBITMQ_URL", &rabbit)];
+    let world = World::over(&[&services[..], &[("QUEUE_SHARDS", shards)]].concat()).await;
+    (world, redis, postgres)
+}
+
 #[tokio::test]
 async fn a_killer_in_one_shard_takes_no_event_of_another_along() {
-    let redis = RedisServer::start().await;
-    let (postgres, rabbit) = (fresh_postgres().await, fresh_rabbitmq().await);
-    let redis_url = redis.url();
+    let (world, redis, postgres) = over_services("4").await;
     let mut database = <sqlx::PgConnection as sqlx::Connection>::connect(&postgres).await.expect("connects");
-    let world = World::over(&[
-        ("DATABASE_URL", &postgres),
-        ("REDIS_URL", &redis_url),
-        ("RABBITMQ_URL", &rabbit),
-        ("QUEUE_SHARDS", "4"),
-    ])
-    .await;
     let mut rooms = vec![None; usize::from(SHARDS)];
     while rooms.iter().any(Option::is_none) {
         let room = world.new_room().await;
@@ -351,4 +351,21 @@ async fn what_was_begun_alone_and_not_finished_goes_alone_in_its_place_and_nothi
     Caution::new(0).take(&world.parts, &mut consumer, left).await.expect("applied");
     assert_eq!(world.contents().await, ["a", "b", "c", "d"]);
     assert!(!world.is_anything_counted().await);
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_nothing_keeps_nothing_from_being_stored() {
+    let (world, redis, _) = over_services("1").await;
+    world.say(&["a"]).await;
+    redis.command("CONFIG SET maxmemory 1").await.expect("set");
+    let mut consumer = world.parts.broker.consume(0).await.expect("free");
+    let batch = consumer.next_batch(200).await.expect("open");
+    let taken = Box::pin(Caution::new(0).take(&world.parts, &mut consumer, batch)).await;
+    assert!(matches!(taken, Err(BatchError::Dependency(_))), "it cannot be told yet: {taken:?}");
+    assert_eq!(world.contents().await, ["a"]);
+    redis.command("CONFIG SET maxmemory 0").await.expect("set");
+    consumer.close().await;
+    assert!(world.live().await);
+    assert_eq!(world.contents().await, ["a"], "once");
+    assert!(world.letters().await.is_empty());
 }

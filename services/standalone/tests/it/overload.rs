@@ -16,8 +16,6 @@ use crate::scene::{SLACK, dead_letters, settled, until_metric};
 
 /// Over so many waiting events messages are refused here.
 const LIMIT: f64 = 1_000.0;
-/// Without a setting.
-const DEFAULT_LIMIT: f64 = 50_000.0;
 /// The bounds of a hint.
 const HINT_MS: std::ops::RangeInclusive<i64> = 500..=30_000;
 /// By the contract normal latency is back within that after the load.
@@ -70,10 +68,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(spec: SystemSpec, limit: f64) -> Self {
+    async fn start(spec: SystemSpec) -> Self {
         let limits = [("LIMIT_USER_EVENTS_PER_SEC", "0"), ("LIMIT_USER_BURST", "0")];
         let spec = limits.into_iter().fold(spec, |spec, (name, value)| spec.env(name, value));
-        let system = spec.env("LIMIT_QUEUED_EVENTS", &limit.to_string()).start().await;
+        let system = spec.env("LIMIT_QUEUED_EVENTS", &LIMIT.to_string()).start().await;
         let people = system.people(["Ann", "Ben", "Cem", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida"]).await;
         let [listener, rest @ ..] = people;
         let mut talkers = Vec::new();
@@ -223,8 +221,8 @@ impl Throttle {
     }
 }
 
-async fn three_times_its_capacity(spec: SystemSpec, limit: f64) {
-    let mut scene = Scene::start(spec, limit).await;
+async fn three_times_its_capacity(spec: SystemSpec) {
+    let mut scene = Scene::start(spec).await;
     let normal = scene.p99().await.expect("nothing is refused in quiet times");
     let before: usize = scene.talkers.iter().map(|talker| talker.sent.len()).sum();
 
@@ -253,7 +251,7 @@ async fn three_times_its_capacity(spec: SystemSpec, limit: f64) {
     );
     assert!(offered as f64 > OVERLOADED * done, "it was not overloaded: {report}");
     assert!(refused > 0 && seen.refusing, "nothing was refused: {report}");
-    assert!(seen.deepest < 4.0 * limit, "too many waited: {report}");
+    assert!(seen.deepest < 4.0 * LIMIT, "too many waited: {report}");
     for (first, second) in seen.halves[0].iter().zip(&seen.halves[1]) {
         assert!(*second < first * 1.25 + 32.0, "memory grows: {report}");
         assert!(*second < 600.0, "too much memory: {report}");
@@ -266,22 +264,12 @@ async fn three_times_its_capacity(spec: SystemSpec, limit: f64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_three_times_its_capacity_what_was_acked_is_done_and_the_rest_refused_distributed() {
-    three_times_its_capacity(SystemSpec::distributed(2, 2), LIMIT).await;
+    three_times_its_capacity(SystemSpec::distributed(2, 2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_three_times_its_capacity_what_was_acked_is_done_and_the_rest_refused_all_in_one() {
-    three_times_its_capacity(SystemSpec::all_in_one(), LIMIT).await;
-}
-
-/// A gateway sees by itself what is drained, and the limit is far below what the operator allows. Thousands wait
-/// then, which unoptimised programs on a busy machine work off too slowly: only with `TEST_FULL`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_three_times_its_capacity_the_default_limit_follows_what_is_drained() {
-    if std::env::var_os("TEST_FULL").is_none() {
-        return;
-    }
-    three_times_its_capacity(SystemSpec::distributed(1, 2), DEFAULT_LIMIT).await;
+    three_times_its_capacity(SystemSpec::all_in_one()).await;
 }
 
 /// Sends until one is refused; the refusal, and the names of those that were queued before.

@@ -1,101 +1,53 @@
 //! Batches with events in them that are given up, on an embedded engine.
 
 use broker::{Fate, LetterQuery, Reach, Selection};
-use config::{Role, Settings};
-use domain::room::RoomKind;
-use domain::{JobId, MessageId, RoomId, UserId};
-use engine::Engine;
-use handlers::{HandlerParts, Handlers};
-use protocol::envelope::NewEvent;
+use domain::{JobId, MessageId, RoomId};
+use protocol::Keyring;
 use protocol::wire::{MessageEdit, MessageSend};
-use protocol::{Keyring, SignedEnvelope};
-use runtime::{Shutdown, Tasks};
-use store::user::NewUser;
 use testkit::PATIENCE;
 
 use super::*;
+use crate::bench::{Bench, known_key, receive};
 
 struct World {
-    parts: Parts,
+    bench: Bench,
     room: RoomId,
-    ann: UserId,
     /// Signs with a key that the processor was not given.
     early: Keyring,
-    _tasks: Tasks,
-    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for World {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.bench
+    }
 }
 
 impl World {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (old, new) = (format!("k1:{}", "QUJD".repeat(11)), format!("k2:{}", "REVG".repeat(11)));
-        let path = folder.path().to_str().expect("a name in UTF-8");
-        let pairs = [("DATA_DIR", path), ("HMAC_KEYS", &old), ("JWT_ACCESS_TOKEN", "a secret that is long enough")];
-        let settings = Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings");
-        let tasks = Tasks::new(Shutdown::new());
-        let Engine { store, broker, realtime, keys, clock, .. } =
-            Box::pin(Engine::open(&settings, &tasks)).await.expect("opens");
-        let handlers = Handlers::new(HandlerParts {
-            store: store.clone(),
-            realtime: realtime.clone(),
-            keys: keys.clone(),
-            clock: clock.clone(),
-        });
-        let (room_log_kept, duty) = (None, crate::pruning::Duty::default());
-        let turn = crate::deaths::Turn::default();
-        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn };
-        let ann = UserId::generate();
-        let account = NewUser {
-            id: ann,
-            email: "ann@example.com".to_owned(),
-            password_hash: "none".to_owned(),
-            first_name: "Ann".to_owned(),
-            last_name: "Lee".to_owned(),
-            phone: None,
-            created_at: Timestamp(0),
-        };
-        parts.store.create_user(&account).await.expect("an account");
-        let made = Box::pin(parts.handlers.create_room(ann, RoomKind::Group, None, Vec::new())).await;
-        let room = made.expect("a room").room.id;
-        let early = Keyring::parse(&format!("{new},{old}")).expect("keys");
-        Self { parts, room, ann, early, _tasks: tasks, _folder: folder }
-    }
-
-    async fn publish(&self, job_id: JobId, change: Change, keys: &Keyring) {
-        let event = NewEvent {
-            job_id,
-            room_id: self.room,
-            actor: self.ann,
-            device_id: String::new(),
-            accepted_at: self.parts.clock.now(),
-            correlation_id: None,
-            traceparent: None,
-            change,
-        };
-        self.parts.broker.publish(SignedEnvelope::seal(event, keys)).await.expect("confirmed");
+        let bench = Bench::over(&[]).await;
+        let early = Keyring::parse(&format!("k2:{},{}", "REVG".repeat(11), known_key())).expect("keys");
+        Self { room: bench.new_room().await, bench, early }
     }
 
     async fn say(&self, name: &str, keys: &Keyring) -> MessageId {
         let id = MessageId::of(self.ann, name);
         let (room_id, content, client_msg_id) = (self.room.to_string(), name.to_owned(), name.to_owned());
         let send = MessageSend { room_id, content, client_msg_id, ..Default::default() };
-        self.publish(JobId::from(id), Change::MessageSend(send), keys).await;
+        self.publish(self.room, JobId::from(id), Change::MessageSend(send), keys).await;
         id
     }
 
     async fn edit(&self, message: MessageId, content: &str, keys: &Keyring) {
         let (room_id, message_id) = (self.room.to_string(), message.to_string());
         let edit = MessageEdit { room_id, message_id, content: content.to_owned() };
-        self.publish(JobId::generate(), Change::MessageEdit(edit), keys).await;
+        self.publish(self.room, JobId::generate(), Change::MessageEdit(edit), keys).await;
     }
 
     /// Takes the next `count` events as one batch.
     async fn take(&self, consumer: &mut Consumer, count: usize) -> Result<(), BatchError> {
-        let mut batch = Vec::new();
-        while batch.len() < count {
-            let next = tokio::time::timeout(PATIENCE, consumer.next_batch(200)).await.expect("it comes");
-            batch.extend(next.expect("open"));
-        }
+        let batch = receive(consumer, count).await;
         Box::pin(apply_and_settle(&self.parts, consumer, batch)).await
     }
 
@@ -121,7 +73,7 @@ async fn an_edit_that_is_replayed_does_not_overwrite_a_newer_one_be_it_of_its_ow
     let letters = world.parts.broker.dead_letters(&LetterQuery::first(10)).await.expect("an answer").letters;
     assert_eq!(letters.iter().map(|letter| letter.header("x-cause")).collect::<Vec<_>>(), [Some("unknown_key"); 2]);
 
-    world.parts.keys = world.early.clone();
+    world.bench.parts.keys = world.early.clone();
     let reach = Reach { letters: 10, within: PATIENCE };
     let swept = world.parts.broker.sweep(&Selection::All, Fate::Replay, reach).await.expect("an answer");
     assert_eq!(swept.count, 2);

@@ -5,22 +5,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use broker::LetterQuery;
-use config::{Role, Settings};
-use domain::room::RoomKind;
-use domain::{JobId, MessageId, RoomId, Timestamp, UserId};
-use engine::Engine;
+use domain::{JobId, MessageId, RoomId};
 use futures_util::FutureExt as _;
-use handlers::{HandlerParts, Handlers};
-use protocol::envelope::NewEvent;
+use protocol::Change;
 use protocol::wire::MessageSend;
-use protocol::{Change, SignedEnvelope};
-use runtime::{Shutdown, Tasks};
 use store::message::Page;
-use store::user::NewUser;
 use testkit::services::{RedisServer, fresh_postgres, fresh_rabbitmq};
 
 use super::*;
-use crate::deaths::Turn;
+use crate::bench::{Bench, receive};
 
 /// Nothing more comes after so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -29,11 +22,16 @@ const QUIET: Duration = Duration::from_millis(500);
 const SHARDS: u16 = 4;
 
 struct World {
-    parts: Parts,
+    bench: Bench,
     room: RoomId,
-    ann: UserId,
-    _tasks: Tasks,
-    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for World {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.bench
+    }
 }
 
 impl World {
@@ -43,44 +41,9 @@ impl World {
 
     /// Over these services, or embedded.
     async fn over(services: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let keys = format!("k1:{}", "QUJD".repeat(11));
-        let path = folder.path().to_str().expect("a name in UTF-8");
-        let secret = "a secret that is long enough";
-        let mut pairs = vec![("DATA_DIR", path), ("HMAC_KEYS", &*keys), ("JWT_ACCESS_TOKEN", secret)];
-        pairs.extend(services);
-        let settings = Settings::from_pairs(Role::AllInOne, &pairs).expect("good settings");
-        let tasks = Tasks::new(Shutdown::new());
-        let engine = Box::pin(Engine::open(&settings, &tasks)).await.expect("opens");
-        let Engine { store, broker, realtime, keys, clock, .. } = engine;
-        let handlers = Handlers::new(HandlerParts {
-            store: store.clone(),
-            realtime: realtime.clone(),
-            keys: keys.clone(),
-            clock: clock.clone(),
-        });
-        let (room_log_kept, duty) = (None, crate::pruning::Duty::default());
-        let turn = Turn::default();
-        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn };
-        let ann = UserId::generate();
-        let new = NewUser {
-            id: ann,
-            email: "ann@example.com".to_owned(),
-            password_hash: "none".to_owned(),
-            first_name: "Ann".to_owned(),
-            last_name: "Lee".to_owned(),
-            phone: None,
-            created_at: Timestamp(0),
-        };
-        parts.store.create_user(&new).await.expect("an account");
-        let mut world = Self { parts, room: RoomId::generate(), ann, _tasks: tasks, _folder: folder };
-        world.room = world.new_room().await;
-        world
-    }
-
-    async fn new_room(&self) -> RoomId {
-        let made = Box::pin(self.parts.handlers.create_room(self.ann, RoomKind::Group, None, Vec::new())).await;
-        made.expect("a room").room.id
+        let bench = Bench::over(services).await;
+        let room = bench.new_room().await;
+        Self { bench, room }
     }
 
     async fn say(&self, contents: &[&str]) {
@@ -97,17 +60,8 @@ impl World {
                 client_msg_id: name.clone(),
                 ..Default::default()
             };
-            let event = NewEvent {
-                job_id: JobId::from(MessageId::of(self.ann, &name)),
-                room_id: room,
-                actor: self.ann,
-                device_id: String::new(),
-                accepted_at: Timestamp(0),
-                correlation_id: None,
-                traceparent: None,
-                change: Change::MessageSend(send),
-            };
-            self.parts.broker.publish(SignedEnvelope::seal(event, &self.parts.keys)).await.expect("confirmed");
+            let job = JobId::from(MessageId::of(self.ann, &name));
+            self.publish(room, job, Change::MessageSend(send), &self.parts.keys).await;
         }
     }
 
@@ -184,14 +138,6 @@ impl World {
         self.parts.store.finish_again(0, uuid::Uuid::max()).await.expect("forgets");
         !again.alone.is_empty() || again.times > 1
     }
-}
-
-async fn receive(consumer: &mut Consumer, events: usize) -> Vec<Incoming> {
-    let mut received = Vec::new();
-    while received.len() < events {
-        received.extend(consumer.next_batch(events - received.len()).await.expect("open"));
-    }
-    received
 }
 
 #[tokio::test]

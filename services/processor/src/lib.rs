@@ -5,6 +5,8 @@
 
 mod age;
 mod batch;
+#[cfg(test)]
+mod bench;
 mod caution;
 mod deaths;
 mod janitor;

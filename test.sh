@@ -160,6 +160,9 @@ trap 'exit 143' TERM
 profile=default
 [ -z "${CI:-}" ] || profile=ci
 if [ -n "$full" ]; then export TEST_FULL=1; profile=full; fi
+# Most tests wait most of the time: for processes to start, for leases to end.
+cores=$(getconf _NPROCESSORS_ONLN)
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((cores < 4 ? 4 : cores))}
 log=$(mktemp)
 status=0
 timed='package(chatchit) and test(/^(storm|overload|priorities)::/)' # not the gateway's own

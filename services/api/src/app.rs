@@ -38,6 +38,7 @@ pub fn intake(settings: &Settings, engine: &Engine, tasks: &Tasks) -> Intake {
     let parts = IntakeParts {
         broker: engine.broker.clone(),
         store: engine.store.clone(),
+        realtime: engine.realtime.clone(),
         keys: engine.keys.clone(),
         clock: engine.clock.clone(),
         rate,

@@ -44,6 +44,9 @@ pub struct Letter {
     /// The queue it came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue: Option<String>,
+    /// The id of the key that signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
     /// A readable rendering of the event, perhaps cut; only of a single letter.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
@@ -65,6 +68,7 @@ impl Letter {
             last_failed_at: own("x-last-failed-at"),
             attempts: letter.header("x-attempts-made").and_then(|count| count.parse().ok()),
             queue: own("x-original-queue"),
+            key_id: own("x-key-id").filter(|id| !id.is_empty()),
             body: None,
         }
     }

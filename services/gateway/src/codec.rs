@@ -104,8 +104,6 @@ fn shrunk(mut out: Vec<u8>) -> Bytes {
 pub(crate) struct Delivered {
     /// The room's rev after the change; `None` for what leaves no trace.
     pub(crate) rev: Option<Rev>,
-    /// The rev of the last change of members that must have been released before this.
-    pub(crate) epoch: Rev,
     /// Whoever must not get it.
     pub(crate) except: Option<UserId>,
     /// What it is about, if it is fleeting: what a slow client loses first.
@@ -131,10 +129,9 @@ pub(crate) enum Place {
 
 impl Delivered {
     pub(crate) fn new(opened: OpenedDelivery) -> Self {
-        let OpenedDelivery { rev, epoch, except, event } = opened;
+        let OpenedDelivery { rev, epoch: _, except, event } = opened;
         Self {
             rev,
-            epoch,
             except,
             topic: topic(&event),
             event,

@@ -10,20 +10,21 @@ use domain::{Membership, Rev, RoomId, UserId};
 use protocol::{Channel, CloseCode, EventData, Refusal};
 use store::{RoomState, RoomsOf};
 
-use crate::codec::{Delivered, Place};
+use crate::codec::Delivered;
+use crate::entering::Entering;
 use crate::handle::Handle;
-use crate::hub::{Join, Known, Position};
+use crate::hub::{Join, Known, Position, Ticket, Way};
 use crate::shared::{Shared, within};
 
 /// The store is read again when a room was released further meanwhile; twice is enough unless rooms
 /// are joined all the time.
-const READINGS: usize = 8;
+pub(crate) const READINGS: usize = 8;
 /// How often it is looked whether an earlier membership is wound up, and how long altogether.
 const WIND_UP_STEP: Duration = Duration::from_millis(50);
 const WIND_UP_STEPS: usize = 100;
 
 /// What the store says, as the hub wants it.
-fn known(states: &[RoomState]) -> Vec<Known> {
+pub(crate) fn known(states: &[RoomState]) -> Vec<Known> {
     let of_room = |state: &RoomState| Known { room: state.room_id, rev: state.rev, kind: state.kind, role: state.role };
     states.iter().map(of_room).collect()
 }
@@ -49,7 +50,7 @@ pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: User
         let rooms: Vec<RoomId> = found.rooms.iter().map(|state| state.room_id).collect();
         let (fresh, gone) = differences(&entered, &rooms);
         shared.hub.leave(handle, &gone);
-        if fresh.is_empty() && shared.hub.arm(handle, &known(&found.rooms)).is_empty() {
+        if fresh.is_empty() && shared.hub.arm(handle, Ticket::OPENING, &known(&found.rooms)).is_empty() {
             return Ok(found);
         }
         enter(shared, handle, &fresh, None).await?;
@@ -67,62 +68,6 @@ fn differences(entered: &[RoomId], rooms: &[RoomId]) -> (Vec<RoomId>, Vec<RoomId
     (only(rooms, entered), only(entered, rooms))
 }
 
-/// Enters one room, if the user is a member. The room as the connection is armed with it; `open` it
-/// once the client was told.
-pub(crate) async fn follow(
-    shared: &Shared,
-    handle: &Arc<Handle>,
-    user: UserId,
-    room: RoomId,
-) -> Result<Option<RoomState>, Refusal> {
-    let was_there = shared.hub.position(handle, room) != Position::Absent;
-    let mut entering = Entering { shared, handle, room, undo: !was_there };
-    let followed = try_follow(shared, handle, user, room, was_there).await;
-    entering.undo &= followed.is_err();
-    followed
-}
-
-/// Leaves the room again unless it was followed in the end, also when nobody waits for that any more.
-struct Entering<'a> {
-    shared: &'a Shared,
-    handle: &'a Arc<Handle>,
-    room: RoomId,
-    undo: bool,
-}
-
-impl Drop for Entering<'_> {
-    fn drop(&mut self) {
-        if self.undo {
-            self.shared.hub.leave(self.handle, &[self.room]);
-        }
-    }
-}
-
-async fn try_follow(
-    shared: &Shared,
-    handle: &Arc<Handle>,
-    user: UserId,
-    room: RoomId,
-    was_there: bool,
-) -> Result<Option<RoomState>, Refusal> {
-    enter(shared, handle, &[room], None).await?;
-    for _ in 0..READINGS {
-        let Some(state) = state_of(shared, user, room).await? else {
-            if was_there {
-                // It is told what led to its removal before it leaves.
-                shared.doubts.know(user);
-            } else {
-                shared.hub.leave(handle, &[room]);
-            }
-            return Ok(None);
-        };
-        if shared.hub.arm(handle, &known(std::slice::from_ref(&state))).is_empty() {
-            return Ok(Some(state));
-        }
-    }
-    Err(Refusal::unavailable())
-}
-
 /// What the store says about a user in a room; `None` for strangers.
 pub(crate) async fn state_of(shared: &Shared, user: UserId, room: RoomId) -> Result<Option<RoomState>, Refusal> {
     let read = async { shared.store.room_states(user, &[room]).await.map_err(|error| error.refusal()) };
@@ -132,30 +77,25 @@ pub(crate) async fn state_of(shared: &Shared, user: UserId, room: RoomId) -> Res
 
 /// Carries out a join that the user's own channel told of. What cannot be done ends the connection,
 /// which then reads the truth anew.
-pub(crate) async fn join(shared: &Shared, join: Join) {
+pub(crate) async fn join(shared: &Arc<Shared>, join: Join) {
     let Some(user) = join.handle.identity().map(|identity| identity.user) else { return };
     if try_join(shared, &join, user).await.is_err() && !join.is_patient {
         join.handle.close(CloseCode::Draining);
     }
 }
 
-async fn try_join(shared: &Shared, join: &Join, user: UserId) -> Result<(), Refusal> {
+async fn try_join(shared: &Arc<Shared>, join: &Join, user: UserId) -> Result<(), Refusal> {
     let Join { handle, room, since, told, is_patient: _ } = join;
     if is_there_already(shared, join).await? {
         return Ok(());
     }
-    let Some(state) = follow(shared, handle, user, *room).await? else { return Ok(()) };
+    let Some(entering) = Entering::begin(shared, handle, *room, Way::Word(*since)) else { return Ok(()) };
+    let Some(state) = entering.follow(user).await? else { return Ok(()) };
     if has_left_since(shared, user, *room, *since).await? {
-        shared.hub.leave(handle, &[*room]);
         return Ok(());
     }
     let missed = if state.rev > *since { replay(shared, *room, *since, state.rev).await? } else { Vec::new() };
-    handle.tell(told);
-    for delivered in &missed {
-        shared.breathe().await;
-        handle.deliver(delivered, Place::Void);
-    }
-    shared.hub.open(handle, &[*room]);
+    entering.tell(told, &missed).await;
     Ok(())
 }
 

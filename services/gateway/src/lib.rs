@@ -10,6 +10,7 @@ mod commands;
 mod delivery;
 mod door;
 mod drain;
+mod entering;
 mod following;
 mod handle;
 mod hub;
@@ -140,6 +141,7 @@ fn share(
     let intake = IntakeParts {
         broker,
         store: store.clone(),
+        realtime: realtime.clone(),
         keys: keys.clone(),
         clock: clock.clone(),
         rate,

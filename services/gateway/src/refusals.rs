@@ -1,7 +1,7 @@
 //! What was QUEUED and refused later, told to a sender who was away at that moment.
 //!
 //! Knows no transport. The invariant: whoever comes back within a day learns of it; the same
-//! refusal may be told more than once, with the same `messageId`.
+//! refusal may be told more than once, with the same `jobId`.
 
 use std::sync::Arc;
 use std::time::Duration;

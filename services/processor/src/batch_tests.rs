@@ -102,3 +102,45 @@ async fn a_dead_letter_is_counted_when_it_lies_among_the_dead_letters_and_not_be
     assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch)).await.is_err());
     counted(1);
 }
+
+#[tokio::test]
+async fn what_was_settled_counts_as_drained_however_it_ended_and_what_was_not_does_not() {
+    let world = World::new().await;
+    let drained = || world.parts.tally.take();
+    let mut consumer = world.parts.broker.consume(0).await.expect("free");
+    let ours = world.parts.keys.clone();
+    let message = world.say("stored", &ours).await;
+    world.say("refused", &world.early).await;
+    world.edit(message, "edited", &ours).await;
+    world.take(&mut consumer, 3).await.expect("settled");
+    assert_eq!(drained(), [(0, [2, 1, 0])]);
+    world.say("not settled", &ours).await;
+    let batch = receive(&mut consumer, 1).await;
+    world.parts.broker.close().await;
+    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch)).await.is_err());
+    assert!(drained().is_empty());
+}
+
+#[tokio::test]
+async fn an_event_without_an_outcome_is_given_up_as_a_bug_and_no_other_takes_the_blame() {
+    let metrics = telemetry::recorder::install();
+    let world = World::new().await;
+    let (mut consumer, ours) = (world.parts.broker.consume(0).await.expect("free"), world.parts.keys.clone());
+    world.say("before", &ours).await;
+    let forgotten = world.say("unanswered", &ours).await;
+    let after = world.say("after", &ours).await;
+    world.take(&mut consumer, 3).await.expect("settled");
+
+    let letters = world.parts.broker.dead_letters(&LetterQuery::first(10)).await.expect("an answer").letters;
+    let told = |letter: &broker::DeadLetter| {
+        let header = |name| letter.header(name).unwrap_or_default().to_owned();
+        (letter.job_id.clone(), header("x-cause"), header("x-kind"))
+    };
+    let given_up = (forgotten.to_string(), "no_outcome".to_owned(), "bug".to_owned());
+    assert_eq!(letters.iter().map(told).collect::<Vec<_>>(), [given_up], "at once, and nobody else");
+    assert_eq!(world.content(after).await, "after", "its neighbours are done");
+    assert!(world.parts.store.message(forgotten).await.expect("reads").is_none());
+    assert!(metrics.render().contains("chat_dead_letters_total{cause=\"no_outcome\"} 1\n"));
+    world.say("later", &ours).await;
+    world.take(&mut consumer, 1).await.expect("settled");
+}

@@ -1,5 +1,7 @@
 //! What the tests of this crate stand on: an engine, its handlers, and somebody with an account.
 
+use std::sync::Arc;
+
 use broker::{Consumer, Incoming};
 use config::{Role, Settings};
 use domain::room::RoomKind;
@@ -13,6 +15,7 @@ use store::user::NewUser;
 
 use crate::Parts;
 use crate::deaths::Turn;
+use crate::pruning::Duty;
 
 /// The key that processors know, as `HMAC_KEYS` has it.
 pub(crate) fn known_key() -> String {
@@ -44,8 +47,8 @@ impl Bench {
             keys: keys.clone(),
             clock: clock.clone(),
         });
-        let (room_log_kept, duty, turn) = (None, crate::pruning::Duty::default(), Turn::default());
-        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn };
+        let (room_log_kept, duty, turn, tally) = (None, Duty::default(), Turn::default(), Arc::default());
+        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn, tally };
         let ann = UserId::generate();
         let account = NewUser {
             id: ann,

@@ -3,6 +3,8 @@
 //! Decides and delegates: `batch` applies, `suspects` and `deaths` remember. The invariant: events of
 //! a batch are applied in the order in which they came, but for those that failed before.
 
+use std::time::Duration;
+
 use broker::{Consumer, Incoming};
 use domain::Cause;
 use handlers::Unavailable;
@@ -11,6 +13,9 @@ use crate::batch::{self, BatchError};
 use crate::deaths::{Deaths, Verdict};
 use crate::suspects::Suspects;
 use crate::{Parts, note};
+
+/// So long a count is taken back when everything is let go at once: less than that may take.
+const LET_GO_LIMIT: Duration = Duration::from_millis(500);
 
 /// What a worker has learnt, over all its consumers.
 pub(crate) struct Caution {
@@ -93,6 +98,13 @@ impl Caution {
             Err(_) => self.deaths.survived(parts, name).await,
         }
         taken
+    }
+
+    /// The work was dropped where it was, for another may have the shard. Waits no longer than `LET_GO_LIMIT`.
+    pub(crate) async fn let_go(&mut self, parts: &Parts) {
+        if tokio::time::timeout(LET_GO_LIMIT, self.deaths.let_go(parts)).await.is_err() {
+            tracing::warn!("a count of what was begun stays; it ends by itself");
+        }
     }
 
     /// One event by itself.

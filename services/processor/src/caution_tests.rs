@@ -11,9 +11,11 @@ use protocol::Change;
 use protocol::wire::MessageSend;
 use store::message::Page;
 use testkit::services::{RedisServer, fresh_postgres, fresh_rabbitmq};
+use testkit::{PATIENCE, until};
 
 use super::*;
 use crate::bench::{Bench, receive};
+use crate::worker::Orders;
 
 /// Nothing more comes after so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -268,6 +270,42 @@ async fn whoever_was_begun_and_given_back_is_no_killer_however_often() {
         }
     }
     assert!(!world.is_anything_counted().await);
+}
+
+#[tokio::test]
+async fn whoever_is_let_go_in_the_midst_of_an_event_leaves_no_count_behind() {
+    let (world, _redis, postgres) = over_services("1").await;
+    world.say(&["a", "b"]).await;
+    let (consumer, left) = world.left_behind(2).await;
+    let (first, now) = (Deaths::name(&left[0]), world.parts.clock.now());
+    world.parts.store.begin_again(0, first, now).await.expect("somebody died at this head");
+    world.parts.store.begin_alone(0, first, now).await.expect("and of this event");
+    consumer.close().await;
+    let pool = sqlx::PgPool::connect(&postgres).await.expect("connects");
+    let counted = async || {
+        let counts = "SELECT count FROM begun_jobs WHERE job_id = $1 ORDER BY is_alone";
+        sqlx::query_scalar::<_, i64>(counts).bind(first).fetch_all(&pool).await.expect("an answer")
+    };
+    for life in 0..3 {
+        let orders = Orders::default();
+        let mut held = pool.begin().await.expect("begins");
+        sqlx::query("SELECT 1 FROM room_counters FOR UPDATE").execute(&mut *held).await.expect("held");
+        let letting_go = async {
+            until(PATIENCE, || async { counted().await == [2, 2] }).await;
+            orders.let_go.request();
+            orders.stop.request();
+        };
+        tokio::join!(crate::worker::run(world.parts.clone(), 0, orders.clone()), letting_go);
+        held.rollback().await.expect("let loose");
+        assert_eq!(counted().await, [1, 1], "after life {life}");
+    }
+    let orders = Orders::default();
+    let done = async {
+        until(PATIENCE, || async { world.contents().await == ["a", "b"] && counted().await.is_empty() }).await;
+        orders.stop.request();
+    };
+    tokio::join!(crate::worker::run(world.parts.clone(), 0, orders.clone()), done);
+    assert!(world.letters().await.is_empty());
 }
 
 #[tokio::test]

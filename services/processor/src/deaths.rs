@@ -6,7 +6,8 @@
 //! touched; so does, in every life, whatever was counted and not finished. Nothing else does: after a
 //! restart of the broker everything that waited is redelivered. The invariant: a process that dies
 //! leaves one counted event behind at most, the one that was being tried; in one life a job is counted
-//! at most once, so that only deaths add up, not outages. Losing a count only delays.
+//! at most once, and whoever is let go takes back what it was at, so that only deaths add up, not outages. Losing
+//! a count only delays.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub(crate) struct Deaths {
     suspected: HashSet<Uuid>,
     /// Counted in this life and not settled, and what was said of it.
     alone: HashMap<Uuid, Verdict>,
+    /// Being counted or tried at the moment.
+    trying: Option<Uuid>,
 }
 
 /// The name of an event in counts. Strangers without a proper one share theirs: they are never
@@ -81,17 +84,18 @@ fn name(incoming: &Incoming) -> Uuid {
 impl Deaths {
     pub(crate) fn new(shard: u16) -> Self {
         let (to_search, suspected, alone) = Default::default();
-        Self { shard, counted: false, head: None, to_search, suspected, alone }
+        Self { shard, counted: false, head: None, to_search, suspected, alone, trying: None }
     }
 
     /// Looks into the past of the first batch in this life with events that others may have begun before.
     pub(crate) async fn look(&mut self, parts: &Parts, received: &[Incoming]) -> Result<(), Unavailable> {
         let head = received.iter().find(|incoming| incoming.redelivered).map(name);
         let Some(head) = head.filter(|_| !self.counted) else { return Ok(()) };
-        let again = parts.store.begin_again(self.shard, head, parts.clock.now()).await;
-        let again = again.map_err(|error| unavailable(&error))?;
-        self.counted = true;
+        // Before it is: whoever is let go meanwhile may have counted it.
         self.head = Some(head);
+        let again = parts.store.begin_again(self.shard, head, parts.clock.now()).await;
+        let again = again.inspect_err(|_| self.head = None).map_err(|error| unavailable(&error))?;
+        self.counted = true;
         if again.times >= HEAD_LIMIT {
             self.to_search = BATCH_EVENTS;
             tracing::warn!(shard = self.shard, times = again.times, "a batch was begun and not finished; one by one");
@@ -119,6 +123,7 @@ impl Deaths {
     /// was counted already. To be called in one's [`Turn`], which lasts until the event is settled.
     pub(crate) async fn begin(&mut self, parts: &Parts, incoming: &Incoming) -> Result<Verdict, Unavailable> {
         let job = name(incoming);
+        self.trying = Some(job);
         if let Some(verdict) = self.alone.get(&job) {
             return Ok(*verdict);
         }
@@ -133,6 +138,7 @@ impl Deaths {
 
     /// The event was settled.
     pub(crate) async fn finish(&mut self, parts: &Parts, job: Uuid) {
+        self.trying = None;
         self.suspected.remove(&job);
         if self.alone.remove(&job).is_some() {
             lament(parts.store.finish_alone(self.shard, job).await);
@@ -142,12 +148,24 @@ impl Deaths {
     /// The event was given back and nobody died of it, so this time does not count. Whoever is guilty stays
     /// so.
     pub(crate) async fn survived(&mut self, parts: &Parts, job: Uuid) {
+        self.trying = None;
         if self.alone.get(&job) != Some(&Verdict::Apply) {
             return;
         }
         match parts.store.take_back_alone(self.shard, job).await {
             Ok(()) => drop(self.alone.remove(&job)),
             Err(error) => tracing::warn!(%error, "a count of what was begun stays; it is not made again"),
+        }
+    }
+
+    /// It was let go in the midst of whatever it was at, and nobody died of that.
+    pub(crate) async fn let_go(&mut self, parts: &Parts) {
+        let trying = self.trying.take().filter(|job| self.alone.get(job).is_none_or(|it| *it == Verdict::Apply));
+        if let Some(job) = trying {
+            lament(parts.store.take_back_alone(self.shard, job).await);
+        }
+        if let Some(head) = self.head.take() {
+            lament(parts.store.take_back_again(self.shard, head).await);
         }
     }
 

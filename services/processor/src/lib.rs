@@ -14,9 +14,11 @@ mod note;
 mod ownership;
 mod pruning;
 mod suspects;
+mod tally;
 mod teller;
 mod worker;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Broker;
@@ -51,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) room_log_kept: Option<Duration>,
     pub(crate) duty: pruning::Duty,
     pub(crate) turn: deaths::Turn,
+    pub(crate) tally: Arc<tally::Tally>,
 }
 
 impl Processor {
@@ -67,6 +70,9 @@ impl Processor {
         for cause in Cause::ALL {
             Counter::DeadLetters.add_with(cause.as_str(), 0);
         }
+        for outcome in batch::OUTCOMES {
+            Counter::EventsProcessed.add_with(outcome, 0);
+        }
         let parts = Parts {
             store: engine.store.clone(),
             broker: engine.broker.clone(),
@@ -77,6 +83,7 @@ impl Processor {
             room_log_kept,
             duty: pruning::Duty::default(),
             turn: deaths::Turn::default(),
+            tally: Arc::default(),
         };
         // Its own request and its own tasks: a stop of the service first ends the processor in good
         // order, then what it stands on.
@@ -86,6 +93,7 @@ impl Processor {
         own.own("janitor", janitor::run(parts.clone(), shutdown.clone()));
         own.own("pruning", pruning::run(parts.clone(), shutdown.clone()));
         own.own("room logs", pruning::walk(parts.clone(), shutdown.clone()));
+        own.own("tally", tally::run(parts.clone(), shutdown.clone()));
         own.own("presence", teller::run(parts, shutdown.clone()));
         let (watched, service) = (own.clone(), tasks.shutdown().clone());
         tasks.own("processor", async move {

@@ -69,6 +69,7 @@ async fn work(
         }
     }
     consumer.abandon();
+    caution.let_go(parts).await;
     orders.stop.requested().await;
     Ok(())
 }
@@ -110,7 +111,7 @@ async fn wait_until_healthy(parts: &Parts, stop: &Shutdown, backoff: &mut Backof
         }
         let store = parts.store.ping().await.is_ok();
         let realtime = parts.realtime.ping().await.is_ok();
-        if store && realtime && parts.broker.is_connected() {
+        if store && realtime && parts.broker.can_settle() {
             return at_once;
         }
         at_once = false;

@@ -3,7 +3,6 @@
 //! Changes rows of the store and tells nobody: the gateways look for such changes all the time. The
 //! invariant: either the account was changed and one JSON line says how it stands now, or nothing was.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -15,7 +14,7 @@ use runtime::Clock;
 use serde_json::{Value, json};
 use store::{Store, StoreError, User};
 
-use crate::say::refuse;
+use crate::say::{print, refuse};
 
 /// What is to be done.
 #[derive(Subcommand)]
@@ -42,11 +41,11 @@ pub(crate) struct Whom {
 pub(crate) fn run(settings: &Settings, action: &Action) -> ExitCode {
     let mut code = None;
     let ended = block_on(settings, async {
-        let store = engine::open_store(settings).await?;
+        let store = engine::visit_store(settings).await?;
         let changed = change(&store, action).await;
         store.close().await;
         match changed? {
-            Some(line) => writeln!(io::stdout(), "{line}")?,
+            Some(line) => print(&line.to_string())?,
             None => code = Some(refuse(&format!("there is no user {}", action.user()))),
         }
         Ok(())

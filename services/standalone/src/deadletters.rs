@@ -3,7 +3,6 @@
 //! The invariant: a letter is shown as one JSON line on standard output; how many there were, and what
 //! became of them, stands on standard error.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use domain::Cause;
 use engine::service::{Failure, block_on};
 use runtime::{Shutdown, Tasks};
 
-use crate::say::summary;
+use crate::say::{print, refuse, summary};
 
 /// As far as anybody wants to go at once; RabbitMQ closes the channel on which letters are held for 30 min.
 const TIME: Duration = Duration::from_mins(25);
@@ -75,25 +74,32 @@ fn cursor(text: &str) -> Result<LetterCursor, String> {
     text.parse().map_err(|()| "is not one of ours".to_owned())
 }
 
-/// Does it; exit code 0 also when there was nothing to do.
+/// Does it; exit code 0 also when there was nothing to do, but 2 when what should be shown is not there.
 pub(crate) fn run(settings: &Settings, action: &Action) -> ExitCode {
-    block_on(settings, async {
+    let mut missing = None;
+    let ended = block_on(settings, async {
         let tasks = Tasks::new(Shutdown::new());
         let broker = engine::visit_broker(settings, &tasks).await?;
         let done = act(&broker, action).await;
         tasks.shutdown().request();
         broker.close().await;
-        done
-    })
+        if let (false, Action::Show { id }) = (done?, action) {
+            missing = Some(refuse(&format!("there is no dead letter {id}")));
+        }
+        Ok(())
+    });
+    missing.unwrap_or(ended)
 }
 
-async fn act(broker: &Broker, action: &Action) -> Result<(), Failure> {
+/// False: what should be shown is not there.
+async fn act(broker: &Broker, action: &Action) -> Result<bool, Failure> {
     match action {
-        Action::List(wanted) => list(broker, wanted).await,
-        Action::Show { id } => show(broker, id).await,
-        Action::Replay(which) => sweep(broker, which, Fate::Replay).await,
-        Action::Drop(which) => sweep(broker, which, Fate::Drop).await,
+        Action::List(wanted) => list(broker, wanted).await?,
+        Action::Show { id } => return show(broker, id).await,
+        Action::Replay(which) => sweep(broker, which, Fate::Replay).await?,
+        Action::Drop(which) => sweep(broker, which, Fate::Drop).await?,
     }
+    Ok(true)
 }
 
 async fn list(broker: &Broker, wanted: &List) -> Result<(), Failure> {
@@ -101,27 +107,30 @@ async fn list(broker: &Broker, wanted: &List) -> Result<(), Failure> {
         LetterQuery { cause: wanted.cause, after: wanted.after.clone(), limit: wanted.limit.into(), within: TIME };
     let page = broker.dead_letters(&query).await?;
     for letter in &page.letters {
-        print(&Letter::brief(letter))?;
+        print(&serde_json::to_string(&Letter::brief(letter))?)?;
     }
     let more = page.next.map_or_else(String::new, |next| format!("; there are more: --after {next}"));
-    summary(&format!("{} dead letters{more}", page.letters.len()));
+    summary(&format!("{}{more}", counted(page.letters.len() as u64)));
     Ok(())
 }
 
-async fn show(broker: &Broker, id: &str) -> Result<(), Failure> {
-    if let Some(letter) = broker.dead_letter(id, TIME).await? {
-        return print(&Letter::whole(&letter));
-    }
-    summary(&format!("there is no dead letter {id}"));
-    Ok(())
+/// False: there is none.
+async fn show(broker: &Broker, id: &str) -> Result<bool, Failure> {
+    let Some(letter) = broker.dead_letter(id, TIME).await? else { return Ok(false) };
+    print(&serde_json::to_string(&Letter::whole(&letter))?)?;
+    Ok(true)
 }
 
 async fn sweep(broker: &Broker, which: &Which, fate: Fate) -> Result<(), Failure> {
     let swept = broker.sweep(&which.selection(), fate, REACH).await?;
     let done = if fate == Fate::Replay { "replayed" } else { "dropped" };
     let more = if swept.more { "; there may be more" } else { "" };
-    summary(&format!("{} dead letters {done}{more}", swept.count));
+    summary(&format!("{} {done}{more}", counted(swept.count)));
     Ok(())
+}
+
+fn counted(letters: u64) -> String {
+    format!("{letters} dead letter{}", if letters == 1 { "" } else { "s" })
 }
 
 impl Which {
@@ -132,8 +141,4 @@ impl Which {
             None => Selection::Ids(self.ids.clone()),
         }
     }
-}
-
-fn print(letter: &Letter) -> Result<(), Failure> {
-    Ok(writeln!(io::stdout(), "{}", serde_json::to_string(letter)?)?)
 }

@@ -26,7 +26,7 @@ const CHUNK: usize = 500;
 const LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The end of `import --help`.
-const FORMAT: &str = r#"Each line is a JSON object, a user or a room; any other field is refused:
+const FORMAT: &str = r#"Each line is a JSON object, a user or a room; other fields are ignored:
   {"user":{"id":UUID,"email"?,"firstName"?,"lastName"?,"password"?}}
   {"room":{"id":UUID,"type"?:"group"|"direct","title"?,"memberIds":[UUID,...]}}
 The first member is the owner. Without a password a user cannot log in, but tokens for them work.

@@ -319,12 +319,12 @@ fn an_account_is_made_an_admin_and_no_more() {
 }
 
 #[test]
-fn where_nothing_ever_ran_there_are_no_dead_letters() {
+fn where_nothing_was_ever_given_up_there_are_no_dead_letters() {
     let folder = folder();
+    assert!(run(&folder, &["migrate"]).status.success());
     for (arguments, told) in [
         (&["list"][..], "0 dead letters"),
         (&["list", "--json", "--cause", "panic", "--limit", "3"], "0 dead letters"),
-        (&["show", "x"], "there is no dead letter x"),
         (&["replay", "x", "y"], "0 dead letters replayed"),
         (&["drop", "--cause", "panic"], "0 dead letters dropped"),
         (&["drop", "--all"], "0 dead letters dropped"),
@@ -333,6 +333,9 @@ fn where_nothing_ever_ran_there_are_no_dead_letters() {
         assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()), "{}", stderr(&output));
         assert!(stderr(&output).contains(told), "{arguments:?}: {}", stderr(&output));
     }
+    let output = run(&folder, &["deadletters", "show", "x"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("there is no dead letter x"), "{}", stderr(&output));
 }
 
 #[test]

@@ -70,27 +70,37 @@ pub struct DeadLetterNote {
 ///
 /// Dropping it gives everything unsettled back, like `close`, but without waiting for it.
 pub struct Consumer {
+    shard: u16,
     engine: Engine,
 }
 
-enum Engine {
+pub(crate) enum Engine {
     RabbitMq(Box<rabbitmq::ShardConsumer>),
     Embedded(embedded::ShardConsumer),
 }
 
-impl From<rabbitmq::ShardConsumer> for Consumer {
+impl From<rabbitmq::ShardConsumer> for Engine {
     fn from(consumer: rabbitmq::ShardConsumer) -> Self {
-        Self { engine: Engine::RabbitMq(Box::new(consumer)) }
+        Self::RabbitMq(Box::new(consumer))
     }
 }
 
-impl From<embedded::ShardConsumer> for Consumer {
+impl From<embedded::ShardConsumer> for Engine {
     fn from(consumer: embedded::ShardConsumer) -> Self {
-        Self { engine: Engine::Embedded(consumer) }
+        Self::Embedded(consumer)
     }
 }
 
 impl Consumer {
+    pub(crate) fn of(shard: u16, engine: impl Into<Engine>) -> Self {
+        Self { shard, engine: engine.into() }
+    }
+
+    /// Whose events it receives.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
     /// Waits for at least one event, then takes what is there now, at most `max_events` (20 or more
     /// for every class to get its share): high before medium before low, but each class that waits
     /// gets at least a twentieth. After `begin_stop` what was already delivered, then an empty

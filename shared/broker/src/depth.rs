@@ -4,8 +4,8 @@
 
 use domain::Class;
 
-/// Events that wait, summed over all shards; those delivered and not yet settled are not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Events that wait, those of classes summed over all shards; those delivered and not yet settled are not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Depths {
     /// Ready in the queues of class high.
     pub high: u64,
@@ -17,20 +17,19 @@ pub struct Depths {
     pub retry: u64,
     /// Dead letters.
     pub dead: u64,
+    /// What is ready in each shard, in the order of [`Class::ALL`].
+    pub shards: Vec<[u64; 3]>,
 }
 
 impl Depths {
-    /// Each count with its label in metrics.
-    pub(crate) fn labelled(self) -> [(&'static str, u64); 5] {
-        [("high", self.high), ("medium", self.medium), ("low", self.low), ("retry", self.retry), ("dead", self.dead)]
+    /// What is ready, by shard and class; nothing else.
+    pub fn ready(shards: Vec<[u64; 3]>) -> Self {
+        let [high, medium, low] = Class::ALL.map(|class| shards.iter().map(|ready| ready[class.index()]).sum());
+        Self { high, medium, low, shards, ..Self::default() }
     }
 
-    /// The count of a class.
-    pub(crate) fn of(&mut self, class: Class) -> &mut u64 {
-        match class {
-            Class::High => &mut self.high,
-            Class::Medium => &mut self.medium,
-            Class::Low => &mut self.low,
-        }
+    /// Each count with its label in metrics.
+    pub(crate) fn labelled(&self) -> [(&'static str, u64); 5] {
+        [("high", self.high), ("medium", self.medium), ("low", self.low), ("retry", self.retry), ("dead", self.dead)]
     }
 }

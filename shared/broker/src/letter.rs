@@ -15,6 +15,8 @@ const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// Bytes of any other header.
 const TEXT_LIMIT_BYTES: usize = 1024;
 
+/// The key that signed the event.
+pub(crate) const KEY_ID: &str = "x-key-id";
 /// How often the event failed so far; 0 for one that did not.
 pub(crate) const ATTEMPT: &str = "x-attempt";
 /// Why it failed last.

@@ -41,7 +41,7 @@ pub struct DeadLetter {
     pub job_id: String,
     /// The event's kind as it was published, whatever it was.
     pub kind: String,
-    /// The readable headers: `x-cause`, `x-error`, `x-sender`, `x-room`, `x-body` and the rest.
+    /// The readable headers: `x-cause`, `x-error`, `x-sender`, `x-room`, `x-body`, `x-key-id` and the rest.
     pub headers: BTreeMap<String, String>,
     /// The body as it was published.
     pub body: Bytes,
@@ -72,7 +72,8 @@ pub struct LetterCursor {
 
 impl std::fmt::Display for LetterCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.position, self.job_id)
+        write!(f, "{}", self.position)?;
+        if self.job_id.is_empty() { Ok(()) } else { write!(f, ".{}", self.job_id) }
     }
 }
 
@@ -80,7 +81,7 @@ impl FromStr for LetterCursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (position, job_id) = text.split_once('.').ok_or(())?;
+        let (position, job_id) = text.split_once('.').unwrap_or((text, ""));
         let position = position.parse().ok().filter(|position: &u64| i64::try_from(*position).is_ok()).ok_or(())?;
         Ok(Self { position, job_id: job_id.to_owned() })
     }
@@ -130,6 +131,16 @@ pub enum Selection {
     All,
 }
 
+impl std::fmt::Display for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ids(ids) => write!(f, "ids {}", ids.join(" ").escape_debug()),
+            Self::Cause(cause) => write!(f, "cause {cause}", cause = cause.as_str()),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
 impl Selection {
     /// Whether a letter of that id and cause is meant.
     pub(crate) fn includes(&self, job_id: &str, cause: Option<&str>) -> bool {
@@ -148,6 +159,16 @@ pub enum Fate {
     Replay,
     /// They are gone.
     Drop,
+}
+
+impl Fate {
+    /// For logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// How far a call goes.
@@ -196,7 +217,7 @@ mod tests {
             let cursor = LetterCursor { position, job_id: job_id.to_owned() };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
-        for bad in ["", "7", "x.y", "-1.a", "18446744073709551615.a"] {
+        for bad in ["", "x", "x.y", "-1.a", "18446744073709551615.a"] {
             assert_eq!(bad.parse::<LetterCursor>(), Err(()), "{bad}");
         }
     }

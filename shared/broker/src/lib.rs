@@ -29,6 +29,7 @@ mod turn;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use protocol::SignedEnvelope;
@@ -156,6 +157,15 @@ impl Broker {
         }
     }
 
+    /// Where events are stored there is so much to write over, bytes, beside what the disk has free. Only the
+    /// embedded engine looks at its disk.
+    pub fn count_in(&self, spare_bytes: Arc<AtomicU64>) {
+        match &self.engine {
+            Engine::RabbitMq(_) => {}
+            Engine::Embedded(engine) => engine.count_in(spare_bytes),
+        }
+    }
+
     /// How many shards each class has; the embedded engine has one.
     pub fn shards(&self) -> u16 {
         match &self.engine {
@@ -174,8 +184,8 @@ impl Broker {
     /// gone, at most 5 s.
     pub async fn consume(&self, shard: u16) -> Result<Consumer, BrokerError> {
         match &self.engine {
-            Engine::RabbitMq(engine) => engine.consume(shard).await.map(Consumer::from),
-            Engine::Embedded(engine) => engine.consume(shard).await.map(Consumer::from),
+            Engine::RabbitMq(engine) => Ok(Consumer::of(shard, engine.consume(shard).await?)),
+            Engine::Embedded(engine) => Ok(Consumer::of(shard, engine.consume(shard).await?)),
         }
     }
 
@@ -213,6 +223,12 @@ impl Broker {
     /// Whether a publish would be attempted right now.
     pub fn is_connected(&self) -> bool {
         on!(self, engine => engine.is_connected())
+    }
+
+    /// True if what was received can be settled now, as far as is known. On a disk that is nearly full it
+    /// can while nothing new is taken.
+    pub fn can_settle(&self) -> bool {
+        on!(self, engine => engine.can_settle())
     }
 
     /// Waits until no confirm is outstanding, at most `limit`.

@@ -35,7 +35,7 @@ impl Settings {
         }
         if self.hmac_keys.is_none() {
             let path = folder.join(HMAC_KEYS_FILE);
-            let text = kept(&path, || Ok(format!("k1:{}", random()?))).map_err(|error| failed(&path, &error))?;
+            let text = kept(&path, new_key).map_err(|error| failed(&path, &error))?;
             self.hmac_keys = Some(checked(&path, &text, parse::hmac_keys)?);
         }
         Ok(())
@@ -84,10 +84,20 @@ fn draft_of(path: &Path) -> PathBuf {
     path.with_extension(format!("{}.new", std::process::id()))
 }
 
+/// A key whose id no other has: what a lost one signed is told from what somebody forged.
+fn new_key() -> io::Result<String> {
+    let id: [u8; 4] = random_bytes()?;
+    Ok(format!("k{:08x}:{}", u32::from_be_bytes(id), random()?))
+}
+
 fn random() -> io::Result<String> {
-    let mut bytes = [0; SECRET_BYTES];
+    Ok(base64::engine::general_purpose::STANDARD.encode(random_bytes::<SECRET_BYTES>()?))
+}
+
+fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
     rand::rngs::OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
-    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -113,6 +123,16 @@ mod tests {
             assert!(one.expose_secret().len() >= 48);
             assert_eq!(one.expose_secret(), other.expose_secret());
         }
+    }
+
+    #[test]
+    fn a_new_key_has_an_id_of_its_own() {
+        let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+        let ids = folders.each_ref().map(|folder| {
+            let keys = made_in(folder.path()).hmac_keys.expect("made");
+            keys.expose_secret().split_once(':').expect("an id").0.to_owned()
+        });
+        assert_ne!(ids[0], ids[1]);
     }
 
     #[test]

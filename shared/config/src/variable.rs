@@ -105,7 +105,7 @@ variables! {
     LIMIT_HANDSHAKES_PER_SEC { default: Some("0"), zero: Some("no limit"), example: "500" }
     /// Failed attempts to log in at one account from one address, per minute; ten times as many from one address, and at one account. Registering a taken e-mail counts as one.
     LIMIT_LOGINS_PER_MIN { default: Some("10"), zero: Some("no limit"), example: "10" }
-    /// Events that may wait in the queues of a class (messages; edits, deletes, reactions and membership) before gateways and apis refuse new ones of it with `OVERLOADED`; fewer, but at least 1000, where less than that is drained in six seconds. Calls are never refused for it.
+    /// Events that may wait in the queues of a class (messages; edits, deletes, reactions and membership) before gateways and apis refuse new ones of it with `OVERLOADED`; fewer in a shard, but at least 250, where less than that is drained of it in six seconds. Calls are never refused for it.
     LIMIT_QUEUED_EVENTS { default: Some("50000"), zero: Some("no limit"), example: "50000" }
     /// For how long the others do not notice that somebody's last device left, a duration of at most `1h`. The same for gateways and processors of a system.
     PRESENCE_GRACE { default: Some("15s"), zero: Some("everybody is told at once"), example: "15s" }

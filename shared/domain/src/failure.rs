@@ -79,12 +79,14 @@ impl Cause {
             Self::BadSignature => (
                 "bad_signature",
                 FailureKind::Never,
-                "find out who else may publish to the broker, or who changed a key under its old id; then drop it",
+                "if a key was changed under its old id: give the new one another id, add the old one again under its \
+                 own (`HMAC_KEYS=k2:NEW,k1:OLD`), and replay it. If not: find out who else may publish to the \
+                 broker, and drop it",
             ),
             Self::UnknownKey => (
                 "unknown_key",
                 FailureKind::Never,
-                "add its key (`x-key-id`) to `HMAC_KEYS` again and replay it; if it is none of yours, drop it",
+                "add its key (`keyId`, `x-key-id`) to `HMAC_KEYS` again and replay it; if it is none of yours, drop it",
             ),
             Self::Undecodable => (
                 "undecodable",

@@ -187,10 +187,11 @@ macro_rules! position {
             /// The position before the first one.
             pub const ZERO: Self = Self(0);
 
-            /// The position that follows.
+            /// The position that follows. Panics after the last one: whatever follows it would lie before all
+            /// others.
             #[must_use]
             pub fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.checked_add(1).expect("no room has 2^63 of them, unless somebody damaged its counter"))
             }
         }
 

@@ -15,7 +15,7 @@ use store::Store;
 use telemetry::{Check, Health};
 
 pub use lock::DataLock;
-pub use open::{OpenError, open_store, visit_broker};
+pub use open::{OpenError, open_store, visit_broker, visit_store};
 pub use service::Service;
 
 /// Which adapters are behind the ports.

@@ -22,6 +22,8 @@ use crate::{Engine, EngineKind};
 
 /// How long one attempt may take, even if the time to wait is shorter.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
+/// The store of the embedded engine, in `DATA_DIR`.
+const STORE_FILE: &str = "chat.db";
 /// How long the schema may take to be brought up to date, others' work under the lock included.
 const MIGRATION_LIMIT: Duration = Duration::from_mins(10);
 
@@ -62,6 +64,7 @@ impl Engine {
                 return Err(OpenError([store.err(), broker.err(), realtime.err()].into_iter().flatten().collect()));
             }
         };
+        store.spare_bytes().into_iter().for_each(|spare_bytes| broker.count_in(spare_bytes));
         migrate(settings, &store).await?;
         let kind = if settings.is_distributed() { EngineKind::Distributed } else { EngineKind::Embedded };
         Ok(Self { store, broker, realtime, keys, clock: Clock::system(), kind })
@@ -76,8 +79,17 @@ pub async fn open_store(settings: &Settings) -> Result<Store, OpenError> {
     Ok(store)
 }
 
-/// Opens the broker alone, for commands that operate on it beside a running server.
+/// Opens the store alone, for commands that operate on what a server keeps; where none has kept anything,
+/// they are refused and leave nothing behind.
+pub async fn visit_store(settings: &Settings) -> Result<Store, OpenError> {
+    must_be_kept(settings)?;
+    open_store(settings).await
+}
+
+/// Opens the broker alone, for commands that operate on it beside a running server; refused like
+/// [`visit_store`].
 pub async fn visit_broker(settings: &Settings, tasks: &Tasks) -> Result<Broker, OpenError> {
+    must_be_kept(settings)?;
     install_crypto();
     Ok(connect_broker(settings, tasks, Stay::Visit).await?)
 }
@@ -101,7 +113,7 @@ fn install_crypto() {
 async fn connect_store(settings: &Settings) -> Result<Store, Problem> {
     match &settings.engine {
         Choice::Embedded { data_dir, sync_full } => {
-            let store = StoreSettings::Sqlite { path: file(data_dir, "chat.db")?, sync_full: *sync_full };
+            let store = StoreSettings::Sqlite { path: file(data_dir, STORE_FILE)?, sync_full: *sync_full };
             Store::open(store).await.map_err(|error| unusable(data_dir, &error))
         }
         Choice::Distributed { database_url, .. } => {
@@ -205,6 +217,16 @@ fn connections(role: Role, shards: u16) -> u32 {
         Role::Processor => (shards + 3).clamp(6, MOST),
         Role::Api => 8,
         Role::AllInOne => (shards + 10).clamp(12, MOST),
+    }
+}
+
+/// "Nothing is there" must not be said of a folder that is merely the wrong one.
+fn must_be_kept(settings: &Settings) -> Result<(), Problem> {
+    match &settings.engine {
+        Choice::Embedded { data_dir, .. } if !data_dir.join(STORE_FILE).exists() => {
+            Err(unusable(data_dir, &"no server has kept its data there"))
+        }
+        Choice::Embedded { .. } | Choice::Distributed { .. } => Ok(()),
     }
 }
 

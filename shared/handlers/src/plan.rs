@@ -162,6 +162,7 @@ impl Planner {
             client_msg_id,
             message_id,
             code: code.as_str().to_owned(),
+            job_id: Some(job.event.job_id.to_string()),
         }
     }
 

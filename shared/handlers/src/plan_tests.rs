@@ -124,6 +124,19 @@ fn nobody_edits_what_another_wrote() {
 }
 
 #[test]
+fn each_refusal_names_the_event_that_was_acked() {
+    let id = MessageId::of(ANN, "a");
+    let edits = [edit(BEN, id, "one"), edit(BEN, id, "other")];
+    let plan = plan(&[send(ANN, "a"), edits[0].clone(), edits[1].clone()]);
+    let failed = plan.deliveries.iter().filter_map(|planned| match &planned.delivery.event {
+        EventData::MessageFailed(failed) => Some((failed.message_id.clone(), failed.job_id.clone())),
+        _ => None,
+    });
+    let expected = edits.map(|edit| (id.to_string(), Some(edit.event.job_id.to_string())));
+    assert_eq!(failed.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn an_edit_waits_for_its_target_and_gives_up_at_the_end_of_the_ladder() {
     let mut late = edit(ANN, MessageId::of(ANN, "never"), "x");
     assert!(matches!(

@@ -28,14 +28,13 @@ impl Accepted {
     }
 
     /// Waits for the broker, two seconds at most. `UNAVAILABLE` may still have been stored.
-    pub async fn confirmed(mut self) -> Result<wire::Queued, Refusal> {
+    pub async fn confirmed(self) -> Result<wire::Queued, Refusal> {
         if is_on(Defect::AckBeforeConfirm) {
             return Ok(self.ack);
         }
         let outcome = self.confirm.await;
         let refusal = match outcome {
             Ok(()) => {
-                self.entered.confirmed();
                 let waited_us = self.clock.monotonic_us().saturating_sub(self.submitted_us);
                 Histogram::ConfirmSeconds.record(waited_us as f64 / 1e6);
                 Counter::EventsAccepted.inc_with(self.kind.as_str());

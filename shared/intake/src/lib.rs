@@ -10,6 +10,7 @@ mod line;
 mod load;
 pub mod message;
 mod presence;
+mod queues;
 mod room;
 mod shedding;
 
@@ -20,8 +21,9 @@ use domain::permission::{Action, Verdict, judge};
 use domain::rate::Rate;
 use domain::room::{Role, RoomKind};
 use domain::{EventKind, JobId, MessageId, RoomId, UserId};
-use protocol::envelope::{NewEvent, kind_of};
+use protocol::envelope::{NewEvent, kind_of, shard_key};
 use protocol::{Change, Keyring, Refusal, SignedEnvelope, wire};
+use realtime::Realtime;
 use runtime::{Clock, Tasks};
 use store::Store;
 use telemetry::Counter;
@@ -34,6 +36,8 @@ pub struct IntakeParts {
     pub broker: Broker,
     /// Asked for targets and, by REST, for standings.
     pub store: Store,
+    /// Asked for how much is drained.
+    pub realtime: Realtime,
     /// Signs events.
     pub keys: Keyring,
     /// The edge's clock.
@@ -73,7 +77,8 @@ pub type Standing = Option<(RoomKind, Role)>;
 impl Intake {
     /// An intake whose depth watch runs under `tasks`.
     pub fn new(parts: IntakeParts, tasks: &Tasks) -> Self {
-        let load = load::Load::watch(parts.broker.clone(), parts.queued_events, parts.clock.clone(), tasks);
+        let (broker, realtime, clock) = (parts.broker.clone(), parts.realtime.clone(), parts.clock.clone());
+        let load = load::Load::watch(broker, realtime, parts.queued_events, clock, tasks);
         let limiter = limiter::Limiter::new(parts.rate);
         Self { inner: Arc::new(Inner { parts, limiter, load }) }
     }
@@ -101,7 +106,8 @@ impl Intake {
     ) -> Result<Accepted, Refusal> {
         let name = ack.client_msg_id.clone();
         let refused = |refusal: Refusal| refusal.of(name.as_deref().unwrap_or_default());
-        let entered = self.inner.load.enter(kind_of(&change)).map_err(refused)?;
+        let key = shard_key(room_id, actor.user);
+        let entered = self.inner.load.enter(kind_of(&change), key).map_err(refused)?;
         let (kind, confirm) = self.publish(actor, job_id, room_id, change, name);
         Ok(Accepted::new(ack, kind, self.inner.parts.clock.clone(), confirm, entered))
     }

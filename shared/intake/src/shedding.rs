@@ -7,7 +7,7 @@ const BEGIN_OVER: u64 = 10_000;
 /// Ready events in the high class under which it ends; the distance keeps it from flapping.
 const END_UNDER: u64 = 8_000;
 
-/// Whether ephemeral events are shed at the moment.
+/// Whether ephemeral events are shed for the length of the high class at the moment.
 #[derive(Default)]
 pub(crate) struct Shedding {
     on: AtomicBool,
@@ -18,10 +18,10 @@ impl Shedding {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// By what is ready in the high class, and whether their own class holds too much.
-    pub(crate) fn judge(&self, high: u64, low_is_full: bool) {
+    /// By what is ready in the high class.
+    pub(crate) fn judge(&self, high: u64) {
         let was_on = self.is_on();
-        let now_on = low_is_full || high > if was_on { END_UNDER } else { BEGIN_OVER };
+        let now_on = high > if was_on { END_UNDER } else { BEGIN_OVER };
         if was_on != now_on {
             tracing::warn!(shedding = now_on, high, "shedding of presence and typing changed");
             self.on.store(now_on, Ordering::Relaxed);
@@ -37,10 +37,8 @@ mod tests {
     fn shedding_begins_and_ends_at_different_depths() {
         let shedding = Shedding::default();
         for (depth, expected) in [(10_000, false), (10_001, true), (8_001, true), (8_000, false), (10_000, false)] {
-            shedding.judge(depth, false);
+            shedding.judge(depth);
             assert_eq!(shedding.is_on(), expected, "{depth}");
         }
-        shedding.judge(0, true);
-        assert!(shedding.is_on());
     }
 }

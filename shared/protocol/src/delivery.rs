@@ -36,7 +36,8 @@ impl Channel {
 pub struct OpenedDelivery {
     /// The room's rev after the change; `None` for what leaves no trace.
     pub rev: Option<Rev>,
-    /// The rev of the room's last membership change when this was made.
+    /// The rev of the room's last membership change when this was made; zero for what leaves no trace,
+    /// which is for whoever is there when it comes.
     pub epoch: Rev,
     /// Whoever must not get it.
     pub except: Option<UserId>,

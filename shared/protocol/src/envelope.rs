@@ -146,11 +146,16 @@ pub const fn kind_of(change: &Change) -> EventKind {
     }
 }
 
+/// What decides on an event's shard: its room, or, for a user's own events (no room), who sent it.
+pub fn shard_key(room_id: RoomId, actor: UserId) -> Uuid {
+    if room_id.0.is_nil() { actor.0 } else { room_id.0 }
+}
+
 impl SignedEnvelope {
     /// Encodes and signs an event.
     pub fn seal(event: NewEvent, keys: &Keyring) -> Self {
         let kind = kind_of(&event.change);
-        let shard_key = if event.room_id.0.is_nil() { event.actor.0 } else { event.room_id.0 };
+        let shard_key = shard_key(event.room_id, event.actor);
         let body: Bytes = Event {
             job_id: event.job_id.as_bytes().to_vec(),
             room_id: event.room_id.as_bytes().to_vec(),
@@ -247,7 +252,7 @@ impl UnverifiedEnvelope {
 impl VerifiedEnvelope {
     /// What decides the shard.
     pub fn shard_key(&self) -> Uuid {
-        if self.room_id.0.is_nil() { self.actor.0 } else { self.room_id.0 }
+        shard_key(self.room_id, self.actor)
     }
 }
 

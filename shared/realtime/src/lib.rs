@@ -19,6 +19,7 @@
 //!   behind counts as gone when its lease ends. Whoever changed is due to be looked at, at most once a
 //!   second, in one pair of hands at a time, and is not lost when these die. Whose wish is not known
 //!   (any more) is shown to nobody. Redis goes by its own clock, since those of processes differ.
+//! - *Drained.* What was counted is in the totals from then on; they only grow, unless they were lost.
 //!
 //! What the port asks of its callers
 //! - Take deliveries from the inbox quickly: it is bounded, and when it is full all of it is dropped

@@ -265,6 +265,19 @@ impl Realtime {
         ask!(self, engine => engine.forget_members(rooms))
     }
 
+    /// Of these shards so many more events of each class, in the order of [`domain::Class::ALL`], were settled.
+    /// After an error that may be counted or not: count it again, rather twice than not at all.
+    pub async fn count_drained(&self, settled: &[(u16, [u64; 3])]) -> Result<(), RealtimeError> {
+        ask!(self, engine => engine.count_drained(settled))
+    }
+
+    /// How many events of each class all processors together have settled since it began to be counted, for
+    /// each of the first `shards`. It begins anew at zero when nothing was for ten minutes, or when the engine
+    /// lost it.
+    pub async fn drained(&self, shards: u16) -> Result<Vec<[u64; 3]>, RealtimeError> {
+        ask!(self, engine => engine.drained(shards))
+    }
+
     /// Trims those online to the last 5 minutes and to gateways that live, and extends the sessions of
     /// these, in slices. Every processor calls it every [`crate::JANITOR_EVERY`]; one of them does the work,
     /// the others count nothing.

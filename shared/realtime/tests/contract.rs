@@ -4,6 +4,7 @@ mod contract {
     mod cache;
     mod claim;
     mod cluster;
+    mod drained;
     mod fanout;
     mod faults;
     mod janitor;

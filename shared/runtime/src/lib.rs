@@ -1,10 +1,11 @@
-//! What keeps a process alive and lets it end well: signals, owned tasks, back-off, the clock.
+//! What keeps a process alive and lets it end well: signals, owned tasks, back-off, the clock, room on the disk.
 //!
 //! The only crate that spawns tasks and the only one that reads the clock. The invariant: a task
 //! that ends before the service does is noticed, logged and ends the service.
 
 pub mod backoff;
 pub mod clock;
+pub mod disk;
 pub mod shutdown;
 pub mod tasks;
 

@@ -24,7 +24,7 @@ const BEGIN: &str = "INSERT INTO begun_jobs (shard, job_id, is_alone, count, beg
 const ALONE: &str = "SELECT job_id FROM begun_jobs WHERE shard = $1 AND is_alone AND count > 0
     ORDER BY begun_at DESC, job_id LIMIT $2";
 const TAKE_BACK: &str = "UPDATE begun_jobs SET count = count - 1
-    WHERE shard = $1 AND job_id = $2 AND is_alone AND count > 0";
+    WHERE shard = $1 AND job_id = $2 AND is_alone = $3 AND count > 0";
 const FORGET_ALL: &str = "DELETE FROM begun_jobs WHERE begun_at < $1 AND (shard, job_id, is_alone) IN
     (SELECT shard, job_id, is_alone FROM begun_jobs WHERE begun_at < $1 LIMIT $2)";
 const FINISH: &str = "DELETE FROM begun_jobs WHERE shard = $1 AND job_id = $2 AND is_alone = $3";
@@ -56,6 +56,11 @@ impl Store {
         run!(self.db.write().await?, FINISH, i64::from(shard), head, false).map(drop)
     }
 
+    /// The batch with that head was begun and given back: it was not that often.
+    pub async fn take_back_again(&self, shard: u16, head: Uuid) -> Result<(), StoreError> {
+        run!(self.db.write().await?, TAKE_BACK, i64::from(shard), head, false).map(drop)
+    }
+
     /// Counts that an event is begun by itself; how often that was, this time included.
     pub async fn begin_alone(&self, shard: u16, job: Uuid, now: Timestamp) -> Result<u64, StoreError> {
         let mut conn = self.db.write().await?;
@@ -72,7 +77,7 @@ impl Store {
 
     /// The event was begun by itself and given back: it was not that often.
     pub async fn take_back_alone(&self, shard: u16, job: Uuid) -> Result<(), StoreError> {
-        run!(self.db.write().await?, TAKE_BACK, i64::from(shard), job).map(drop)
+        run!(self.db.write().await?, TAKE_BACK, i64::from(shard), job, true).map(drop)
     }
 
     /// Removes at most `limit` counts that are believed no more, of all shards; how many.

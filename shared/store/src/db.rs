@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use runtime::{Shutdown, Tasks};
@@ -135,7 +137,7 @@ impl Db {
                     .busy_timeout(Duration::from_millis(2500))
                     .foreign_keys(true)
                     .pragma("temp_store", "memory")
-                    .pragma("journal_size_limit", "67108864")
+                    .pragma("journal_size_limit", checkpoint::LOG_LIMIT)
                     .pragma("wal_autocheckpoint", checkpoint::WRITER_PAGES)
                     .statement_cache_capacity(256)
                     .disable_statement_logging();
@@ -148,6 +150,14 @@ impl Db {
                 let read = pool().max_connections(SQLITE_READERS).connect_lazy_with(options.pragma("query_only", "on"));
                 Ok(Self::Sqlite { write, read, checkpointer })
             }
+        }
+    }
+
+    /// What a file has inside of it to write over, bytes.
+    pub(crate) fn spare_bytes(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Postgres { .. } => None,
+            Self::Sqlite { checkpointer, .. } => Some(checkpointer.spare_bytes()),
         }
     }
 

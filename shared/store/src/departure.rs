@@ -17,9 +17,15 @@ use crate::write::NewRoomEvent;
 use crate::{Store, StoreError};
 
 const DEPARTED: RowsSql = rows_sql!([1 member uuid, 2 room uuid, 3 rev bigint, 4 at bigint]
-    "INSERT INTO room_departures (user_id, room_id, rev, left_at)
-     SELECT member, room, rev, at FROM given WHERE true
-     ON CONFLICT (user_id, room_id) DO UPDATE SET rev = excluded.rev, left_at = excluded.left_at");
+    "INSERT INTO room_departures (user_id, room_id, rev, left_at, read_seq, read_at)
+     SELECT member, room, rev, at, COALESCE(gone.read_seq, 0), gone.read_at FROM given
+        LEFT JOIN room_members gone ON gone.room_id = room AND gone.user_id = member
+     WHERE true
+     ON CONFLICT (user_id, room_id) DO UPDATE SET rev = excluded.rev, left_at = excluded.left_at,
+        read_at = CASE WHEN excluded.read_seq < room_departures.read_seq THEN room_departures.read_at
+            ELSE excluded.read_at END,
+        read_seq = CASE WHEN excluded.read_seq < room_departures.read_seq THEN room_departures.read_seq
+            ELSE excluded.read_seq END");
 const DEPARTURES: &str = "SELECT room_id, rev FROM room_departures WHERE user_id = $1
     ORDER BY left_at DESC, room_id LIMIT $2";
 
@@ -45,7 +51,7 @@ impl Store {
     }
 }
 
-/// Records the departures among a batch's changes.
+/// Records the departures among a batch's changes, while the members' rows are still there.
 pub(crate) async fn record(tx: &mut Tx, events: &[NewRoomEvent]) -> Result<(), StoreError> {
     // Of one who left twice the last time counts. Ascending, so that batches never wait in a circle.
     let departures: HashMap<(UserId, RoomId), &NewRoomEvent> =

@@ -50,13 +50,15 @@ pub mod user;
 mod write;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use batch::{Batch, Head, Loaded, Receipt, Scope};
 pub use change::{ChangeCursor, RoomsOf};
 pub use error::StoreError;
 pub use import::{ImportCounts, ImportRoom, ImportTx, ImportUser};
 pub use lease::{LeaseView, ShardLeases};
-pub use member::{ReadMark, Standing};
+pub use member::{ReadMark, Reading, Standing};
 pub use message::{MessageRow, Page};
 pub use refused::RefusalCursor;
 pub use retention::{RoomWalk, Slice};
@@ -113,6 +115,12 @@ impl Store {
         let store = Self { db: Db::open(settings).await? };
         store.ping().await?;
         Ok(store)
+    }
+
+    /// What the embedded store's file has inside of it to write over, bytes, kept up to date while its disk is
+    /// short of room; `None`: it is no file.
+    pub fn spare_bytes(&self) -> Option<Arc<AtomicU64>> {
+        self.db.spare_bytes()
     }
 
     /// Whether the schema is what this version needs; an error if there is none.

@@ -54,6 +54,10 @@ const SET_READ_POSTGRES: &str = concat!(
      SELECT seq FROM moved"
 );
 const SET_READ_SQLITE: &str = set_read!("read_seq");
+const HAS_READ: &str = "SELECT m.read_seq, c.last_seq FROM room_members m
+    JOIN room_counters c ON c.room_id = m.room_id WHERE m.room_id = $1 AND m.user_id = $2";
+/// How often a mark is tried that finds its member removed and added again.
+const READ_ATTEMPTS: usize = 5;
 pub(crate) const READS: &str = "SELECT user_id, read_seq FROM room_members
     WHERE room_id = $1 AND read_at IS NOT NULL ORDER BY read_at DESC, user_id LIMIT $2";
 
@@ -62,6 +66,17 @@ pub const READS_SINCE_MOST: usize = 200;
 pub(crate) const READS_SINCE: RowsSql = rows_sql!([1 room uuid, 2 since bigint]
     "SELECT m.room_id, m.user_id, m.read_seq, m.read_at FROM given JOIN room_members m ON m.room_id = given.room
      WHERE m.read_at > given.since ORDER BY m.read_at, m.room_id, m.user_id LIMIT 200");
+
+/// What became of a read mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// The watermark stands here now.
+    Moved(Seq),
+    /// It stood there, or further on, already.
+    Stood,
+    /// Nobody reads in a room whose member they are not.
+    NoMember,
+}
 
 /// How far somebody has read in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,15 +121,32 @@ impl Store {
         Ok(found.into_iter().map(|(user,)| UserId(user)).collect())
     }
 
-    /// Marks everything up to and including `seq` (at most the newest message) as read. The new
-    /// watermark if it moved; `None` if it stood there already or `user` is no member.
-    pub async fn set_read(
-        &self,
-        room: RoomId,
-        user: UserId,
-        seq: Seq,
-        at: Timestamp,
-    ) -> Result<Option<Seq>, StoreError> {
+    /// Marks everything up to and including `seq` (at most the newest message) as read.
+    pub async fn set_read(&self, room: RoomId, user: UserId, seq: Seq, at: Timestamp) -> Result<Reading, StoreError> {
+        for _ in 0..READ_ATTEMPTS {
+            if let Some(moved) = self.move_read(room, user, seq, at).await? {
+                return Ok(Reading::Moved(moved));
+            }
+            match self.has_read(room, user, seq).await? {
+                None => return Ok(Reading::NoMember),
+                Some(true) => return Ok(Reading::Stood),
+                // It met a removal and then an addition: the new row was not there yet.
+                Some(false) => {}
+            }
+        }
+        Err(StoreError::TimedOut("a member came and went while a read mark was set".to_owned()))
+    }
+
+    /// Whether the watermark stands there already; `None`: no member.
+    async fn has_read(&self, room: RoomId, user: UserId, seq: Seq) -> Result<Option<bool>, StoreError> {
+        let mut conn = self.db.read().await?;
+        let found: Option<(i64, i64)> =
+            on!(conn, c => sqlx::query_as(HAS_READ).bind(room.0).bind(user.0).fetch_optional(c))?;
+        Ok(found.map(|(read, last)| read >= seq.0.min(last)))
+    }
+
+    /// The new watermark if it moved.
+    async fn move_read(&self, room: RoomId, user: UserId, seq: Seq, at: Timestamp) -> Result<Option<Seq>, StoreError> {
         let mut conn = self.db.write().await?;
         let sql = if matches!(conn.engine, Engine::Sqlite(_)) { SET_READ_SQLITE } else { SET_READ_POSTGRES };
         // All rows, though there is one at most: the commit, which may fail, comes after the last.

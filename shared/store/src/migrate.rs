@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use crate::StoreError;
 use crate::db::Db;
 
-const TEXTS: [(i64, &str, &str); 12] = [
+const TEXTS: [(i64, &str, &str); 13] = [
     (1, "base", include_str!("../migrations/0001_base.sql")),
     (2, "refusals", include_str!("../migrations/0002_refusals.sql")),
     (3, "membership", include_str!("../migrations/0003_membership.sql")),
@@ -26,6 +26,7 @@ const TEXTS: [(i64, &str, &str); 12] = [
     (10, "marks", include_str!("../migrations/0010_marks.sql")),
     (11, "tail_places", include_str!("../migrations/0011_tail_places.sql")),
     (12, "titles", include_str!("../migrations/0012_titles.sql")),
+    (13, "departed_reads", include_str!("../migrations/0013_departed_reads.sql")),
 ];
 
 /// The engine's name in comments that cover a clause only it knows.

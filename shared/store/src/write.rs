@@ -144,11 +144,15 @@ const EVENTS: RowsSql = rows_sql!(
     [1 room uuid, 2 rev bigint, 3 epoch bigint, 4 at bigint, 5 message uuid, 6 job uuid, 7 payload bytea]
     "INSERT INTO room_events (room_id, rev, epoch, happened_at, message_id, job_id, payload)
      SELECT * FROM given WHERE true ON CONFLICT DO NOTHING");
+const STAY: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
+    "UPDATE room_members SET read_seq = read_seq WHERE (room_id, user_id) IN (SELECT room, member FROM given)");
 const LEFT: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "DELETE FROM room_members WHERE (room_id, user_id) IN (SELECT room, member FROM given)");
 const JOINED: RowsSql = rows_sql!([1 room uuid, 2 member uuid, 3 role text, 4 seq bigint]
-    "INSERT INTO room_members (room_id, user_id, role, joined_seq, read_seq)
-     SELECT room, member, role, seq, 0 FROM given WHERE true ON CONFLICT DO NOTHING");
+    "INSERT INTO room_members (room_id, user_id, role, joined_seq, read_seq, read_at)
+     SELECT room, member, role, seq, COALESCE(before.read_seq, 0), before.read_at FROM given
+        LEFT JOIN room_departures before ON before.user_id = member AND before.room_id = room
+     WHERE true ON CONFLICT DO NOTHING");
 const TITLES: RowsSql = rows_sql!([1 room uuid, 2 title text, 3 at bigint]
     "UPDATE rooms SET title = given.title, titled_at = given.at FROM given WHERE room_id = given.room");
 const REFUSED: RowsSql = rows_sql!(
@@ -243,9 +247,12 @@ impl Writes {
 
     async fn write_members(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let left = &self.left;
-        change(tx, &LEFT, &Rows::new().id(ids(left, |(room, _)| room.0)).id(ids(left, |(_, user)| user.0))).await?;
+        let rows = || Rows::new().id(ids(left, |(room, _)| room.0)).id(ids(left, |(_, user)| user.0));
         if !left.is_empty() {
+            // From here on their read marks stand still.
+            change(tx, &STAY, &rows()).await?;
             departure::record(tx, &self.events).await?;
+            change(tx, &LEFT, &rows()).await?;
         }
         let joined = &self.joined;
         let rows = Rows::new()

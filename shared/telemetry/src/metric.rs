@@ -229,6 +229,14 @@ pub fn describe_all() {
     }
 }
 
+/// Lets what only grows begin at 0 where it is one series: alerts on an increase need the zero that it
+/// begins with, and what is not there cannot be told from what has another name.
+pub fn begin_all() {
+    for metric in Counter::ALL.iter().filter(|metric| metric.label().is_none()) {
+        metric.add(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

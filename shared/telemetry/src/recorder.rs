@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use runtime::Tasks;
 
 use crate::Histogram;
-use crate::metric::describe_all;
+use crate::metric::{begin_all, describe_all};
 
 /// Without upkeep a process that nobody scrapes would keep every value it ever measured.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -27,6 +27,7 @@ pub fn install() -> PrometheusHandle {
                 tracing::warn!("another recorder was installed before: /metrics will be empty");
             }
             describe_all();
+            begin_all();
             handle
         })
         .clone()
@@ -65,9 +66,11 @@ mod tests {
         Gauge::DependencyUp.set_with("store", 1.0);
         Histogram::ConfirmSeconds.record(0.004);
         let text = install().render();
-        assert_eq!(text, handle.render(), "one recorder");
+        let sorted = |text: &str| text.lines().map(ToOwned::to_owned).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(sorted(&text), sorted(&handle.render()), "one recorder");
         for line in [
             "chat_deliveries_queued_total 3",
+            "chat_deliveries_forged_total 0",
             "chat_dependency_up{dependency=\"store\"} 1",
             "chat_confirm_seconds_bucket{le=\"0.005\"} 1",
             "# TYPE chat_confirm_seconds histogram",

@@ -6,6 +6,7 @@ mod balancer;
 pub mod connection;
 pub mod line;
 mod person;
+mod polling;
 mod rest;
 mod socket;
 pub mod token;

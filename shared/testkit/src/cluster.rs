@@ -14,4 +14,4 @@ pub use launch::NodeSpec;
 pub use links::Service;
 pub use node::Node;
 pub use spec::SystemSpec;
-pub use system::{Removal, SECRET, System, hmac_key};
+pub use system::{Removal, SECRET, System, hmac_key, panic_in};

@@ -4,7 +4,7 @@
 
 mod small_disk;
 
-pub use small_disk::{SmallDisk, small_disk};
+pub use small_disk::{SmallDisk, may_mount, small_disk};
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

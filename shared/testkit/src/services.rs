@@ -12,7 +12,7 @@ mod shared;
 pub use cuts::{cut_sessions, cut_transactions};
 pub use node::{PrivatePostgres, PrivateRabbit};
 pub use redis::RedisServer;
-pub use redis_cluster::RedisCluster;
+pub use redis_cluster::{BUSY, RedisCluster};
 pub use shared::{fresh_postgres, fresh_rabbitmq, management_url, shared_postgres, shared_rabbitmq};
 
 use std::net::TcpListener;

@@ -112,7 +112,7 @@ async fn a_paused_or_ended_program_is_never_waited_for_and_clocks_move_while_pro
     assert!(processor.is_paused());
     assert!(!processor.try_wait_ready(2 * PATIENCE).await);
     assert_eq!(system.not_ready(PATIENCE).await, Vec::<String>::new());
-    assert_eq!(processor.try_metric("chat_shards_owned", &[]).await, None);
+    assert_eq!(processor.try_metric("chat_shards_owned", &[]).await, None, "it does not answer");
     // SIGTERM reaches it all the same.
     let ended = system.remove_processor(0, Removal::Terminate(PATIENCE)).await;
     assert!(ended.is_some_and(|ended| ended.success()));
@@ -135,6 +135,9 @@ async fn the_all_in_one_meets_a_limit_for_its_files_and_lives_on_when_it_is_lift
     let form = json!({"type": "group", "title": "A room", "memberIds": []});
     let create = || async { alice.rest.post("/api/v1/conversations", form.clone()).await.status };
     assert_eq!(create().await, 201);
+    assert_eq!(node.try_metric("chat_shards_owned", &[]).await, Some(1.0));
+    assert_eq!(node.try_metric("chat_shards_owned_by_nobody", &[]).await, None, "nobody counts that");
+    assert_eq!(node.try_metric("chat_dependency_up", &["dependency=\"weather\""]).await, None, "nor that");
     node.limit_file_size(Some(0));
     assert!(create().await >= 500);
     node.limit_file_size(None);

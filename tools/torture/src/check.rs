@@ -45,6 +45,8 @@ pub struct Evidence<'a> {
     pub incidents: &'a [Incident],
     /// How late a delivery may be once nothing is wrong any more, milliseconds.
     pub late_after_ms: u64,
+    /// The clock by which things are stored may err by so much, milliseconds.
+    pub clocks_ms: u64,
 }
 
 impl Evidence<'_> {
@@ -52,6 +54,11 @@ impl Evidence<'_> {
     /// membership ended.
     fn is_blind(&self, gateway: usize, from: At, to: At) -> bool {
         self.incidents.iter().any(|incident| incident.blinds(gateway) && incident.overlaps(from, to))
+    }
+
+    /// True when any fault was there between the two moments.
+    fn is_struck(&self, from: At, to: At) -> bool {
+        self.incidents.iter().any(|incident| incident.overlaps(from, to))
     }
 
     /// The id of a room's guest.
@@ -72,9 +79,22 @@ impl Findings {
     }
 }
 
+/// What is found.
+pub struct Judgement {
+    /// Promises that were not kept.
+    pub violations: Vec<Violation>,
+    /// How late deliveries were.
+    pub lateness: Lateness,
+    /// Of so many edits, deletions and reactions the order could be judged.
+    pub changes_in_order: usize,
+}
+
 /// All promises but (i), which is about the time after.
-pub fn judge(evidence: &Evidence<'_>) -> (Vec<Violation>, Lateness) {
+pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let mut findings = Findings::default();
+    for wrong in evidence.senders.iter().flat_map(|sender| &sender.wrongs) {
+        findings.add("d", wrong.clone());
+    }
     for (_, notes) in evidence.devices {
         for wrong in &notes.log.wrongs {
             findings.add("d", wrong.clone());
@@ -82,12 +102,12 @@ pub fn judge(evidence: &Evidence<'_>) -> (Vec<Violation>, Lateness) {
     }
     outcomes::check(evidence, &mut findings);
     rows::check(evidence, &mut findings);
-    order::check(evidence, &mut findings);
+    let changes_in_order = order::check(evidence, &mut findings);
     kicks::check(evidence, &mut findings);
     wishes::check(evidence, &mut findings);
     convergence::check(evidence, &mut findings);
     let lateness = lateness::check(evidence, &mut findings);
-    (findings.all, lateness)
+    Judgement { violations: findings.all, lateness, changes_in_order }
 }
 
 #[cfg(test)]

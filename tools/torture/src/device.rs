@@ -21,11 +21,11 @@ use testkit::client::line::{Heard, Kind};
 use testkit::client::{Connection, Recovery};
 use tokio::time::{Instant, sleep_until};
 
-use crate::history::{DeviceLog, Span};
+use crate::history::{At, DeviceLog, Span, Trouble};
 use crate::view::View;
 use crate::world::World;
 use session::Session;
-use speaker::Speaker;
+use speaker::{Speaker, Switched};
 
 /// How long `session.ready` may take before a device tries elsewhere.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -38,6 +38,11 @@ const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 /// The stock client's first pause and its longest.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// What is counted of rooms that a device switched on and off for a connection.
+pub const SWITCHED_ON: &str = "rooms switched on";
+/// See [`SWITCHED_ON`].
+pub const SWITCHED_OFF: &str = "rooms switched off";
 
 /// What can be looked at from outside.
 #[derive(Default)]
@@ -111,15 +116,18 @@ impl Device {
         let gateway = self.rng.random_range(0..world.gateways.len());
         let base = &world.gateways[gateway];
         let token = &world.users[self.user].token;
+        let began = world.clock.now();
         let hint = match Connection::open(base, self.kind, token, &self.name, &self.recovery).await {
             Ok(connection) => {
-                let mut session = Session::new(connection, world.new_connection(), gateway);
+                let mut session = Session::new(connection, world.new_connection(), gateway, began);
                 let hint = self.converse(&mut session).await;
                 self.down(&session);
                 hint
             }
             Err(refused) => {
-                self.count(format!("handshake answered by {}", refused.status.unwrap_or_default()));
+                let what = format!("handshake answered by {}", refused.status.unwrap_or_default());
+                self.count(what.clone());
+                self.trouble(gateway, began, what);
                 refused.retry_after
             }
         };
@@ -133,8 +141,14 @@ impl Device {
         self.speaker.disconnected();
         let now = self.world.clock.now();
         if let Some(span) = self.notes.lock().log.spans.last_mut().filter(|_| session.is_ready) {
-            span.to = Some(now);
+            (span.to, span.silent) = (Some(now), session.is_silent);
         }
+    }
+
+    /// What was asked of a gateway then came to nothing now.
+    fn trouble(&self, gateway: usize, from: At, what: impl Into<String>) {
+        let (to, what) = (self.world.clock.now(), what.into());
+        self.notes.lock().log.troubles.push(Trouble { gateway, from, to, what });
     }
 
     fn up(&mut self, is_up: bool) {
@@ -167,6 +181,7 @@ impl Device {
                 () = sleep_until(due) => {
                     if self.act(session).await { continue }
                     self.count("connections given up for silence");
+                    session.is_silent = true;
                     return None;
                 }
             };
@@ -220,14 +235,22 @@ impl Device {
     async fn act(&mut self, session: &mut Session) -> bool {
         let now = Instant::now();
         let is_late = |since: Instant, limit: Duration| now >= since + limit;
-        if (!session.is_ready && is_late(session.connection.opened, READY_LIMIT))
-            || session.syncing.as_ref().is_some_and(|asked| is_late(asked.at, SYNC_LIMIT))
-            || is_late(session.connection.heard, SILENCE_LIMIT)
-        {
+        if !session.is_ready && is_late(session.connection.opened, READY_LIMIT) {
+            self.trouble(session.gateway, session.began, "no session.ready");
+            return false;
+        }
+        if let Some(asked) = session.syncing.as_ref().filter(|asked| is_late(asked.at, SYNC_LIMIT)) {
+            self.trouble(session.gateway, asked.sent, "no answer to sync");
+            return false;
+        }
+        if is_late(session.connection.heard, SILENCE_LIMIT) {
             return false;
         }
         if session.is_ready && now >= self.speaker.due() {
             self.speaker.speak(session, &self.notes).await;
+            if self.speaker.is_unsure() {
+                return false;
+            }
         }
         if session.look_at.take_if(|at| *at <= now).is_some() {
             for (room, rev) in session.behind.drain(..) {
@@ -261,8 +284,12 @@ impl Device {
             let Notes { log, views } = &mut *self.notes.lock();
             let view = views.entry(number).or_insert_with(|| View::new(user));
             let outcome = view.live(name, data, at, log.seen.entry(number).or_default());
+            log.switched(number, view.is_off(), at);
             outcome.map(|()| view.is_settled())
         };
+        if name == "room.memberJoined" && data["userId"] == user.as_str() {
+            self.speaker.invited(number);
+        }
         match outcome {
             Ok(true) => {}
             Ok(false) => self.sync(session).await,
@@ -283,14 +310,14 @@ impl Device {
             let Notes { log, views } = &mut *self.notes.lock();
             log.named.push((number, at));
             let view = views.get_mut(&number);
-            let has_left = view.as_ref().is_some_and(|view| view.has_left());
+            let has_left = view.as_ref().is_some_and(|view| view.has_left() || view.is_off());
             if let Some(view) = view.filter(|_| name == "message.read") {
                 view.read(data);
             }
             has_left
         };
         if has_left {
-            self.wrong(&format!("room {number}: {name} came of a room that was left"));
+            self.wrong(&format!("room {number}: {name} came of a room that was left, or switched off"));
         }
     }
 
@@ -309,12 +336,15 @@ impl Device {
         }
         {
             let Notes { log, views } = &mut *self.notes.lock();
-            log.spans.push(Span { from, to: None, gateway: session.gateway });
+            log.spans.push(Span { from, to: None, silent: false, gateway: session.gateway });
             log.named.extend(rooms.keys().map(|room| (*room, from)));
-            if !session.connection.is_recovered {
-                for (number, view) in views.iter_mut() {
+            for (number, view) in views.iter_mut() {
+                if session.connection.is_recovered {
+                    view.recovered();
+                } else {
                     view.connected(rooms.get(number).copied());
                 }
+                log.switched(*number, false, from);
             }
         }
         self.attempts = 0;
@@ -352,18 +382,40 @@ impl Device {
             return self.up(true);
         }
         let id = session.connection.send("sync", &json!({ "rooms": rooms })).await;
-        session.syncing = Some(session::Asked { id, at: Instant::now(), joins });
+        session.syncing = Some(session::Asked { id, at: Instant::now(), sent: self.world.clock.now(), joins });
+    }
+
+    async fn switched(&mut self, session: &mut Session, switched: &Switched) {
+        let Switched { room, on, asked, rev } = *switched;
+        let now = self.world.clock.now();
+        {
+            let Notes { log, views } = &mut *self.notes.lock();
+            let Some(view) = views.get_mut(&room) else { return };
+            if on {
+                view.switched_on(rev);
+            } else {
+                view.switched_off(rev);
+            }
+            log.switched(room, !on, if on { now } else { asked });
+            log.count(if on { SWITCHED_ON } else { SWITCHED_OFF });
+        }
+        self.sync(session).await;
     }
 
     async fn acked(&mut self, session: &mut Session, id: i64, body: &Value) {
         let Some(asked) = session.syncing.take_if(|asked| asked.id == id) else {
-            if let Err(wrong) = self.speaker.acked(id, body) {
-                self.wrong(&wrong);
+            let answered = self.speaker.acked(id, body, session.gateway);
+            self.notes.lock().log.troubles.append(&mut self.speaker.troubles);
+            match answered {
+                Ok(Some(switched)) => self.switched(session, &switched).await,
+                Ok(None) => {}
+                Err(wrong) => self.wrong(&wrong),
             }
             return;
         };
         let Some(rooms) = body["rooms"].as_array() else {
             // The server cannot look anything up now: again in a while.
+            self.trouble(session.gateway, asked.sent, format!("sync answered by {body}"));
             session.look_at = Some(Instant::now() + hint(body).unwrap_or(PAUSE));
             return;
         };

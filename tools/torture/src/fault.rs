@@ -142,8 +142,11 @@ impl Fault {
                 ensure!(kill || ended.is_some_and(|it| it.success()), "a processor was to end and did: {ended:?}");
             }
             Self::AddProcessor | Self::RemoveProcessor(_) => return Ok(false),
-            // Not one byte more than there is now, in any of its files.
-            Self::DiskFull => stage.system.gateway(0).limit_file_size(Some(0)),
+            Self::DiskFull => match stage.disk() {
+                Some(disk) => drop(disk.fill(0)),
+                // Not a byte into any of its files.
+                None => stage.system.gateway(0).limit_file_size(Some(0)),
+            },
         }
         Ok(true)
     }
@@ -179,14 +182,40 @@ impl Fault {
         }
     }
 
-    /// What it does as long as it lasts.
-    pub async fn last(self, stage: &Stage, hold: Duration) -> anyhow::Result<()> {
-        if self == Self::CutTransactions {
-            cut_transactions(&stage.postgres()?.url(), hold).await?;
-        } else {
-            tokio::time::sleep(hold).await;
+    /// Where requests may be refused, or not be answered.
+    pub fn refuses(self) -> Reach {
+        match self {
+            Self::Program(Who::Gateway(number), _)
+            | Self::Clock(number, _)
+            | Self::Weather(Who::Gateway(number), ..)
+            | Self::Reset(Who::Gateway(number), _)
+            | Self::Corrupt(Who::Gateway(number), ..) => Reach::gateway(number),
+            Self::Program(..)
+            | Self::Weather(..)
+            | Self::Reset(..)
+            | Self::Corrupt(..)
+            | Self::AddProcessor
+            | Self::RemoveProcessor(_) => Reach::Nobody,
+            _ => Reach::Everybody,
         }
-        Ok(())
+    }
+
+    /// Whose connections may go silent, and end for that long after.
+    pub fn silences(self) -> Reach {
+        match self {
+            Self::Weather(Who::Gateway(number), Service::Clients, Weather::Slow { .. } | Weather::HalfOpen { .. })
+            | Self::Program(Who::Gateway(number), How::Pause) => Reach::gateway(number),
+            _ => Reach::Nobody,
+        }
+    }
+
+    /// What it does as long as it lasts. False when there was nothing to strike in all that time.
+    pub async fn last(self, stage: &Stage, hold: Duration) -> anyhow::Result<bool> {
+        if self == Self::CutTransactions {
+            return Ok(cut_transactions(&stage.postgres()?.url(), hold).await? > 0);
+        }
+        tokio::time::sleep(hold).await;
+        Ok(true)
     }
 
     /// Undoes it.
@@ -198,7 +227,10 @@ impl Fault {
             Self::Weather(who, service, _) => proxy(stage, who, service)?.set(Weather::Fine),
             Self::MemoryAlarm => stage.rabbit()?.end_alarm().await,
             Self::DiskAlarm => stage.rabbit()?.end_disk_alarm().await,
-            Self::DiskFull => stage.system.gateway(0).limit_file_size(None),
+            Self::DiskFull => match stage.disk() {
+                Some(disk) => disk.relieve(),
+                None => stage.system.gateway(0).limit_file_size(None),
+            },
             _ => {}
         }
         Ok(())

@@ -165,6 +165,10 @@ pub struct Sender {
     pub changes: Vec<Change>,
     /// `message.failed` as it was told: the message's id and the code.
     pub failed: BTreeSet<(String, String)>,
+    /// By room: how far the user has read, as was acked, and when.
+    pub read: BTreeMap<usize, (i64, At)>,
+    /// Answers that nobody may be given.
+    pub wrongs: Vec<String>,
     /// Messages that were sent and neither acked nor given up.
     pub in_hand: usize,
 }
@@ -187,8 +191,23 @@ pub struct Span {
     pub from: At,
     /// When it ended by itself; `None`: it stood in the end.
     pub to: Option<At>,
+    /// It was given up, because what had to come did not.
+    pub silent: bool,
     /// The number of its gateway.
     pub gateway: usize,
+}
+
+/// Something that was refused, or not answered in time, though there was nothing wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The number of the gateway that was asked.
+    pub gateway: usize,
+    /// When it was asked.
+    pub from: At,
+    /// When it was refused, or given up.
+    pub to: At,
+    /// What came of it.
+    pub what: String,
 }
 
 /// Things that came lately that are remembered.
@@ -203,6 +222,10 @@ pub struct DeviceLog {
     pub seen: BTreeMap<usize, Vec<Seen>>,
     /// When a room was named otherwise: by typing, read marks, `session.ready`, beacons, answers to `sync`.
     pub named: Vec<(usize, At)>,
+    /// By room: when it had it switched off on its connection, from asking for it until it was on again.
+    pub off: BTreeMap<usize, Vec<(At, At)>>,
+    /// What was refused or not answered.
+    pub troubles: Vec<Trouble>,
     /// What must not happen and did.
     pub wrongs: Vec<String>,
     /// What came before the first of these.
@@ -230,6 +253,22 @@ impl DeviceLog {
         self.wrongs.push(what);
     }
 
+    /// A room is off by now, or on.
+    pub fn switched(&mut self, room: usize, is_off: bool, at: At) {
+        let spans = self.off.entry(room).or_default();
+        match spans.last_mut().filter(|(_, to)| *to == At(u64::MAX)) {
+            Some((_, to)) if !is_off => *to = at,
+            None if is_off => spans.push((at, At(u64::MAX))),
+            Some(_) | None => {}
+        }
+    }
+
+    /// From when on, between these moments, the room was on.
+    pub fn on_from(&self, room: usize, from: At, until: At) -> At {
+        let off = self.off.get(&room).into_iter().flatten().filter(|(begin, _)| *begin <= until);
+        off.fold(from, |from, (_, end)| from.max((*end).min(until)))
+    }
+
     /// The gateway of the connection on which something came.
     pub fn gateway(&self, at: At) -> Option<usize> {
         self.spans.iter().rev().find(|span| span.from <= at).map(|span| span.gateway)
@@ -243,6 +282,7 @@ impl DeviceLog {
 
 /// Whose connections something may concern.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Reach {
     /// Nobody's.
     #[default]
@@ -287,6 +327,10 @@ pub struct Incident {
     pub delays: Reach,
     /// Who may not learn in time that a membership ended.
     pub blinds: Reach,
+    /// Where requests may be refused, or not be answered.
+    pub refuses: Reach,
+    /// Whose connections may go silent, and end for that long after.
+    pub silences: Reach,
     /// When it began.
     pub from: At,
     /// When it was taken back.
@@ -310,5 +354,15 @@ impl Incident {
     /// True when a gateway may not learn in time that a membership ended.
     pub fn blinds(&self, gateway: usize) -> bool {
         self.blinds.has(gateway)
+    }
+
+    /// True when a gateway may refuse, or not answer.
+    pub fn refuses(&self, gateway: usize) -> bool {
+        self.refuses.has(gateway)
+    }
+
+    /// True when a gateway's connections may go silent.
+    pub fn silences(&self, gateway: usize) -> bool {
+        self.silences.has(gateway)
     }
 }

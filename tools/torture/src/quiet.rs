@@ -150,6 +150,10 @@ async fn online(system: &System, world: &World) -> anyhow::Result<Vec<String>> {
 /// What of it may not be.
 fn leaks(sight: &Sight) -> Vec<String> {
     let mut left: Vec<String> = sight.events.iter().map(|(name, count)| format!("{count} events in {name}")).collect();
+    let told = |gauge: &&str| sight.programs.iter().flat_map(|it| &it.gauges).any(|gauges| gauges.contains_key(*gauge));
+    if sight.programs.iter().all(|it| it.gauges.is_some()) {
+        left.extend(GAUGES.iter().filter(|gauge| !told(gauge)).map(|gauge| format!("nobody says what {gauge} is")));
+    }
     for Program { label, runs, gauges } in &sight.programs {
         if !runs {
             left.push(format!("{label} ended when all had left"));
@@ -193,10 +197,11 @@ mod tests {
     #[test]
     fn i_what_stays_behind_is_found() {
         assert_eq!(leaks(&quiet()), Vec::<String>::new());
-        let spoilt: [fn(&mut Sight); 7] = [
+        let spoilt: [fn(&mut Sight); 8] = [
             |sight| *sight.events.entry("chat.events.high.0".to_owned()).or_default() += 1,
             |sight| sight.programs[0].runs = false,
             |sight| sight.programs[0].gauges = None,
+            |sight| sight.programs[0].gauges.as_mut().expect("gauges").retain(|name, _| *name != "chat_sockets"),
             |sight| *sight.programs[0].gauges.as_mut().expect("gauges").entry("chat_sockets").or_default() += 1.0,
             |sight| sight.entries[0].found = Ok(vec!["somebody".to_owned()]),
             |sight| sight.entries[1].found = Ok(Vec::new()),

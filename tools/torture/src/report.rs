@@ -13,7 +13,7 @@ use crate::truth::{DeadLetter, Truth};
 use crate::world::Scale;
 
 /// Of more only the number is printed; the JSON has them all.
-const SHOWN: usize = 20;
+pub(crate) const SHOWN: usize = 20;
 
 /// How much there was of what.
 #[derive(Debug, Default, Serialize)]

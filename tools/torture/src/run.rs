@@ -1,6 +1,6 @@
 //! One run: people come and talk, faults strike, everything calms down and is judged.
 //!
-//! The invariant: a run ends by itself, whatever the system does, and always with a report.
+//! The invariant: a run that has begun ends by itself, whatever the system does, and with a report.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,15 +12,16 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use runtime::{Shutdown, Tasks};
 use testkit::client::line::Kind;
+use testkit::cluster::panic_in;
 use tokio::time::Instant;
 
-use crate::check::{self, Evidence, Lateness, Violation};
-use crate::device::{Device, Notes};
+use crate::check::{self, Evidence, Judgement, Lateness, Violation};
+use crate::device::{Device, Notes, SWITCHED_OFF, SWITCHED_ON};
 use crate::fault::Fault;
 use crate::history::{Answer, Incident, Reach, Sender};
 use crate::plan::{CLOCK_MOST_S, Pace, Plan, Step};
 use crate::quiet;
-use crate::report::{Counts, Report};
+use crate::report::{Counts, Report, SHOWN};
 use crate::stage::{Shape, Stage};
 use crate::steward::Steward;
 use crate::truth::Truth;
@@ -34,6 +35,8 @@ const READY_LIMIT: Duration = Duration::from_secs(90);
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 /// What a delivery may take in calm. Programs without optimisation on a busy machine take their time.
 pub const LATE_AFTER: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 5 });
+/// How devices are connected, by turns.
+const KINDS: [Kind; 4] = [Kind::Native, Kind::SocketIo, Kind::Native, Kind::Polling];
 /// Faults may last longer than all leases in runs that are longer than that.
 const OUTLASTS_FROM: Duration = Duration::from_mins(10);
 
@@ -74,7 +77,7 @@ struct Run {
 
 /// Runs it to its end.
 pub async fn run(spec: Spec) -> anyhow::Result<Report> {
-    let stage = Stage::set(spec.shape, spec.defect.as_deref()).await;
+    let stage = Stage::set(spec.shape, spec.defect.as_deref(), spec.length).await;
     let world = World::make(&stage.system, spec.scale, spec.seed, spec.length).await?;
     let (tasks, world) = (Tasks::new(Shutdown::new()), Arc::new(world));
     let (devices, incidents, violations, traces) = Default::default();
@@ -85,7 +88,13 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     run.tasks.shutdown().request();
     run.tasks.drained(Duration::from_secs(5)).await;
     run.say("everybody left");
-    let (counts, lateness) = run.judge().await?;
+    let (counts, lateness) = match run.judge().await {
+        Ok(judged) => judged,
+        Err(error) => {
+            run.wrong("harness", format!("what the system holds cannot be read: {error:#}"));
+            Default::default()
+        }
+    };
     if run.spec.quiet {
         let leaks = quiet::check(&run.stage, &run.world, run.spec.shape).await;
         for what in leaks {
@@ -94,8 +103,14 @@ pub async fn run(spec: Spec) -> anyhow::Result<Report> {
     }
     run.look_for_panics();
     if let Some(folder) = run.spec.keep.as_deref().filter(|_| !run.violations.is_empty()) {
-        let copied = tokio::process::Command::new("cp").arg("-r").arg(run.stage.system.folder()).arg(folder).status();
-        anyhow::ensure!(copied.await?.success(), "cannot copy to {}", folder.display());
+        let disk = run.stage.disk().map(|disk| disk.path().to_owned());
+        let what = [run.stage.system.folder().to_owned()].into_iter().chain(disk);
+        drop(std::fs::create_dir_all(folder));
+        let copied = tokio::process::Command::new("cp").arg("-r").args(what).arg(folder).status();
+        if !copied.await.is_ok_and(|it| it.success()) {
+            let what = format!("cannot copy to {}", folder.display());
+            run.wrong("harness", what);
+        }
     }
     Ok(run.report(counts, lateness))
 }
@@ -110,15 +125,17 @@ impl Run {
 
     fn wrong(&mut self, promise: &'static str, what: impl Into<String>) {
         let what = what.into();
-        self.say(&format!("VIOLATION {what}"));
+        if self.violations.len() < SHOWN {
+            self.say(&format!("VIOLATION {what}"));
+        }
         self.violations.push(Violation { promise, what });
     }
 
-    /// Lets everybody come; half of them with two devices, of both kinds by turns.
+    /// Lets everybody come; half of them with two devices, of all kinds by turns.
     async fn gather(&mut self) {
         let owners: Vec<usize> = (0..self.world.users.len()).chain((0..self.world.users.len()).step_by(2)).collect();
         for (number, user) in owners.into_iter().enumerate() {
-            let kind = if number % 2 == 0 { Kind::Native } else { Kind::SocketIo };
+            let kind = KINDS[number % KINDS.len()];
             let device = Device::new(&self.world, number, user, kind, self.spec.seed);
             self.devices.push((user, device.notes()));
             self.tasks.detach("device", device.live(self.tasks.shutdown().clone()));
@@ -132,6 +149,9 @@ impl Run {
             self.wrong("harness", format!("{up} of {} devices came in", self.devices.len()));
         }
         self.say("everybody is there");
+        if self.spec.shape == Shape::AllInOne && self.stage.disk().is_none() {
+            self.say("no disk may be mounted here: files are kept from growing instead");
+        }
     }
 
     async fn within(&self, limit: Duration, holds: impl Fn(&Self) -> bool) -> bool {
@@ -174,9 +194,12 @@ impl Run {
                 }
             }
         }
-        for lasted in join_all(struck.iter().map(|fault| fault.last(&self.stage, step.hold))).await {
-            if let Err(error) = lasted {
-                self.wrong("harness", format!("{what}: {error:#}"));
+        let lasted = join_all(struck.iter().map(|fault| fault.last(&self.stage, step.hold))).await;
+        for (fault, lasted) in struck.iter().zip(&lasted) {
+            match lasted {
+                Ok(true) => {}
+                Ok(false) => self.say(&format!("{fault}: there was nothing to strike")),
+                Err(error) => self.wrong("harness", format!("{what}: {error:#}")),
             }
         }
         for fault in &struck {
@@ -195,8 +218,9 @@ impl Run {
         }
         let reach = |of: fn(Fault) -> Reach| struck.iter().map(|fault| of(*fault)).fold(Reach::Nobody, Reach::and);
         let (delays, blinds) = (reach(Fault::delays), reach(Fault::blinds));
-        self.incidents.push(Incident { what, delays, blinds, from, to, ready });
-        struck.len()
+        let (refuses, silences) = (reach(Fault::refuses), reach(Fault::silences));
+        self.incidents.push(Incident { what, delays, blinds, refuses, silences, from, to, ready });
+        lasted.iter().filter(|it| matches!(it, Ok(true))).count()
     }
 
     /// Lets everything that was asked for be answered, stored and told.
@@ -231,7 +255,8 @@ impl Run {
             let me = self.world.user_id(*user).to_owned();
             let has = |(room, view): (&usize, &crate::view::View)| {
                 let is_member = truth.members.contains_key(&(*room, me.clone()));
-                !is_member || truth.heads.get(room).is_some_and(|head| head.1 == view.rev())
+                let has_all = || truth.heads.get(room).is_some_and(|head| head.1 == view.rev());
+                !is_member || !view.is_off() && has_all()
             };
             notes.lock().views.iter().all(has)
         })
@@ -252,23 +277,27 @@ impl Run {
             truth: &truth,
             incidents: &self.incidents,
             late_after_ms: (LATE_AFTER + self.clocks_err_by()).as_millis() as u64,
+            clocks_ms: self.clocks_err_by().as_millis() as u64,
         };
-        let (found, lateness) = check::judge(&evidence);
-        for violation in found {
+        let Judgement { violations, lateness, changes_in_order } = check::judge(&evidence);
+        for violation in violations {
             self.wrong(violation.promise, violation.what);
+        }
+        if changes_in_order == 0 {
+            self.wrong("harness", "of no edit, deletion or reaction the order could be judged");
         }
         let traces = devices.iter().map(|(_, notes)| notes.log.trace.clone());
         self.traces = traces.filter(|trace| !trace.is_empty()).collect();
-        self.demand_activity(&senders);
         let mut noted: BTreeMap<String, u64> = BTreeMap::new();
         for (what, count) in devices.iter().flat_map(|(_, notes)| &notes.log.counts) {
             *noted.entry(what.clone()).or_default() += count;
         }
+        self.demand_activity(&senders, &noted);
         Ok((Counts::of(&senders, &devices, &truth, noted), lateness))
     }
 
     /// A run in which nothing of a kind happened shows nothing about it.
-    fn demand_activity(&mut self, senders: &[Sender]) {
+    fn demand_activity(&mut self, senders: &[Sender], noted: &BTreeMap<String, u64>) {
         let mut queued: BTreeMap<&str, usize> = BTreeMap::new();
         for sender in senders {
             let is_queued = |answer: &Answer| usize::from(matches!(answer, Answer::Queued { .. }));
@@ -291,6 +320,11 @@ impl Run {
                 self.wrong("harness", format!("there was not one {what}"));
             }
         }
+        for what in [SWITCHED_ON, SWITCHED_OFF] {
+            if !noted.contains_key(what) {
+                self.wrong("harness", format!("there were no {what}"));
+            }
+        }
     }
 
     /// In the logs of all programs, those included that were taken away.
@@ -303,7 +337,7 @@ impl Run {
         }
         for path in logs {
             let log = String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();
-            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+            if let Some(line) = panic_in(&log) {
                 self.wrong("harness", format!("{}: {line}", path.display()));
             }
         }

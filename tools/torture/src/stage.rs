@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use testkit::cluster::{Node, System, SystemSpec};
+use testkit::folder::{SmallDisk, small_disk};
 use testkit::management::Management;
 use testkit::services::{PrivatePostgres, PrivateRabbit};
 
 use crate::fault::Who;
 use crate::run::LATE_AFTER;
+
+/// The all-in-one's disk, and how much of it a run takes at most, with room to spare.
+const DISK_BYTES: u64 = 64 * 1024 * 1024;
+const DISK_BYTES_PER_S: u64 = 256 * 1024;
 
 /// How the system is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -28,11 +33,12 @@ pub struct Stage {
     pub system: System,
     rabbit: Option<PrivateRabbit>,
     postgres: Option<PrivatePostgres>,
+    disk: Option<SmallDisk>,
 }
 
 impl Stage {
-    /// Starts everything.
-    pub async fn set(shape: Shape, defect: Option<&str>) -> Self {
+    /// Starts everything, for so long.
+    pub async fn set(shape: Shape, defect: Option<&str>, length: Duration) -> Self {
         let unlimited = |spec: SystemSpec| {
             // Whoever lacks something until a beacon says so lacks it for too long.
             let beacons = format!("{}s", 2 * LATE_AFTER.as_secs());
@@ -45,14 +51,24 @@ impl Stage {
             }
         };
         if shape == Shape::AllInOne {
-            let system = unlimited(SystemSpec::all_in_one()).limitable_files().start().await;
-            return Self { system, rabbit: None, postgres: None };
+            let disk = small_disk(DISK_BYTES + length.as_secs() * DISK_BYTES_PER_S);
+            let spec = unlimited(SystemSpec::all_in_one()).limitable_files();
+            let spec = match &disk {
+                Some(disk) => spec.env("DATA_DIR", &disk.path().join("data").display().to_string()),
+                None => spec,
+            };
+            return Self { system: spec.start().await, rabbit: None, postgres: None, disk };
         }
         let (rabbit, postgres) = tokio::join!(PrivateRabbit::start(), PrivatePostgres::start());
         let spec =
             SystemSpec::distributed(2, 2).env("RABBITMQ_URL", &rabbit.url()).env("DATABASE_URL", &postgres.url());
         let system = unlimited(spec).start().await;
-        Self { system, rabbit: Some(rabbit), postgres: Some(postgres) }
+        Self { system, rabbit: Some(rabbit), postgres: Some(postgres), disk: None }
+    }
+
+    /// The all-in-one's disk, where this account may mount one; else its files can be kept from growing.
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
     }
 
     /// The private broker.

@@ -96,7 +96,12 @@ impl Steward {
         sender.lock().changes[number].answer = match (answer.status, answer.body["messageId"].as_str()) {
             (202, Some(job)) => Answer::Queued { at: self.world.clock.now(), of: None, job: job.to_owned() },
             // It may have been accepted all the same.
-            (500..600, _) => Answer::Unknown,
+            (503 | 504, _) => Answer::Unknown,
+            (500..600, _) => {
+                let text = format!("room {}: the owner was answered with {} {code}", self.room, answer.status);
+                sender.lock().wrongs.push(text);
+                Answer::Unknown
+            }
             _ => Answer::Refused(code),
         };
         Some(answer.status)

@@ -45,6 +45,8 @@ pub struct EventRow {
     pub rev: i64,
     /// When, milliseconds since 1970.
     pub wall_ms: i64,
+    /// The message it is about.
+    pub message: Option<Uuid>,
     /// Its receipt.
     pub job: Option<Uuid>,
 }
@@ -85,7 +87,7 @@ pub struct Truth {
 
 type Raw = (
     Vec<(Uuid, i64, Uuid, Uuid, String, String, Option<i64>)>,
-    Vec<(Uuid, i64, i64, Option<Uuid>)>,
+    Vec<(Uuid, i64, i64, Option<Uuid>, Option<Uuid>)>,
     Vec<(Uuid, String)>,
     Vec<(Uuid, i64, i64)>,
     Vec<(Uuid, Uuid, String)>,
@@ -95,7 +97,8 @@ type Raw = (
 
 const MESSAGES: &str = "SELECT room_id, seq, message_id, sender_id, client_msg_id, content, deleted_at FROM messages
     ORDER BY room_id, seq";
-const EVENTS: &str = "SELECT room_id, rev, happened_at, job_id FROM room_events ORDER BY room_id, rev";
+const EVENTS: &str = "SELECT room_id, rev, happened_at, message_id, job_id FROM room_events
+    ORDER BY room_id, rev";
 const REFUSED: &str = "SELECT job_id, code FROM refused_jobs";
 const HEADS: &str = "SELECT room_id, last_seq, rev FROM room_counters";
 const REACTIONS: &str = "SELECT message_id, user_id, emoji FROM reactions";
@@ -166,7 +169,9 @@ impl Truth {
             .collect();
         self.events = events
             .into_iter()
-            .filter_map(|(room, rev, wall_ms, job)| Some(EventRow { room: number(room)?, rev, wall_ms, job }))
+            .filter_map(|(room, rev, wall_ms, message, job)| {
+                Some(EventRow { room: number(room)?, rev, wall_ms, message, job })
+            })
             .collect();
         self.refused = refused.into_iter().collect();
         self.heads = heads.into_iter().filter_map(|(room, seq, rev)| Some((number(room)?, (seq, rev)))).collect();
@@ -230,7 +235,7 @@ async fn dead_letters(system: &System, management: Option<&Management>) -> anyho
         let letter = |(job, cause): (String, Option<String>)| DeadLetter { job, cause: cause.unwrap_or_default() };
         return Ok(rows.into_iter().map(letter).collect());
     };
-    let letters = management.look("chat.events.dlq", 10_000).await;
+    let letters = management.try_look("chat.events.dlq", 10_000).await?;
     let letter = |letter: &Value| DeadLetter {
         job: letter["properties"]["message_id"].as_str().unwrap_or_default().to_owned(),
         cause: letter["properties"]["headers"]["x-cause"].as_str().unwrap_or_default().to_owned(),

@@ -40,6 +40,8 @@ pub struct View {
     is_whole: bool,
     /// As far as was told, the user is a member.
     is_member: bool,
+    /// Where the room was when it was switched off on this connection; `None`: it is on.
+    off_since: Option<i64>,
     /// `sync` says that there is no such room: what was told before the removal may still come live.
     is_barred: bool,
     /// How often the user became a member.
@@ -65,6 +67,7 @@ impl View {
             live_next: Some(2),
             is_whole: false,
             is_member: true,
+            off_since: None,
             is_barred: false,
             joins: 0,
             messages: BTreeMap::new(),
@@ -87,12 +90,33 @@ impl View {
 
     /// True when nothing has to be asked for.
     pub fn is_settled(&self) -> bool {
-        self.is_whole || !self.is_member()
+        self.is_whole || !self.is_member() || self.is_off()
     }
 
     /// True when the user was told to have left and not to have come back.
     pub fn has_left(&self) -> bool {
         !self.is_member
+    }
+
+    /// True while the room is switched off on this connection.
+    pub fn is_off(&self) -> bool {
+        self.off_since.is_some()
+    }
+
+    /// Nothing of the room may come from now on, which is at `rev`.
+    pub fn switched_off(&mut self, rev: i64) {
+        self.off_since = Some(rev);
+    }
+
+    /// What comes from now on, begins after `rev`. It may be the first that is known of having been added again.
+    pub fn switched_on(&mut self, rev: i64) {
+        if self.off_since.take().is_none() && self.is_member {
+            return;
+        }
+        self.joins += u64::from(!self.is_member);
+        (self.is_member, self.is_barred, self.is_whole) = (true, false, false);
+        self.early.clear();
+        self.live_next = Some(rev + 1);
     }
 
     /// True while the user is a member.
@@ -109,7 +133,7 @@ impl View {
     pub fn connected(&mut self, rev: Option<i64>) {
         self.early.clear();
         self.live_next = rev.map(|rev| rev + 1);
-        (self.is_member, self.is_barred) = (rev.is_some(), false);
+        (self.is_member, self.is_barred, self.off_since) = (rev.is_some(), false, None);
         // Asked for even where nothing seems to be missing: read marks have no number.
         self.is_whole = false;
     }
@@ -119,9 +143,16 @@ impl View {
         self.is_barred |= self.joins == joins;
     }
 
+    /// The connection was recovered: everything of before is on.
+    pub fn recovered(&mut self) {
+        if self.off_since.take().is_some() {
+            (self.live_next, self.is_whole) = (None, false);
+        }
+    }
+
     /// There is something up to `rev` in the room; true when it is missing here.
     pub fn doubt(&mut self, rev: i64) -> bool {
-        let is_behind = self.is_whole && self.rev < rev;
+        let is_behind = self.is_whole && !self.is_off() && self.rev < rev;
         self.is_whole &= !is_behind;
         is_behind
     }
@@ -131,7 +162,18 @@ impl View {
     pub fn live(&mut self, name: &str, data: &Value, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
         let Some(rev) = data["rev"].as_i64() else { return Ok(()) };
         let is_me = data["userId"] == self.user.as_str();
-        let joins = name == "room.memberJoined" && is_me;
+        let (joins, leaves) = (name == "room.memberJoined" && is_me, name == "room.memberLeft" && is_me);
+        if let Some(off) = self.off_since {
+            // Another membership is on from its beginning.
+            match rev > off {
+                true if joins => (self.off_since, self.live_next, self.is_member) = (None, None, false),
+                true if leaves => {
+                    self.is_member = false;
+                    return Ok(());
+                }
+                _ => return Err(format!("rev {rev} ({name}) came live, of a room that was switched off at {off}")),
+            }
+        }
         if !self.is_member && !joins {
             return Err(format!("rev {rev} ({name}) came live, of a room that was left"));
         }
@@ -149,7 +191,7 @@ impl View {
         }
         self.early.insert(rev, (name.to_owned(), data.clone()));
         self.settle()?;
-        if name == "room.memberLeft" && is_me {
+        if leaves {
             self.is_member = false;
         }
         Ok(())
@@ -302,6 +344,41 @@ mod tests {
         assert!(live(&mut view, 2, 1).expect_err("twice").contains("doubled"));
         assert!(live(&mut view, 4, 2).expect_err("a hole").contains("left out"));
         assert!(view.page(&page(4, 4), At(0), &mut Vec::new()).expect_err("a hole").contains("follows"));
+    }
+
+    #[test]
+    fn nothing_of_a_room_comes_while_it_is_off_but_of_another_membership() {
+        let (mut view, mut seen) = (View::new("me"), Vec::new());
+        view.connected(Some(1));
+        live(&mut view, 2, 1).expect("next");
+        view.switched_off(4);
+        assert!(view.is_settled() && !view.doubt(9));
+        assert!(live(&mut view, 5, 4).expect_err("off").contains("switched off"));
+        let me = |rev: i64| json!({"rev": rev, "userId": "me"});
+        assert!(
+            view.live("room.memberJoined", &me(4), At(0), &mut seen).expect_err("of before").contains("switched off")
+        );
+        view.live("room.memberLeft", &me(6), At(0), &mut seen).expect("news");
+        view.live("room.memberJoined", &me(8), At(0), &mut seen).expect("joins");
+        assert!(view.is_member() && !view.is_off() && !view.is_settled());
+    }
+
+    #[test]
+    fn what_comes_after_switching_on_begins_there() {
+        let mut view = View::new("me");
+        view.connected(Some(1));
+        view.switched_off(3);
+        view.switched_on(7);
+        assert!(!view.is_settled(), "something may have come meanwhile");
+        assert!(live(&mut view, 7, 6).expect_err("told by the ack").contains("doubled"));
+        live(&mut view, 8, 7).expect("next");
+        view.switched_on(99);
+        live(&mut view, 9, 8).expect("it was on");
+        let joined = json!({"rev": 5, "userId": "me"});
+        view.live("room.memberLeft", &json!({"rev": 10, "userId": "me"}), At(0), &mut Vec::new()).expect("next");
+        view.switched_on(12);
+        assert!(view.is_member() && view.joins() == 1);
+        assert!(view.live("room.memberJoined", &joined, At(0), &mut Vec::new()).is_err(), "that was before");
     }
 
     #[test]

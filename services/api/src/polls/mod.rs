@@ -72,6 +72,8 @@ impl Polls {
             turns: Semaphore::new(READING),
             tasks: tasks.clone(),
         });
+        // It is there before the first one comes.
+        Gauge::Polls.add(0.0);
         tasks.own("polls", listen(Arc::clone(&polls), inbox, keys));
         tasks.own("poll sweep", sweep(Arc::clone(&polls)));
         polls

@@ -134,7 +134,8 @@ async fn sweep(app: &App, admin: &Admin, wanted: LetterSelection, fate: Fate) ->
         // Some may be done all the same.
         Err(error) => (None, Some(error.to_string())),
     };
-    tracing::info!(admin = %admin.user, action = ?fate, ?selection, count, error, "an admin worked on dead letters");
+    let action = fate.as_str();
+    tracing::info!(admin = %admin.user, action, %selection, count, error, "an admin worked on dead letters");
     let swept = swept.map_err(|error| out_of_reach(&error))?;
     if swept.count == 0 && swept.more {
         // Asking again would find no more.
@@ -154,7 +155,7 @@ impl LetterSelection {
             }
             (None, Some(label), false) => Ok(Selection::Cause(cause(&label)?)),
             (None, None, true) => Ok(Selection::All),
-            _ => Err(Invalid::new("ids", "say exactly one of `ids`, `cause` and `all`")),
+            _ => Err(Invalid::new("ids", "or `cause` or `all` must be there, one of the three")),
         }
     }
 }

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use intake::{Accepted, Actor};
 use protocol::{Ack, Command, Refusal, wire};
 
+use crate::entering::Entering;
 use crate::handle::Handle;
 use crate::shared::{Shared, within};
 
@@ -39,7 +40,7 @@ pub(crate) enum Outcome {
     /// A room is to be opened for this connection, after the answer.
     Joined {
         ack: wire::RoomState,
-        room: RoomId,
+        entering: Entering,
     },
     /// The session has another token.
     Refreshed(Claims),

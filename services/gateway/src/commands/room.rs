@@ -7,6 +7,8 @@ use protocol::{Ack, Refusal, wire};
 use store::RoomState;
 
 use super::{Caller, Outcome, later};
+use crate::entering::Entering;
+use crate::hub::Way;
 use crate::{following, session};
 
 pub(super) fn join(caller: &Caller, join: &wire::RoomJoin) -> Outcome {
@@ -16,10 +18,12 @@ pub(super) fn join(caller: &Caller, join: &wire::RoomJoin) -> Outcome {
     };
     later(async move {
         // Asked before anything is subscribed, so that strangers cost no more than this.
-        member_state(&caller, room).await?;
-        let followed = following::follow(&caller.shared, &caller.handle, caller.user, room).await?;
-        let state = followed.ok_or_else(|| Refusal::not_found("room"))?;
-        Ok(Outcome::Joined { ack: ack(&state), room })
+        let state = member_state(&caller, room).await?;
+        let Some(entering) = Entering::begin(&caller.shared, &caller.handle, room, Way::Wish) else {
+            return Ok(Outcome::Answer(Ack::RoomState(ack(&state))));
+        };
+        let state = entering.follow(caller.user).await?.ok_or_else(|| Refusal::not_found("room"))?;
+        Ok(Outcome::Joined { ack: ack(&state), entering })
     })
 }
 
@@ -30,9 +34,8 @@ pub(super) fn leave(caller: &Caller, leave: &wire::RoomLeave) -> Outcome {
     };
     later(async move {
         let state = member_state(&caller, room).await?;
-        caller.handle.set_selective();
         session::forget(&caller.shared, &caller.handle).await;
-        caller.shared.hub.leave(&caller.handle, &[room]);
+        caller.shared.hub.switch_off(&caller.handle, room, state.rev);
         Ok(Outcome::Answer(Ack::RoomState(ack(&state))))
     })
 }

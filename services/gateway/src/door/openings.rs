@@ -72,6 +72,9 @@ impl Drop for Waiting<'_> {
 
 impl Openings {
     pub(crate) fn new(limits: &Limits) -> Self {
+        // They are there before the first one comes.
+        Gauge::Openings.add(0.0);
+        Gauge::OpeningsWaiting.add(0.0);
         let limit = limits.openings as usize;
         let per_second = limits.handshakes_per_sec;
         Self {

@@ -41,6 +41,11 @@ impl Followed {
         self.pid()
     }
 
+    /// True while nothing is sound.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.last.load(Ordering::SeqCst) == NOWHERE
+    }
+
     /// Notes by what the connection is recognised; the first word counts.
     pub(crate) fn recognise(&self, pid: Uuid) {
         let _ = self.pid.set(pid);

@@ -8,8 +8,9 @@ pub(crate) mod followed;
 pub(crate) mod outbox;
 pub(crate) mod pace;
 pub(crate) mod rights;
+pub(crate) mod switched_off;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -26,6 +27,7 @@ use crate::handle::followed::Followed;
 use crate::handle::outbox::{Kind, Outbox, Popped, Pushed};
 use crate::handle::pace::{Pace, Round};
 use crate::handle::rights::Rights;
+use crate::handle::switched_off::SwitchedOff;
 use crate::idle::Activity;
 use crate::watch::beacon::Quiet;
 
@@ -127,12 +129,11 @@ pub(crate) struct Handle {
     pub(crate) rights: Rights,
     pub(crate) quiet: Quiet,
     pub(crate) activity: Activity,
+    pub(crate) switched_off: SwitchedOff,
     identity: OnceLock<Identity>,
     state: Mutex<State>,
     /// The rooms that are on for this connection; `None` once it has left the hub for good.
     rooms: Mutex<Option<Vec<RoomId>>>,
-    /// The client switched rooms off, so that not all of its user's rooms are on.
-    is_selective: AtomicBool,
     waker: AtomicWaker,
     meters: Arc<Meters>,
     /// How far the client has followed all rooms together.
@@ -161,7 +162,7 @@ impl Handle {
             identity: OnceLock::new(),
             state: Mutex::new(state),
             rooms: Mutex::new(Some(Vec::new())),
-            is_selective: AtomicBool::new(false),
+            switched_off: SwitchedOff::default(),
             waker: AtomicWaker::new(),
             meters,
             followed: Followed::default(),
@@ -208,6 +209,11 @@ impl Handle {
         delivered.bytes(self.dialect, place)
     }
 
+    /// What waits now leaves before anything fleeting that is yet to come.
+    pub(crate) fn let_first(&self) {
+        self.state.lock().outbox.let_first();
+    }
+
     /// Queues an answer.
     pub(crate) fn answer(&self, id: &FrameId, ack: &Ack) {
         self.push(self.dialect.ack(id, ack), Kind::Answer);
@@ -247,13 +253,14 @@ impl Handle {
         }
     }
 
-    /// Asks the connection to end; the first reason counts.
+    /// Asks the connection to end; the first reason counts. But who has lost the right gets nothing more
+    /// of what waits, which who is only drained does.
     pub(crate) fn close(&self, code: CloseCode) {
         let mut state = self.state.lock();
-        if state.close.is_none() {
-            state.close = Some(code);
-            if code == CloseCode::Forbidden {
-                // Who has lost the right gets nothing more of what waits either.
+        let is_forbidden = code == CloseCode::Forbidden;
+        if state.close.is_none_or(|first| first == CloseCode::Draining && is_forbidden) {
+            (state.close, state.close_seen) = (Some(code), false);
+            if is_forbidden {
                 let before = state.outbox.bytes();
                 state.outbox.clear();
                 self.count(before, 0);
@@ -262,6 +269,11 @@ impl Handle {
             drop(state);
             self.waker.wake();
         }
+    }
+
+    /// True once its user has lost the right to it.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.state.lock().close == Some(CloseCode::Forbidden)
     }
 
     /// Nothing goes to the client any more: what waits is let go of, however long the handle is held.
@@ -452,16 +464,6 @@ impl Handle {
         if let Some(rooms) = &mut *self.rooms.lock() {
             rooms.reserve_exact(count);
         }
-    }
-
-    /// Notes that the client does not want all of its user's rooms.
-    pub(crate) fn set_selective(&self) {
-        self.is_selective.store(true, Ordering::Relaxed);
-    }
-
-    /// False while all of the user's rooms are meant to be on.
-    pub(crate) fn is_selective(&self) -> bool {
-        self.is_selective.load(Ordering::Relaxed)
     }
 
     /// True once the connection has left the hub for good, or is told to end.

@@ -1,9 +1,9 @@
 //! What waits to be sent on one connection, by class, bounded in bytes.
 //!
 //! Knows no socket. Messages, calls and answers leave in the order they came. What is fleeting
-//! (typing, presence) lies apart: of each thing only the newest, and it leaves first. The invariant:
-//! what a client that does not read is told without asking never exceeds the bound; answers are
-//! bounded by the client's not being read on while they wait.
+//! (typing, presence) lies apart: of each thing only the newest, and it leaves first. The invariants:
+//! nothing fleeting leaves behind what came after it; what a client that does not read is told without
+//! asking never exceeds the bound; answers are bounded by the client's not being read on meanwhile.
 
 use std::collections::VecDeque;
 
@@ -75,6 +75,8 @@ struct Entry {
 struct Fleeting {
     topic: Topic,
     bytes: Bytes,
+    /// So many entries have to have left before.
+    after: u64,
 }
 
 /// What a text costs that waits.
@@ -87,9 +89,12 @@ fn cost(bytes: &Bytes) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     entries: VecDeque<Entry>,
+    /// In the order in which they may leave.
     fleeting: Vec<Fleeting>,
-    /// So many entries have to leave before anything fleeting may.
-    first: usize,
+    /// So many entries have left.
+    left: u64,
+    /// So many entries have to have left before anything fleeting that comes now.
+    first: u64,
     event_bytes: usize,
     answer_bytes: usize,
     fleeting_bytes: usize,
@@ -123,28 +128,25 @@ impl Outbox {
 
     fn push_fleeting(&mut self, topic: Topic, bytes: Bytes, cost: usize) -> bool {
         self.fleeting_bytes += cost;
-        if let Some(same) = self.fleeting.iter_mut().find(|fleeting| fleeting.topic == topic) {
-            self.fleeting_bytes -= self::cost(&same.bytes);
-            same.bytes = bytes;
-            return true;
+        let same = self.fleeting.iter().position(|fleeting| fleeting.topic == topic);
+        let dropped = same.or_else(|| (self.fleeting.len() == FLEETING).then_some(0));
+        if let Some(at) = dropped {
+            let dropped = self.fleeting.remove(at);
+            self.fleeting_bytes -= self::cost(&dropped.bytes);
         }
-        let is_full = self.fleeting.len() == FLEETING;
-        if is_full {
-            let oldest = self.fleeting.remove(0);
-            self.fleeting_bytes -= self::cost(&oldest.bytes);
-        }
-        self.fleeting.push(Fleeting { topic, bytes });
-        is_full
+        // At the end: it may have to wait for more than the older one.
+        self.fleeting.push(Fleeting { topic, bytes, after: self.first });
+        dropped.is_some()
     }
 
     /// What waits now has to leave before anything fleeting that is yet to come.
     pub(crate) fn let_first(&mut self) {
-        self.first = self.entries.len();
+        self.first = self.left + self.entries.len() as u64;
     }
 
     /// The next one to send.
     pub(crate) fn pop(&mut self) -> Option<Popped> {
-        if self.first == 0 && !self.fleeting.is_empty() {
+        if self.fleeting.first().is_some_and(|fleeting| fleeting.after <= self.left) {
             let Fleeting { bytes, .. } = self.fleeting.remove(0);
             self.fleeting_bytes -= cost(&bytes);
             if self.fleeting.is_empty() {
@@ -153,7 +155,7 @@ impl Outbox {
             return Some(Popped { bytes, is_answer: false });
         }
         let Entry { bytes, is_answer } = self.entries.pop_front()?;
-        self.first = self.first.saturating_sub(1);
+        self.left += 1;
         let cost = cost(&bytes);
         if is_answer {
             self.answer_bytes -= cost;
@@ -243,6 +245,35 @@ mod tests {
         outbox.push("message".into(), Kind::Event);
         outbox.push("typing".into(), SOMETHING);
         assert_eq!(texts(&mut outbox), ["ready", "typing", "message"]);
+    }
+
+    #[test]
+    fn what_is_fleeting_and_waits_already_is_not_held_back_behind_what_came_after_it() {
+        let mut outbox = Outbox::default();
+        let typing = |topic| Kind::Fleeting(Topic(topic));
+        outbox.push("typing in R".into(), typing(1));
+        outbox.push("left R".into(), Kind::Event);
+        outbox.push("joined S".into(), Kind::Event);
+        outbox.let_first();
+        outbox.push("typing in S".into(), typing(2));
+        outbox.push("left S".into(), Kind::Event);
+        outbox.push("joined T".into(), Kind::Event);
+        outbox.let_first();
+        outbox.push("typing in T".into(), typing(3));
+        let expected = ["typing in R", "left R", "joined S", "typing in S", "left S", "joined T", "typing in T"];
+        assert_eq!(texts(&mut outbox), expected);
+        assert!(outbox.is_empty() && outbox.bytes() == 0);
+    }
+
+    #[test]
+    fn a_newer_word_of_the_same_thing_waits_for_what_it_has_to() {
+        let mut outbox = Outbox::default();
+        outbox.push("typing in R".into(), SOMETHING);
+        outbox.push("joined R".into(), Kind::Event);
+        outbox.let_first();
+        assert_eq!(outbox.push("typing in R again".into(), SOMETHING), Pushed::Replaced);
+        assert_eq!(texts(&mut outbox), ["joined R", "typing in R again"]);
+        assert_eq!(outbox.bytes(), 0);
     }
 
     #[test]

@@ -34,6 +34,20 @@ fn the_first_reason_to_close_counts_and_is_seen_once() {
 }
 
 #[test]
+fn who_loses_the_right_while_being_drained_gets_nothing_of_what_waits() {
+    let handle = handle(1, 1);
+    handle.close(CloseCode::Draining);
+    assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Draining)));
+    handle.push("waits".into(), Kind::Event);
+    handle.close(CloseCode::Replaced);
+    assert!(!handle.is_idle() && !handle.is_forbidden());
+    handle.close(CloseCode::Forbidden);
+    handle.push("late".into(), Kind::Event);
+    assert!(handle.is_idle() && handle.is_forbidden());
+    assert_eq!(handle.take_signal(), Some(Signal::Close(CloseCode::Forbidden)));
+}
+
+#[test]
 fn nobody_waits_for_a_connection_that_has_ended_and_nothing_waits_for_it() {
     let meters: Arc<Meters> = Arc::default();
     let handle = Handle::new(1, Dialect::Native, Deadlines::new(0, 5_000), Arc::clone(&meters));

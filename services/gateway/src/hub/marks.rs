@@ -72,8 +72,8 @@ impl Hub {
     }
 
     /// Tells marks that were found in the store, unless word of them came meanwhile.
-    pub(crate) fn tell_marks(&self, marks: impl Iterator<Item = ReadMark>, now_ms: u64) {
-        for mark in marks.filter(|mark| self.marks.lacks(mark)) {
+    pub(crate) fn tell_marks(&self, marks: Vec<ReadMark>, now_ms: u64) {
+        for mark in marks.into_iter().filter(|mark| self.marks.lacks(mark)) {
             Counter::TailFound.inc();
             let opened = OpenedDelivery::passing(EventData::MessageRead(mark.to_wire()));
             self.route(Channel::Room(mark.room), opened, LogNumber::NONE, now_ms);

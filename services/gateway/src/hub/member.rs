@@ -1,7 +1,7 @@
 //! One connection in one room: from which rev on it gets what the room releases.
 //!
 //! Knows no other member. The invariant: to a connection that is not open in the room yet nothing
-//! is sent; what it will need is held, bounded.
+//! is sent but what whoever lets it in tells it; what it will need is held, bounded.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use protocol::CloseCode;
 
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
+use crate::hub::claim::Ticket;
 
 /// Memory of what is held for a connection until it is open in the room, if nobody else held it too.
 const HELD_BYTES: usize = 1024 * 1024;
@@ -31,12 +32,36 @@ struct Held {
     deliveries: Vec<Arc<Delivered>>,
     bytes: usize,
     armed: bool,
+    /// Who lets it in.
+    ticket: Ticket,
+    /// It was told of the room: nobody else lets it in from now on.
+    told: bool,
 }
 
 impl Member {
     /// A connection for which everything is held; `floor` is what the room has released already.
-    pub(crate) fn holding(handle: Arc<Handle>, floor: Rev) -> Self {
-        Self { handle, after: floor, held: Some(Box::default()), role: Role::Member }
+    pub(crate) fn holding(handle: Arc<Handle>, floor: Rev, ticket: Ticket) -> Self {
+        let held = Held { ticket, ..Held::default() };
+        Self { handle, after: floor, held: Some(Box::new(held)), role: Role::Member }
+    }
+
+    /// Somebody else lets it in from now on. False: it is open, or was told of the room.
+    pub(crate) fn claim(&mut self, ticket: Ticket) -> bool {
+        let held = self.held.as_mut().filter(|held| !held.told);
+        held.map(|held| held.ticket = ticket).is_some()
+    }
+
+    /// True while it is let in by that one.
+    pub(crate) fn is_let_in_by(&self, ticket: Ticket) -> bool {
+        self.held.as_ref().is_some_and(|held| held.ticket == ticket)
+    }
+
+    /// Tells it something of the room before it is open.
+    pub(crate) fn tell(&mut self, tell: impl FnOnce(&Handle)) {
+        if let Some(held) = &mut self.held {
+            held.told = true;
+        }
+        tell(&self.handle);
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -75,10 +100,13 @@ impl Member {
     /// Opens the connection in the room and sends what was held for it. True: by that it has left.
     pub(crate) fn open(&mut self) -> bool {
         let Some(held) = self.held.take() else { return false };
-        held.deliveries.iter().any(|delivered| {
+        let has_left = held.deliveries.iter().any(|delivered| {
             self.pass(delivered, Handle::deliver_held);
             self.leaves_with(delivered)
-        })
+        });
+        // Whoever has not been told of the room yet is not told who types in it.
+        self.handle.let_first();
+        has_left
     }
 
     /// Takes a delivery that the room has released.

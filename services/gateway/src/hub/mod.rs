@@ -4,6 +4,7 @@
 //! done by owned tasks. The invariant: a room's deliveries are released under its shard's lock, in
 //! the order of their revs.
 
+mod claim;
 mod marks;
 mod member;
 mod moved;
@@ -14,6 +15,8 @@ mod user;
 
 #[cfg(test)]
 mod anew_tests;
+#[cfg(test)]
+mod claim_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,7 @@ use protocol::{Channel, CloseCode, EventData, OpenedDelivery, wire};
 use realtime::LogNumber;
 use tokio::sync::mpsc;
 
+pub(crate) use claim::{Claim, Ticket, Way};
 use marks::Marks;
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
@@ -95,6 +99,8 @@ pub(crate) struct Hub {
     joins: Vec<mpsc::Sender<Join>>,
     /// How often a room was seen to have moved in the store.
     moves: AtomicU64,
+    /// How often somebody began to let a connection into a room.
+    tickets: AtomicU64,
 }
 
 /// Ends a connection whose place another one took.
@@ -129,6 +135,7 @@ impl Hub {
             fills,
             joins,
             moves: AtomicU64::new(0),
+            tickets: AtomicU64::new(0),
         };
         (Arc::new(hub), Requests { fills: fill_requests, joins: join_requests })
     }
@@ -139,14 +146,14 @@ impl Hub {
 
     // ---- connections in rooms
 
-    /// Adds a connection to rooms, holding what they release; answers which of them have to be
-    /// subscribed first.
+    /// Adds a connection whose session is being opened to rooms, holding what they release; answers
+    /// which of them have to be subscribed first.
     pub(crate) fn enter(&self, handle: &Arc<Handle>, rooms: &[RoomId]) -> Vec<RoomId> {
         let mut missing = Vec::new();
         for id in rooms {
             let mut shard = self.shard(*id);
             let room = shard.entry(*id).or_insert_with(|| Room::new(*id));
-            room.enter(handle);
+            room.claim(handle, Ticket::OPENING);
             if !room.subscribed {
                 missing.push(*id);
             }
@@ -163,13 +170,14 @@ impl Hub {
         }
     }
 
-    /// Says what the store knows; answers the rooms for which it was read too early.
-    pub(crate) fn arm(&self, handle: &Handle, known: &[Known]) -> Vec<RoomId> {
+    /// Says what the store knows of a connection that is let in; answers the rooms for which it was read
+    /// too early.
+    pub(crate) fn arm(&self, handle: &Handle, ticket: Ticket, known: &[Known]) -> Vec<RoomId> {
         let mut too_early = Vec::new();
         for it in known {
             let armed = match self.shard(it.room).get_mut(&it.room) {
                 Some(room) => {
-                    let armed = room.arm(handle.key, it.rev, it.kind, it.role);
+                    let armed = room.arm(handle.key, ticket, it.rev, it.kind, it.role);
                     self.count_gap(room);
                     armed
                 }
@@ -184,15 +192,6 @@ impl Hub {
         too_early
     }
 
-    /// Opens a connection in rooms it was armed for.
-    pub(crate) fn open(&self, handle: &Handle, rooms: &[RoomId]) {
-        for id in rooms {
-            if let Some(room) = self.shard(*id).get_mut(id) {
-                room.open(handle.key);
-            }
-        }
-    }
-
     /// Takes a connection out of rooms.
     pub(crate) fn leave(&self, handle: &Handle, rooms: &[RoomId]) {
         for id in rooms {
@@ -202,10 +201,15 @@ impl Hub {
         }
     }
 
-    /// Takes a connection out of everything, for good.
-    pub(crate) fn depart(&self, handle: &Handle) {
+    /// Takes a connection out of all rooms, for good.
+    pub(crate) fn leave_all(&self, handle: &Handle) {
         let rooms = handle.leave_all();
         self.leave(handle, &rooms);
+    }
+
+    /// Takes a connection out of everything, for good.
+    pub(crate) fn depart(&self, handle: &Handle) {
+        self.leave_all(handle);
         self.users.leave(handle);
     }
 

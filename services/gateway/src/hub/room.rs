@@ -14,6 +14,7 @@ use protocol::CloseCode;
 
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
+use crate::hub::claim::Ticket;
 use crate::hub::member::Member;
 
 /// Deliveries that may wait for an earlier one; what does not fit is read again later. Few, because
@@ -21,8 +22,6 @@ use crate::hub::member::Member;
 const AHEAD: usize = 128;
 /// The same in bytes, about; one always fits.
 const AHEAD_BYTES: usize = 64 * 1024;
-/// Deliveries without a rev that may wait for a change of members.
-const WAITING: usize = 64;
 
 /// What a room needs from outside after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +45,7 @@ pub(crate) enum Armed {
     Yes(Need),
     /// The store was read too early: read it again.
     TooEarly,
-    /// The connection is not in the room (any more).
+    /// The connection is not in the room (any more), or let in by somebody else.
     Gone,
 }
 
@@ -76,7 +75,6 @@ pub(crate) struct Room {
     /// The highest rev that was heard of.
     seen: Rev,
     ahead: BTreeMap<Rev, Arc<Delivered>>,
-    waiting: Vec<Arc<Delivered>>,
     filling: bool,
     /// The hub counts this room among those with a gap.
     pub(crate) has_gap: bool,
@@ -96,7 +94,6 @@ impl Room {
             released: None,
             seen: Rev::ZERO,
             ahead: BTreeMap::new(),
-            waiting: Vec::new(),
             filling: false,
             has_gap: false,
             stored: Rev::ZERO,
@@ -106,22 +103,28 @@ impl Room {
 
     // ---- members
 
-    /// Adds a connection for which everything is held; nothing changes if it is there already.
-    pub(crate) fn enter(&mut self, handle: &Arc<Handle>) {
-        let Err(at) = self.find(handle.key) else { return };
-        if handle.note_room(self.id) {
+    /// Adds a connection for which everything is held, or takes over one that was told nothing yet:
+    /// from now on it is let in by whoever has the ticket. False: it is in already, or is over.
+    pub(crate) fn claim(&mut self, handle: &Arc<Handle>, ticket: Ticket) -> bool {
+        let at = match self.find(handle.key) {
+            Ok(at) => return self.members[at].claim(ticket),
+            Err(at) => at,
+        };
+        let is_added = handle.note_room(self.id);
+        if is_added {
             self.empty_since = None;
             let floor = self.released.unwrap_or(Rev(-1));
             if self.members.len() == self.members.capacity() {
                 self.members.reserve_exact(self.members.len() / 4 + 1);
             }
-            self.members.insert(at, Member::holding(Arc::clone(handle), floor));
+            self.members.insert(at, Member::holding(Arc::clone(handle), floor, ticket));
         }
+        is_added
     }
 
     /// Says what the store knows about a connection's user in this room.
-    pub(crate) fn arm(&mut self, key: u64, rev: Rev, kind: RoomKind, role: Role) -> Armed {
-        let Ok(at) = self.find(key) else { return Armed::Gone };
+    pub(crate) fn arm(&mut self, key: u64, ticket: Ticket, rev: Rev, kind: RoomKind, role: Role) -> Armed {
+        let Some(at) = self.let_in_by(key, ticket) else { return Armed::Gone };
         if !self.members[at].arm(rev, role) {
             return Armed::TooEarly;
         }
@@ -142,19 +145,41 @@ impl Room {
         self.release_ahead();
     }
 
-    /// Opens a connection in the room: from now on it gets what the room releases.
-    pub(crate) fn open(&mut self, key: u64) {
-        let Ok(at) = self.find(key) else { return };
+    /// Tells a connection something of the room before it is open. False: it is let in by somebody else
+    /// meanwhile, or not at all.
+    pub(crate) fn tell(&mut self, key: u64, ticket: Ticket, tell: impl FnOnce(&Handle)) -> bool {
+        let at = self.let_in_by(key, ticket);
+        at.map(|at| self.members[at].tell(tell)).is_some()
+    }
+
+    /// Opens a connection in the room: from now on it gets what the room releases. False: it is let in
+    /// by somebody else meanwhile, or not at all.
+    pub(crate) fn open(&mut self, key: u64, ticket: Ticket) -> bool {
+        let Some(at) = self.let_in_by(key, ticket) else { return false };
         if self.members[at].open() {
+            self.remove_at(at);
+        }
+        true
+    }
+
+    /// Removes a connection that was not let in after all.
+    pub(crate) fn abandon(&mut self, key: u64, ticket: Ticket) {
+        if let Some(at) = self.let_in_by(key, ticket) {
             self.remove_at(at);
         }
     }
 
-    /// Removes a connection.
-    pub(crate) fn leave(&mut self, key: u64) {
-        if let Ok(at) = self.find(key) {
-            self.remove_at(at);
-        }
+    /// Removes a connection; after which rev it was let in, if it was there.
+    pub(crate) fn leave(&mut self, key: u64) -> Option<Rev> {
+        let at = self.find(key).ok()?;
+        let after = self.members[at].after;
+        self.remove_at(at);
+        Some(after)
+    }
+
+    /// A connection that is let in by that one.
+    fn let_in_by(&self, key: u64, ticket: Ticket) -> Option<usize> {
+        self.find(key).ok().filter(|at| self.members[*at].is_let_in_by(ticket))
     }
 
     fn remove_at(&mut self, at: usize) {
@@ -196,7 +221,8 @@ impl Room {
     /// released at once.
     pub(crate) fn accept(&mut self, delivered: Arc<Delivered>, place: Place) -> Need {
         let Some(rev) = delivered.rev else {
-            self.accept_without_rev(delivered);
+            // What leaves no trace is for whoever is there.
+            self.members.iter_mut().for_each(|member| member.offer(&delivered, Place::Void));
             return Need::Nothing;
         };
         match self.released {
@@ -239,20 +265,11 @@ impl Room {
         }
         (self.released, self.seen, self.filling) = (None, Rev::ZERO, false);
         self.ahead.clear();
-        self.waiting.clear();
     }
 
     /// Up to where the room was released.
     pub(crate) fn released(&self) -> Option<Rev> {
         self.released
-    }
-
-    fn accept_without_rev(&mut self, delivered: Arc<Delivered>) {
-        if self.released.is_some_and(|released| delivered.epoch <= released) {
-            self.members.iter_mut().for_each(|member| member.offer(&delivered, Place::Void));
-        } else if !delivered.is_fleeting() && self.waiting.len() < WAITING {
-            self.waiting.push(delivered);
-        }
     }
 
     fn set_ahead(&mut self, rev: Rev, delivered: Arc<Delivered>) {
@@ -282,11 +299,6 @@ impl Room {
             let id = self.id;
             for gone in self.members.extract_if(.., |member| member.leaves_with(delivered)) {
                 gone.handle.forget_room(id);
-            }
-        }
-        if !self.waiting.is_empty() {
-            for waiting in std::mem::take(&mut self.waiting) {
-                self.accept_without_rev(waiting);
             }
         }
     }

@@ -10,11 +10,12 @@ use realtime::LogNumber;
 use uuid::Uuid;
 
 use super::room::{Armed, Need, Room};
-use super::{Filled, Hub, Known, Position};
+use super::{Filled, Hub, Known, Ticket};
 use crate::codec::{Delivered, Dialect, Place};
 use crate::handle::tests::{handle, sent};
 use crate::handle::{Handle, Signal};
 
+pub(super) const OPENING: Ticket = Ticket::OPENING;
 pub(super) const ROOM: RoomId = RoomId(Uuid::from_u128(77));
 
 fn user(number: u128) -> UserId {
@@ -32,14 +33,14 @@ fn left(rev: i64, who: u128) -> OpenedDelivery {
     OpenedDelivery { rev: Some(Rev(rev)), epoch: Rev(rev), except: None, event: EventData::RoomMemberLeft(event) }
 }
 
-fn typing(by: u128, epoch: i64) -> OpenedDelivery {
+fn typing(by: u128) -> OpenedDelivery {
     let event = wire::Typing { room_id: ROOM.to_string(), user_id: user(by).to_string(), is_typing: true };
-    OpenedDelivery { rev: None, epoch: Rev(epoch), except: Some(user(by)), event: EventData::Typing(event) }
+    OpenedDelivery { except: Some(user(by)), ..OpenedDelivery::passing(EventData::Typing(event)) }
 }
 
-fn receipt(epoch: i64) -> OpenedDelivery {
+fn receipt() -> OpenedDelivery {
     let event = wire::MessageReadBy { room_id: ROOM.to_string(), seq: 1, ..Default::default() };
-    OpenedDelivery { rev: None, epoch: Rev(epoch), except: None, event: EventData::MessageRead(event) }
+    OpenedDelivery::passing(EventData::MessageRead(event))
 }
 
 /// The revs that wait for a connection, in their order.
@@ -52,9 +53,9 @@ pub(super) fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
 }
 
 pub(super) fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {
-    room.enter(handle);
-    assert!(matches!(room.arm(handle.key, Rev(rev), RoomKind::Group, Role::Member), Armed::Yes(_)));
-    room.open(handle.key);
+    room.claim(handle, OPENING);
+    assert!(matches!(room.arm(handle.key, OPENING, Rev(rev), RoomKind::Group, Role::Member), Armed::Yes(_)));
+    room.open(handle.key, OPENING);
 }
 
 #[test]
@@ -74,25 +75,25 @@ fn deliveries_are_released_in_order_without_repeats() {
 #[test]
 fn what_came_before_the_first_member_was_armed_is_not_lost() {
     let (mut room, one) = (Room::new(ROOM), handle(1, 1));
-    room.enter(&one);
+    room.claim(&one, OPENING);
     for rev in [4, 6, 5] {
         assert_eq!(accept(&mut room, message(rev)), Need::Nothing);
     }
-    assert_eq!(room.arm(1, Rev(4), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
+    assert_eq!(room.arm(1, OPENING, Rev(4), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
     assert!(revs(&one).is_empty(), "nothing before the connection is open");
-    room.open(1);
+    room.open(1, OPENING);
     assert_eq!(revs(&one), [5, 6]);
 }
 
 #[test]
 fn a_member_that_read_the_store_too_early_has_to_read_again() {
     let (mut room, one, late) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
-    room.enter(&late);
+    room.claim(&late, OPENING);
     join(&mut room, &one, 5);
-    assert_eq!(room.arm(2, Rev(4), RoomKind::Group, Role::Member), Armed::TooEarly);
+    assert_eq!(room.arm(2, OPENING, Rev(4), RoomKind::Group, Role::Member), Armed::TooEarly);
     let _ = accept(&mut room, message(6));
-    assert_eq!(room.arm(2, Rev(5), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
-    room.open(2);
+    assert_eq!(room.arm(2, OPENING, Rev(5), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
+    room.open(2, OPENING);
     assert_eq!(revs(&late), [6]);
 }
 
@@ -115,7 +116,7 @@ fn who_leaves_is_told_so_and_gets_nothing_after_it() {
     join(&mut room, &goes, 1);
     let _ = accept(&mut room, message(3));
     let _ = accept(&mut room, left(2, 2));
-    let _ = accept(&mut room, typing(1, 2));
+    let _ = accept(&mut room, typing(1));
     assert_eq!(revs(&goes), [2]);
     assert_eq!(revs(&stays), [2, 3]);
     assert!(goes.leave_all().is_empty());
@@ -124,12 +125,12 @@ fn who_leaves_is_told_so_and_gets_nothing_after_it() {
 #[test]
 fn who_was_removed_while_opening_is_told_up_to_that() {
     let (mut room, goes) = (Room::new(ROOM), handle(2, 2));
-    room.enter(&goes);
-    let _ = room.arm(2, Rev(1), RoomKind::Group, Role::Member);
+    room.claim(&goes, OPENING);
+    let _ = room.arm(2, OPENING, Rev(1), RoomKind::Group, Role::Member);
     for opened in [message(2), left(3, 2), message(4)] {
         let _ = accept(&mut room, opened);
     }
-    room.open(2);
+    room.open(2, OPENING);
     assert_eq!(revs(&goes), [2, 3]);
     assert!(room.is_empty());
 }
@@ -147,25 +148,37 @@ fn an_old_removal_does_not_remove_who_has_joined_again() {
 }
 
 #[test]
+fn who_types_in_a_room_is_not_told_before_the_room_is() {
+    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
+    room.claim(&one, OPENING);
+    let _ = accept(&mut room, message(5));
+    assert!(matches!(room.arm(1, OPENING, Rev(4), RoomKind::Group, Role::Member), Armed::Yes(_)));
+    one.tell(&Delivered::new(message(4)));
+    room.open(1, OPENING);
+    let _ = accept(&mut room, typing(2));
+    assert_eq!(revs(&one), [4, 5, -1]);
+}
+
+#[test]
 fn typing_is_not_told_to_who_types_and_waits_for_nobody() {
     let (mut room, one, other) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
     join(&mut room, &one, 4);
     join(&mut room, &other, 4);
-    let _ = accept(&mut room, typing(1, 0));
+    let _ = accept(&mut room, typing(1));
     assert_eq!((sent(&one).len(), sent(&other).len()), (0, 1));
-    let _ = accept(&mut room, typing(1, 6));
-    assert_eq!(sent(&other).len(), 0, "its audience is not known yet");
 }
 
 #[test]
-fn receipts_wait_for_the_change_of_members_before_them() {
-    let (mut room, one) = (Room::new(ROOM), handle(1, 1));
-    join(&mut room, &one, 4);
-    let _ = accept(&mut room, receipt(6));
-    let _ = accept(&mut room, message(5));
-    assert_eq!(revs(&one), [5]);
-    let _ = accept(&mut room, left(6, 9));
-    assert_eq!(revs(&one), [6, -1]);
+fn receipts_are_for_whoever_is_there_also_on_the_way_in() {
+    let (mut room, one, other) = (Room::new(ROOM), handle(1, 1), handle(2, 2));
+    room.claim(&one, OPENING);
+    let _ = accept(&mut room, receipt());
+    assert_eq!(room.arm(1, OPENING, Rev(4), RoomKind::Group, Role::Member), Armed::Yes(Need::Nothing));
+    room.open(1, OPENING);
+    join(&mut room, &other, 4);
+    let _ = accept(&mut room, left(6, 2));
+    let _ = accept(&mut room, receipt());
+    assert_eq!((sent(&one).len(), sent(&other).len()), (2, 1), "nobody waits for a removal on its way");
 }
 
 #[test]
@@ -196,8 +209,8 @@ async fn a_gap_is_asked_for_once_and_filled() {
     assert_eq!(hub.enter(&one, &[ROOM]), [ROOM], "has to be subscribed");
     hub.subscribed(&[ROOM]);
     assert!(hub.enter(&handle(2, 2), &[ROOM]).is_empty(), "is subscribed");
-    assert!(hub.arm(&one, &[known(3)]).is_empty());
-    hub.open(&one, &[ROOM]);
+    assert!(hub.arm(&one, OPENING, &[known(3)]).is_empty());
+    hub.open(&one, ROOM, OPENING);
     for rev in [6, 7, 9] {
         hub.route(Channel::Room(ROOM), message(rev), LogNumber::NONE, 0);
     }
@@ -226,10 +239,12 @@ async fn offsets_are_given_only_while_nothing_is_missing_anywhere() {
     let one = crate::handle::tests::handle_of(Dialect::SocketIo, 1, 1);
     let in_room = |room, rev| Known { room, ..known(rev) };
     hub.enter(&one, &[ROOM, OTHER]);
-    assert!(hub.arm(&one, &[in_room(ROOM, 3), in_room(OTHER, 0)]).is_empty());
+    assert!(hub.arm(&one, OPENING, &[in_room(ROOM, 3), in_room(OTHER, 0)]).is_empty());
     let route = |room, rev, number| hub.route(Channel::Room(room), message(rev), LogNumber(number), 0);
     route(OTHER, 1, 10);
-    hub.open(&one, &[ROOM, OTHER]);
+    for room in [ROOM, OTHER] {
+        hub.open(&one, room, OPENING);
+    }
     one.followed.begin(LogNumber(5));
     assert_eq!(offsets(&one), ["-"], "what was held");
     route(ROOM, 4, 20);
@@ -256,7 +271,7 @@ async fn a_member_knows_its_standing_only_once_the_store_said_so() {
     let one = handle(1, 1);
     hub.enter(&one, &[ROOM]);
     assert_eq!(hub.standing(&one, ROOM), None);
-    hub.arm(&one, &[known(3)]);
+    hub.arm(&one, OPENING, &[known(3)]);
     assert_eq!(hub.standing(&one, ROOM), Some((RoomKind::Group, Role::Owner)));
     hub.leave(&one, &[ROOM]);
     assert_eq!(hub.standing(&one, ROOM), None);
@@ -309,15 +324,6 @@ fn rooms_and_users_without_connections_are_swept_after_a_while() {
     assert!(gone.borrow().is_empty());
     assert_eq!(hub.sweep(3, 2, note), 0);
     assert_eq!(*gone.borrow(), [Channel::Room(ROOM), Channel::User(user(1))]);
-}
-
-#[test]
-fn a_connection_that_has_departed_is_not_added_any_more() {
-    let (hub, _requests) = Hub::new(0);
-    let one = handle(1, 1);
-    hub.depart(&one);
-    hub.enter(&one, &[ROOM]);
-    assert_eq!(hub.position(&one, ROOM), Position::Absent);
 }
 
 /// One thing that happens in a world of one room, a store and a pub/sub that loses and repeats.
@@ -423,7 +429,7 @@ impl World {
         let (person, handle) = &mut self.people[who];
         if !person.entered {
             person.entered = true;
-            self.room.enter(handle);
+            self.room.claim(handle, OPENING);
         }
     }
 
@@ -441,7 +447,7 @@ impl World {
     fn arm(&mut self, who: usize) {
         let (person, handle) = &mut self.people[who];
         if let (Some(rev), None) = (person.read, person.armed) {
-            match self.room.arm(handle.key, Rev(rev), RoomKind::Group, Role::Member) {
+            match self.room.arm(handle.key, OPENING, Rev(rev), RoomKind::Group, Role::Member) {
                 Armed::Yes(_) => person.armed = Some(rev),
                 Armed::TooEarly => person.read = None,
                 Armed::Gone => {}
@@ -453,7 +459,7 @@ impl World {
         let (person, handle) = &mut self.people[who];
         if person.armed.is_some() && !person.opened {
             person.opened = true;
-            self.room.open(handle.key);
+            self.room.open(handle.key, OPENING);
         }
     }
 }

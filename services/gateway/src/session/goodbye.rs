@@ -1,7 +1,7 @@
 //! The last phase: telling the client why, and giving back what the connection held.
 //!
-//! Knows no command. The invariant: the hub forgets the connection before anything is waited for,
-//! and every wait here has a limit.
+//! Knows no command. The invariant: the hub takes the connection out of its rooms before anything is
+//! waited for, and every wait here has a limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,12 @@ pub(crate) async fn say<L: Link>(
     arrival: Option<Arrival>,
 ) {
     let handle = Arc::clone(&connection.handle);
-    shared.hub.depart(&handle);
+    if end == End::Close(CloseCode::Draining) {
+        // Found by its user until it was sent what waits: a right that ends meanwhile ends that.
+        shared.hub.leave_all(&handle);
+    } else {
+        shared.hub.depart(&handle);
+    }
     let code = match end {
         End::Gone | End::Left => CloseCode::Normal,
         End::Close(code) => {
@@ -53,7 +58,6 @@ pub(crate) async fn say<L: Link>(
             code
         }
     };
-    let words = last_words(shared, &connection, code);
     let departure = async {
         // Whoever took the device's place may go on with the very connection.
         if code.is_final() && code != CloseCode::Replaced {
@@ -62,7 +66,8 @@ pub(crate) async fn say<L: Link>(
         depart(shared, &handle, arrival).await;
     };
     let leave = async {
-        take_leave(shared, connection, end, code, words).await;
+        take_leave(shared, connection, end, code).await;
+        shared.hub.depart(&handle);
         drop(admitted);
     };
     tokio::join!(leave, departure);
@@ -87,43 +92,41 @@ async fn depart(shared: &Shared, handle: &Handle, arrival: Option<Arrival>) {
     }
 }
 
-async fn take_leave<L: Link>(
-    shared: &Shared,
-    mut connection: Connection<L>,
-    end: End,
-    code: CloseCode,
-    words: Vec<Bytes>,
-) {
+async fn take_leave<L: Link>(shared: &Shared, mut connection: Connection<L>, end: End, code: CloseCode) {
+    let handle = Arc::clone(&connection.handle);
+    let code = || if handle.is_forbidden() { CloseCode::Forbidden } else { code };
     if end != End::Gone {
-        let is_sent_away = code.is_final() && !words.is_empty();
         let last = async {
             connection.sent().await?;
-            connection.send_last(words).await
+            let code = code();
+            let words = last_words(shared, &handle, code);
+            let is_sent_away = code.is_final() && !words.is_empty();
+            connection.send_last(words).await.map(|()| is_sent_away)
         };
         let patience = async {
             tokio::time::sleep(LAST_WORDS_LIMIT).await;
-            if code == CloseCode::TooSlow {
+            if code() == CloseCode::TooSlow {
                 tokio::select! {
                     () = tokio::time::sleep(SLOW_LAST_WORDS_LIMIT) => {}
                     () = shared.draining.requested() => {}
                 }
             }
         };
-        let told = tokio::select! {
-            told = last => told.is_ok(),
+        let is_sent_away = tokio::select! {
+            told = last => told.unwrap_or(false),
             () = patience => false,
         };
-        if is_sent_away && told {
+        if is_sent_away {
             let _ = tokio::time::timeout(LEAVE_LIMIT, connection.gone()).await;
         }
     }
-    connection.handle.end();
+    let code = code();
+    handle.end();
     connection.link.close(code).await;
 }
 
 /// What Socket.IO is told in the place of a close code.
-fn last_words<L: Link>(shared: &Shared, connection: &Connection<L>, code: CloseCode) -> Vec<Bytes> {
-    let handle = &connection.handle;
+fn last_words(shared: &Shared, handle: &Handle, code: CloseCode) -> Vec<Bytes> {
     if handle.dialect != Dialect::SocketIo || !handle.is_ready() || code == CloseCode::Normal {
         return Vec::new();
     }

@@ -283,9 +283,9 @@ impl Open {
                 let confirm = Box::pin(async move { (id, accepted.confirmed().await) });
                 self.confirms.get_or_insert_default().push(confirm);
             }
-            Outcome::Joined { ack, room } => {
+            Outcome::Joined { ack, entering } => {
                 self.answer(id, &Ack::RoomState(ack));
-                self.caller.shared.hub.open(&self.caller.handle, &[room]);
+                entering.open();
             }
             Outcome::Refreshed(claims) => {
                 // What ended the tokens meanwhile may have spared the old one and not this one.

@@ -19,6 +19,7 @@ use crate::codec::Dialect;
 use crate::following;
 use crate::handle::outbox::Kind;
 use crate::handle::{Handle, Identity};
+use crate::hub::Ticket;
 use crate::shared::{Shared, within};
 
 /// How long opening a session may take altogether.
@@ -71,7 +72,9 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
         LogNumber::NONE
     };
     let rooms: Vec<_> = found.rooms.iter().map(|state| state.room_id).collect();
-    shared.hub.open(handle, &rooms);
+    for room in &rooms {
+        shared.hub.open(handle, *room, Ticket::OPENING);
+    }
     handle.followed.begin(followed);
     for early in handle.take_early() {
         shared.hub.tell(claims.user, handle, &early);

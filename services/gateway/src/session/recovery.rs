@@ -180,7 +180,7 @@ async fn begin(shared: &Shared, handle: &Handle, found: &RoomsOf) -> Option<Uuid
 async fn renew(shared: &Shared, handle: Arc<Handle>, membership: Membership) {
     let (Some(pid), Some(identity)) = (handle.followed.pid(), handle.identity()) else { return };
     let Ok(Some(remembered)) = shared.realtime.recall(pid).await else { return };
-    if remembered.user == identity.user && !handle.is_selective() {
+    if remembered.user == identity.user && !handle.followed.has_given_up() {
         let remembered = Remembered { membership, since: shared.hub.sound.last_number(), ..remembered };
         // Err: then it cannot be recovered.
         let _ = shared.realtime.remember(pid, &remembered).await;

@@ -41,6 +41,8 @@ const CHANGES: usize = 500;
 const CHANGE_PAGES: usize = 4;
 /// Deliveries released in one go before the sessions get a chance to send them.
 const BURST: usize = 16;
+/// A user's latest departures that are looked through.
+const DEPARTURES: usize = 1_000;
 /// Changes of members looked back on to find the one by which somebody came.
 const HOPS: usize = 32;
 
@@ -217,7 +219,7 @@ async fn settle(shared: &Arc<Shared>, doubts: &[(UserId, u32)]) {
 }
 
 /// Takes a connection out of the rooms its user was removed from, and after some patience into those
-/// the user was added to. True if it follows just the user's rooms.
+/// the user was added to and the client has not switched off. True if it follows just these.
 async fn compare(
     shared: &Arc<Shared>,
     handle: &Arc<Handle>,
@@ -234,12 +236,15 @@ async fn compare(
         // It reads the user's rooms itself; whether it read the right ones is seen afterwards.
         return false;
     }
-    let is_missing = |room: &&RoomId| shared.hub.position(handle, **room) == Position::Absent;
-    let gained: Vec<RoomId> =
-        if handle.is_selective() { Vec::new() } else { rooms.iter().filter(is_missing).copied().collect() };
+    if !forget_switched_off(shared, handle, user).await {
+        return false;
+    }
+    let is_off = |room: &RoomId| handle.switched_off.contains(*room);
+    let is_missing = |room: &&RoomId| shared.hub.position(handle, **room) == Position::Absent && !is_off(room);
+    let gained: Vec<RoomId> = rooms.iter().filter(is_missing).copied().collect();
     if gained.is_empty() && lost.is_empty() {
-        let is_open = |room: &RoomId| shared.hub.is_open(handle, *room);
-        if !handle.is_selective() && !rooms.iter().all(is_open) {
+        let is_as_wished = |room: &RoomId| shared.hub.is_open(handle, *room) || is_off(room);
+        if !rooms.iter().all(is_as_wished) {
             // It is being let in; until it was told, it does not follow them all.
             return false;
         }
@@ -253,6 +258,18 @@ async fn compare(
         }
     }
     false
+}
+
+/// What a client switched off is on again once its user has left the room: for when the user comes back.
+/// False if that could not be read.
+async fn forget_switched_off(shared: &Shared, handle: &Handle, user: UserId) -> bool {
+    if handle.switched_off.is_empty() {
+        return true;
+    }
+    let read = tokio::time::timeout(LOOK_UP_LIMIT, shared.store.departures(user, DEPARTURES)).await;
+    let Ok(Ok(departures)) = read else { return false };
+    handle.switched_off.forget(&departures);
+    true
 }
 
 /// Makes a connection leave a room its user was removed from. What led there is released first, so

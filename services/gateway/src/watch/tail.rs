@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Rev, RoomId};
+use domain::{Rev, RoomId, UserId};
 use store::{ReadMark, StoreError, TailCursor};
 use telemetry::Counter;
 
@@ -18,13 +18,15 @@ use crate::shared::{LOOK_UP_LIMIT, Shared};
 const READ_EVERY: Duration = Duration::from_millis(900);
 /// Pages read in one round; what is left comes in the next one.
 const PAGES: usize = 40;
+/// Read marks of different people that are kept until all were read.
+const MARKS: usize = 50_000;
 
 /// Reads on until the service stops.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let shutdown = shared.tasks.shutdown().clone();
-    let (mut cursor, mut behind, mut marks) = (None, HashMap::new(), Vec::new());
+    let (mut cursor, mut behind, mut marks) = (None, HashMap::new(), Marks::default());
     loop {
-        shared.hub.tell_marks(marks.drain(..), shared.wheel.now_ms());
+        shared.hub.tell_marks(marks.take(), shared.wheel.now_ms());
         behind.retain(|room: &RoomId, rev: &mut Rev| shared.hub.is_behind(*room, *rev));
         for (room, rev) in behind.drain() {
             Counter::TailFound.inc();
@@ -45,11 +47,40 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
     }
 }
 
+/// Read marks that were found and not told here: of each person in each room the furthest, once all were
+/// read that there are, so that an older one is not told after a newer one that was told long ago.
+#[derive(Debug, Default)]
+struct Marks {
+    furthest: HashMap<(RoomId, UserId), ReadMark>,
+    is_all: bool,
+}
+
+impl Marks {
+    /// Notes what a reading found; `is_all` if there is no more.
+    fn find(&mut self, found: impl Iterator<Item = ReadMark>, is_all: bool) {
+        self.is_all = is_all;
+        for mark in found {
+            let furthest = self.furthest.entry((mark.room, mark.user)).or_insert(mark);
+            if mark.seq > furthest.seq {
+                *furthest = mark;
+            }
+        }
+    }
+
+    /// Those that may be told.
+    fn take(&mut self) -> Vec<ReadMark> {
+        if !self.is_all && self.furthest.len() < MARKS {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.furthest).into_values().collect()
+    }
+}
+
 async fn read(
     shared: &Shared,
     cursor: &mut Option<TailCursor>,
     behind: &mut HashMap<RoomId, Rev>,
-    marks: &mut Vec<ReadMark>,
+    marks: &mut Marks,
 ) -> Result<(), StoreError> {
     let Some(cursor) = cursor else {
         *cursor = Some(shared.store.tail_cursor().await?);
@@ -63,10 +94,34 @@ async fn read(
                 *highest = rev.max(*highest);
             }
         }
-        marks.extend(tail.marks.into_iter().filter(|mark| shared.hub.lacks_mark(mark)));
+        marks.find(tail.marks.into_iter().filter(|mark| shared.hub.lacks_mark(mark)), tail.complete);
         if tail.complete {
             break;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Seq, Timestamp};
+    use uuid::Uuid;
+
+    fn mark(user: u128, seq: i64) -> ReadMark {
+        let (room, user) = (RoomId(Uuid::from_u128(1)), UserId(Uuid::from_u128(user)));
+        ReadMark { room, user, seq: Seq(seq), at: Timestamp(0) }
+    }
+
+    #[test]
+    fn of_the_marks_of_one_person_the_furthest_is_told_and_only_once_all_were_read() {
+        let mut marks = Marks::default();
+        marks.find([mark(1, 5), mark(2, 9)].into_iter(), false);
+        assert_eq!(marks.take(), [], "there are more, which may be further");
+        marks.find([mark(1, 6), mark(2, 8)].into_iter(), true);
+        let mut told = marks.take();
+        told.sort_unstable_by_key(|mark| mark.seq);
+        assert_eq!(told, [mark(1, 6), mark(2, 9)]);
+        assert_eq!(marks.take(), []);
+    }
 }

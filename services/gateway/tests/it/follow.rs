@@ -13,7 +13,7 @@ use crate::house::{House, QUIET, until};
 use crate::silent;
 
 /// The revs of a room that a client was told, in their order.
-fn revs(socket: &Socket, room: &str) -> Vec<i64> {
+pub(crate) fn revs(socket: &Socket, room: &str) -> Vec<i64> {
     let of_room = |data: &Value| data["roomId"] == room;
     socket.everything().iter().filter(|(_, data)| of_room(data)).filter_map(|(_, data)| data["rev"].as_i64()).collect()
 }
@@ -109,7 +109,7 @@ async fn who_is_removed_is_told_so_and_nothing_after_it_until_added_again(
 }
 
 /// Tells somebody once more that they became a member, as a job does that is received again.
-async fn tell_again(house: &House, room: RoomId, who: UserId, rev: Rev) {
+pub(crate) async fn tell_again(house: &House, room: RoomId, who: UserId, rev: Rev) {
     let joined = wire::RoomMemberJoined {
         room_id: room.to_string(),
         rev: rev.0,

@@ -17,6 +17,8 @@ use processor::Processor;
 use realtime::{Realtime, RealtimeSettings};
 use runtime::{Shutdown, Tasks};
 use serde_json::Value;
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use store::{ImportRoom, ImportUser};
 use telemetry::http;
 use testkit::client::Socket;
@@ -41,7 +43,7 @@ pub(crate) struct House {
     settings: Arc<Settings>,
     tasks: Tasks,
     _processor: Processor,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl House {
@@ -101,7 +103,7 @@ impl House {
         }
         let processor = Processor::start(&engine, None, &tasks);
         let (gateway, base) = start_gateway(&settings, &engine, &tasks, send_buffer);
-        Self { engine, gateway, direct: base.clone(), base, settings, tasks, _processor: processor, _folder: folder }
+        Self { engine, gateway, direct: base.clone(), base, settings, tasks, _processor: processor, folder }
     }
 
     /// One more gateway over the same engine.
@@ -121,15 +123,23 @@ impl House {
         text.lines().find_map(value).unwrap_or(0)
     }
 
+    /// Runs a statement of SQL past everybody.
+    pub(crate) async fn sql(&self, statement: &'static str) {
+        let file =
+            SqliteConnectOptions::new().filename(self.folder.path().join("chat.db")).busy_timeout(testkit::PATIENCE);
+        let mut connection = SqliteConnection::connect_with(&file).await.expect("the store's file");
+        sqlx::query(statement).execute(&mut connection).await.expect(statement);
+    }
+
     pub(crate) fn handlers(&self) -> Handlers {
         let Engine { store, realtime, keys, clock, .. } = self.engine.clone();
         Handlers::new(HandlerParts { store, realtime, keys, clock })
     }
 
     pub(crate) fn intake(&self) -> Intake {
-        let Engine { broker, store, keys, clock, .. } = self.engine.clone();
+        let Engine { broker, store, realtime, keys, clock, .. } = self.engine.clone();
         let rate = domain::rate::Rate { per_second: 0, burst: 0 };
-        Intake::new(IntakeParts { broker, store, keys, clock, rate, queued_events: 0 }, &self.tasks)
+        Intake::new(IntakeParts { broker, store, realtime, keys, clock, rate, queued_events: 0 }, &self.tasks)
     }
 
     /// Somebody new.

@@ -3,7 +3,9 @@
 mod bad_input;
 mod beacon;
 mod codec;
+mod entering;
 mod follow;
+mod forged;
 mod house;
 mod idle;
 mod life;

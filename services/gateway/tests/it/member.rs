@@ -191,6 +191,24 @@ async fn a_room_gained_without_a_word_is_joined_and_nobody_is_closed(
     assert!(gains.is_open());
 }
 
+#[tokio::test]
+async fn a_room_that_could_not_be_joined_half_way_is_joined_when_that_is_possible() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann]).await;
+    let gains = house.connect(bob).await;
+    silent::add(&house, ann, room, bob).await;
+    // What comes last in joining fails from now on.
+    house.sql("ALTER TABLE room_departures RENAME TO away").await;
+    until(|| House::gauge("chat_rooms_reconciled_total{change=\"joined\"}") > 1).await;
+    house.sql("ALTER TABLE away RENAME TO room_departures").await;
+    gains.event("room.memberJoined", |_| true).await;
+    house.connect(ann).await.say(&room.to_string(), "m1", "welcome").await;
+    gains.delivered(&room.to_string(), 1).await;
+    assert_eq!(revs(&gains, &room.to_string()), [2, 3]);
+    assert!(gains.is_open());
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_new_room_whose_word_was_lost_is_told_of(#[values(Codec::Json, Codec::Protobuf)] codec: Codec) {
@@ -201,6 +219,42 @@ async fn a_new_room_whose_word_was_lost_is_told_of(#[values(Codec::Json, Codec::
     let room = house.room(&[ann, bob]).await;
     let created = gains.event("room.created", |_| true).await;
     assert_eq!((&created["roomId"], &created["rev"]), (&json!(room), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_new_room_whose_word_was_lost_is_told_of_to_whoever_switched_another_one_off() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let (on, off) = (house.room(&[ann, bob]).await.to_string(), house.room(&[ann, bob]).await.to_string());
+    let gains = house.connect(bob).await;
+    for (command, room) in [("room.leave", &on), ("room.join", &on), ("room.leave", &off)] {
+        assert_eq!(gains.request(command, json!({"roomId": room})).await["status"], "OK");
+    }
+    let new = house.room(&[ann, bob]).await;
+    let created = gains.event("room.created", |_| true).await;
+    assert_eq!((&created["roomId"], &created["rev"]), (&json!(new), &json!(1)));
+    let talker = house.connect(ann).await;
+    for room in [&off, &on] {
+        talker.say(room, room, "to both").await;
+    }
+    gains.delivered(&on, 1).await;
+    assert_eq!(revs(&gains, &off), Vec::<i64>::new());
+}
+
+#[tokio::test]
+async fn a_room_that_was_switched_off_is_on_when_its_user_comes_back_and_nobody_is_told() {
+    let house = House::open().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await;
+    let listener = house.connect(bob).await;
+    listener.request("room.leave", json!({"roomId": room})).await;
+    silent::remove(&house, ann, room, bob).await;
+    silent::add(&house, ann, room, bob).await;
+    let joined = listener.event("room.memberJoined", |_| true).await;
+    assert_eq!((&joined["roomId"], &joined["rev"]), (&json!(room), &json!(3)));
+    house.connect(ann).await.say(&room.to_string(), "m1", "welcome").await;
+    listener.delivered(&room.to_string(), 1).await;
+    assert_eq!(revs(&listener, &room.to_string()), [3, 4]);
 }
 
 #[rstest]

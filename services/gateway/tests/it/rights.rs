@@ -7,9 +7,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use testkit::client::Socket;
 use testkit::token::{now_s, sign};
+use tokio::io::AsyncReadExt as _;
 
 use crate::codec::Codec;
 use crate::house::{House, Raw, SECRET, connect_to};
+use crate::sleeper::Sleeper;
 
 /// What a change of rights may take to work, and a little for a busy machine.
 const SOON: Duration = Duration::from_millis(1_500);
@@ -156,4 +158,32 @@ async fn who_may_come_back_comes_back() {
     tokio::time::sleep(SOON).await;
     assert!(again.is_open());
     assert!(connect_to(&house.base, ann).await.is_open());
+}
+
+#[tokio::test]
+async fn who_is_signed_out_while_being_drained_is_not_sent_what_waits() {
+    let house = House::narrow().await;
+    let (ann, bob) = (house.user().await, house.user().await);
+    let room = house.room(&[ann, bob]).await.to_string();
+    let mut lagging = Sleeper::open(&house.base, bob, true).await;
+    let talker = house.connect(ann).await;
+    let content = "x".repeat(4_000);
+    for number in 0..40 {
+        assert_eq!(talker.say(&room, &format!("m{number}"), &content).await["status"], "QUEUED");
+    }
+    talker.delivered(&room, 40).await;
+    testkit::until(testkit::PATIENCE, async || House::gauge("chat_outbox_bytes") > 32 * 1024).await;
+    let sign_out = async {
+        // Who came first is drained first.
+        assert_eq!(talker.closed().await.map(|(code, _)| code), Some(4503));
+        house.handlers().announce_revocation(bob, house.engine.clock.now(), true).await;
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(testkit::PATIENCE, lagging.stream.read_to_end(&mut rest)).await;
+        read.expect("in time").expect("closed in good order");
+        rest
+    };
+    let (rest, ()) = tokio::join!(sign_out, house.gateway.drain());
+    let holds = |what: &[u8]| rest.windows(what.len()).any(|window| window == what);
+    assert!(!holds(br#""seq":40,"#), "told after the sign-out");
+    assert!(holds(b"FORBIDDEN"), "told why");
 }

@@ -143,6 +143,22 @@ async fn an_address_that_cannot_be_had_is_one_line_before_anything_starts() {
 }
 
 #[tokio::test]
+async fn where_no_server_has_kept_anything_commands_on_it_are_refused_and_leave_nothing_behind() {
+    let folder = Folder::new();
+    let data = folder.path().join("data").display().to_string();
+    for arguments in
+        [&["deadletters", "list"][..], &["deadletters", "drop", "--all"], &["admin", "grant", "a@b.example"]]
+    {
+        let env = BTreeMap::from([("DATA_DIR".to_owned(), data.clone()), ("APP_ENV".to_owned(), "test".to_owned())]);
+        let spec = NodeSpec { program: "chatchit", env, clock_ahead_s: 0, log: folder.path().join("log") };
+        let (status, out, err) = spec.run(arguments).await;
+        assert_eq!((status.code(), err.lines().count(), out.as_str()), (Some(2), 1, ""), "{arguments:?}: {err}");
+        assert!(err.starts_with(&format!("DATA_DIR: {data} cannot be used")), "{arguments:?}: {err}");
+    }
+    assert!(!std::path::Path::new(&data).exists());
+}
+
+#[tokio::test]
 async fn a_service_says_what_it_is_and_takes_no_other_arguments() {
     for program in PROGRAMS {
         for (argument, word) in [("--help", "--version"), ("--version", program)] {

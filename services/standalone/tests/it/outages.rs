@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::client::Socket;
+use testkit::client::{Person, Socket};
 use testkit::cluster::{System, SystemSpec};
 use testkit::services::{PrivatePostgres, PrivateRabbit};
 use tokio::time::Instant;
@@ -102,6 +102,23 @@ async fn survive(system: &System, away: impl Future<Output = ()>) {
     system.assert_healthy();
 }
 
+/// Panics unless whatever needs the store by REST is refused as the contract says while it is away.
+async fn assert_rest_unavailable(system: &System, person: &Person, room: &str) {
+    let (rest, place) = (system.rest(), format!("/api/v1/conversations/{room}/messages"));
+    let log_in = serde_json::json!({"email": person.email, "password": Person::PASSWORD});
+    let refresh = serde_json::json!({"refreshToken": person.refresh_token});
+    for (what, answer) in [
+        ("log-in", rest.post("/api/v1/auth/login", log_in).await),
+        ("refresh", rest.post("/api/v1/auth/refresh", refresh).await),
+        ("send", person.rest.post(&place, message("by rest")).await),
+        ("history", person.rest.get(&place).await),
+        ("rooms", person.rest.get("/api/v1/conversations").await),
+    ] {
+        assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"), "{what}: {}", answer.text);
+        assert!(answer.retry_after_s.is_some(), "{what}: {}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn without_postgres_everything_acked_waits_and_is_stored_when_it_is_back() {
     let postgres = PrivatePostgres::start().await;
@@ -119,6 +136,7 @@ async fn without_postgres_everything_acked_waits_and_is_stored_when_it_is_back()
         }));
         let acks = acks.await;
         system.wait_not_ready(NOTICED_WITHIN).await;
+        assert_rest_unavailable(&system, &carol, &room).await;
         postgres.start_again().await;
         let queued = acks.iter().filter(|ack| ack["status"] == "QUEUED").count();
         settled(&dave, &room, queued).await;

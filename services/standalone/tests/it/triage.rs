@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use protocol::SignedEnvelope;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -15,8 +16,8 @@ use crate::dead_letters::{keyring, publish, sealed, tampered};
 use crate::scene::settled;
 
 /// The ladder takes 31 s.
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(90);
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const GIVEN_UP_WITHIN: Duration = Duration::from_secs(90);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// What `chatchit deadletters …` printed, line by line, and its summary. Panics unless it went well.
 async fn deadletters(system: &System, arguments: &[&str]) -> (Vec<Value>, String) {
@@ -27,12 +28,12 @@ async fn deadletters(system: &System, arguments: &[&str]) -> (Vec<Value>, String
     (lines.collect(), err)
 }
 
-async fn letters(system: &System, arguments: &[&str]) -> Vec<Value> {
+pub(crate) async fn letters(system: &System, arguments: &[&str]) -> Vec<Value> {
     deadletters(system, &[&["list"], arguments].concat()).await.0
 }
 
 /// Panics unless the command's summary says so.
-async fn told(system: &System, arguments: &[&str], words: &str) {
+pub(crate) async fn told(system: &System, arguments: &[&str], words: &str) {
     let (_, summary) = deadletters(system, arguments).await;
     assert!(summary.contains(words), "{arguments:?}: {summary}");
 }
@@ -49,7 +50,7 @@ async fn file(system: &System, name: &str) -> Option<SqliteConnection> {
 }
 
 /// Runs the statements of whichever database the system has.
-async fn change_store(system: &System, postgres: &str, sqlite: &str) {
+pub(crate) async fn change_store(system: &System, postgres: &str, sqlite: &str) {
     if let Some(mut db) = file(system, "chat.db").await {
         sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut db).await.unwrap();
     } else {
@@ -80,7 +81,7 @@ async fn forge(system: &System, sender: &Person, room: &str, name: &str) {
 }
 
 /// Puts an event into the broker past all gateways.
-async fn inject(system: &System, event: SignedEnvelope) {
+pub(crate) async fn inject(system: &System, event: SignedEnvelope) {
     let Some(mut db) = file(system, "queue.db").await else { return publish(system, &event).await };
     // The lane of messages: class high, priority 8.
     let sql = "INSERT INTO waiting (ready_at, lane, failures, job_id, kind, timestamp_s, key_id, signature, body)
@@ -90,7 +91,7 @@ async fn inject(system: &System, event: SignedEnvelope) {
     query.execute(&mut db).await.unwrap();
 }
 
-async fn until_letters(system: &System, count: usize, limit: Duration) -> Vec<Value> {
+pub(crate) async fn until_letters(system: &System, count: usize, limit: Duration) -> Vec<Value> {
     until(limit, || async { letters(system, &[]).await.len() == count }).await;
     letters(system, &[]).await
 }
@@ -126,7 +127,7 @@ async fn triage(system: &System) {
     administrate(system, &alice, &bob, &all).await;
 
     lift_the_curse(system).await;
-    told(system, &["replay", &cursed[0], "nonsense"], "1 dead letters replayed").await;
+    told(system, &["replay", &cursed[0], "nonsense"], "1 dead letter replayed").await;
     settled(&bob, &room, 1).await;
     told(system, &["replay", &cursed[0]], "0 dead letters replayed").await;
     let replay = |which: Value| alice.rest.post("/api/v1/admin/dead-letters/replay", which);
@@ -144,7 +145,7 @@ async fn triage(system: &System) {
     until_letters(system, 2, SOON).await;
     told(system, &["replay", "--all"], "2 dead letters replayed").await;
     until_letters(system, 2, SOON).await;
-    told(system, &["drop", &forged[0]], "1 dead letters dropped").await;
+    told(system, &["drop", &forged[0]], "1 dead letter dropped").await;
     told(system, &["drop", &forged[0]], "0 dead letters dropped").await;
     assert_eq!(letters(system, &[]).await.iter().map(id).collect::<Vec<_>>(), forged[1..]);
     let drop = |which: Value| alice.rest.post("/api/v1/admin/dead-letters/drop", which);
@@ -167,6 +168,7 @@ async fn look(system: &System, alice: &Person, room: &str, cursed: &[String]) {
         ("cause", json!("store_rejected")),
         ("kind", json!("retry")),
         ("attempts", json!(4)),
+        ("keyId", json!("k1")),
         ("body", Value::Null),
     ] {
         assert_eq!(letter[field], value, "{field} in {letter}");
@@ -177,7 +179,9 @@ async fn look(system: &System, alice: &Person, room: &str, cursed: &[String]) {
     assert!(cursed.contains(&id(letter)));
     let (one, _) = deadletters(system, &["show", &cursed[1]]).await;
     assert!(one[0]["body"].as_str().unwrap().contains("this is cursed"), "{one:?}");
-    told(system, &["show", "nonsense"], "there is no dead letter nonsense").await;
+    let (status, out, err) = system.spec("chatchit", 0).run(&["deadletters", "show", "nonsense"]).await;
+    assert_eq!((status.code(), out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("there is no dead letter nonsense"), "{err}");
 }
 
 /// What REST shows, and to whom.
@@ -204,10 +208,37 @@ async fn an_all_in_one_that_was_stopped_processes_what_was_replayed_meanwhile() 
     until_letters(&system, 1, SOON).await;
     let node = system.gateway(0);
     assert!(node.terminate(Duration::from_secs(30)).await.success());
-    told(&system, &["replay", "--cause", "unknown_key"], "1 dead letters replayed").await;
+    told(&system, &["replay", "--cause", "unknown_key"], "1 dead letter replayed").await;
     told(&system, &["replay", "--cause", "unknown_key"], "0 dead letters replayed").await;
     node.set_env("HMAC_KEYS", &format!("{},{}", hmac_key("k1"), hmac_key("k2")));
     node.start_again().await;
     let history = settled(&bob, &room, 1).await;
     assert_eq!(history[0]["content"], "this is early");
+}
+
+#[tokio::test]
+async fn a_request_drops_a_thousand_letters_and_says_whether_there_are_more() {
+    /// One request drops or replays so many.
+    const REACH: u64 = 1_000;
+    let system = SystemSpec::distributed(1, 1).start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    let room = alice.create_group(&[&bob]).await;
+    let (status, _, err) = system.spec("chatchit", 0).run(&["admin", "grant", &alice.email]).await;
+    assert!(status.success(), "{err}");
+    let numbers: Vec<u64> = (0..=REACH).collect();
+    for some in numbers.chunks(32) {
+        let names: Vec<String> = some.iter().map(ToString::to_string).collect();
+        join_all(names.iter().map(|name| forge(&system, &alice, &room, name))).await;
+    }
+    let management = system.management();
+    let dead = async || management.queue_depths().await["chat.events.dlq"].messages_ready;
+    until(GIVEN_UP_WITHIN, || async { dead().await == REACH + 1 }).await;
+    inject(&system, sealed(&keyring(&hmac_key("k2")), &alice, &room, "behind them")).await;
+    until(SOON, || async { dead().await == REACH + 2 }).await;
+
+    let drop = |which: Value| alice.rest.post("/api/v1/admin/dead-letters/drop", which);
+    assert_eq!(drop(json!({"cause": "unknown_key"})).await.expect(200), json!({"count": 1}), "behind all others");
+    assert_eq!(drop(json!({"all": true})).await.expect(200), json!({"count": REACH, "more": true}));
+    assert_eq!(drop(json!({"all": true})).await.expect(200), json!({"count": 1}));
+    assert!(letters(&system, &[]).await.is_empty());
 }

@@ -17,6 +17,10 @@ use crate::{BrokerError, Depths};
 /// Pages in the write-ahead log (of 4 KiB, so 64 MiB) after which the writer itself checkpoints. The
 /// checkpointer does so long before; this is for when it cannot keep up.
 const CHECKPOINT_PAGES: &str = "16384";
+/// To so many bytes the log is cut when it begins anew: as many.
+const LOG_LIMIT: &str = "67108864";
+/// So long the log is waited for when it is given back, and the writer meanwhile.
+const BRIEFLY: Duration = Duration::from_millis(20);
 /// Rows per INSERT: a few fixed sizes, so that each is prepared once.
 const CHUNKS: [usize; 4] = [64, 16, 4, 1];
 const FORMAT: i64 = 1;
@@ -40,8 +44,9 @@ CREATE TABLE IF NOT EXISTS dead (
 CREATE INDEX IF NOT EXISTS dead_job ON dead (job_id);
 CREATE INDEX IF NOT EXISTS dead_cause ON dead (json_extract(headers, '$.\"x-cause\"'));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
-PRAGMA user_version = 1;
 ";
+/// Says which format it is.
+const MARK: &str = "PRAGMA user_version = 1";
 
 /// An event that waits for its next attempt.
 #[derive(Debug)]
@@ -85,6 +90,8 @@ pub(super) struct Found {
     pub(super) next_due: Option<Timestamp>,
     pub(super) retrying: u64,
     pub(super) dead: u64,
+    /// Of what is ready: events, and bytes of their bodies.
+    pub(super) ready: (u64, u64),
 }
 
 /// The database's error as ours.
@@ -94,38 +101,54 @@ pub(super) fn unavailable(error: &sqlx::Error) -> BrokerError {
 
 /// Opens a connection. Only the owner of the file may `write`.
 pub(super) async fn connect(path: &Path, sync_full: bool, write: bool) -> Result<SqliteConnection, sqlx::Error> {
-    let synchronous = if sync_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
-    let options =
-        SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5)).disable_statement_logging();
+    let options = options(path, sync_full);
     let options = if write {
-        let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(synchronous);
-        options.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+        options.pragma("wal_autocheckpoint", CHECKPOINT_PAGES).pragma("journal_size_limit", LOG_LIMIT)
     } else {
-        options.synchronous(synchronous).pragma("wal_autocheckpoint", "0")
+        options.pragma("wal_autocheckpoint", "0")
     };
     options.connect().await
 }
 
-/// Makes the tables and says what lies in them.
+/// Opens a connection to checkpoint with: whoever writes never waits long for it.
+pub(super) async fn connect_beside(path: &Path, sync_full: bool) -> Result<SqliteConnection, sqlx::Error> {
+    options(path, sync_full).busy_timeout(BRIEFLY).pragma("wal_autocheckpoint", "0").connect().await
+}
+
+fn options(path: &Path, sync_full: bool) -> SqliteConnectOptions {
+    let synchronous = if sync_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
+    options.synchronous(synchronous).disable_statement_logging()
+}
+
+/// Makes the tables and says what lies in them. Writes nothing where they are: a disk may be full.
 pub(super) async fn prepare(db: &mut SqliteConnection) -> Result<Found, BrokerError> {
     let version: i64 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *db).await.map_err(|error| unavailable(&error))?;
     if version > FORMAT {
         return Err(BrokerError::Topology(format!("the file is of format {version}, this version knows {FORMAT}")));
     }
-    read_found(db).await.map_err(|error| unavailable(&error))
+    read_found(db, version == FORMAT).await.map_err(|error| unavailable(&error))
 }
 
-async fn read_found(db: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+async fn read_found(db: &mut SqliteConnection, is_marked: bool) -> Result<Found, sqlx::Error> {
     sqlx::raw_sql(SCHEMA).execute(&mut *db).await?;
+    if !is_marked {
+        sqlx::raw_sql(MARK).execute(&mut *db).await?;
+    }
     let (retrying, dead) = count_failed(db).await?;
     let mut found = Found { next_due: next_due(db).await?, retrying, dead, ..Default::default() };
-    let lanes = "SELECT place >> 56, COUNT(*), MAX(place & 72057594037927935) FROM ready GROUP BY 1";
+    let lanes = "SELECT place >> 56, COUNT(*), MAX(place & 72057594037927935), SUM(LENGTH(body)) FROM ready
+        GROUP BY 1";
     for row in sqlx::query(lanes).fetch_all(db).await? {
         if let Some(lane) = Lane::from_code(row.try_get(0)?) {
             found.lanes.push((lane, row.try_get::<i64, _>(1)? as u64));
         }
         found.last_number = found.last_number.max(row.try_get(2)?);
+        let (events, body_bytes) = found.ready;
+        let (more, more_bytes) = (row.try_get::<i64, _>(1)?, row.try_get::<i64, _>(3)?);
+        found.ready = (events + more.unsigned_abs(), body_bytes + more_bytes.unsigned_abs());
     }
     Ok(found)
 }
@@ -288,13 +311,13 @@ fn bind_envelope<'q>(query: Query<'q>, envelope: &'q UnverifiedEnvelope) -> Quer
 /// Counts all three tables, row by row; for who does not own the file. The owner knows without looking.
 pub(super) async fn depths(db: &mut SqliteConnection) -> Result<Depths, sqlx::Error> {
     let (retry, dead) = count_failed(db).await?;
-    let mut depths = Depths { retry, dead, ..Default::default() };
+    let mut ready = [0; 3];
     for row in sqlx::query("SELECT place >> 56, COUNT(*) FROM ready GROUP BY 1").fetch_all(db).await? {
         if let Some(lane) = Lane::from_code(row.try_get(0)?) {
-            *depths.of(lane.class()) += row.try_get::<i64, _>(1)? as u64;
+            ready[lane.class().index()] += row.try_get::<i64, _>(1)? as u64;
         }
     }
-    Ok(depths)
+    Ok(Depths { retry, dead, ..Depths::ready(vec![ready]) })
 }
 
 /// How many events wait for their next attempt, and how many were given up.
@@ -309,7 +332,12 @@ pub(super) async fn data_version(db: &mut SqliteConnection) -> Result<i64, sqlx:
     sqlx::query_scalar("PRAGMA data_version").fetch_one(db).await
 }
 
-/// Moves what it can from the write-ahead log into the file, without holding up the writer.
-pub(super) async fn checkpoint(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(db).await.map(drop)
+/// Moves what it can from the write-ahead log into the file, without holding up the writer. `gives_back`: the
+/// log itself too, to the disk, for which the writer waits a moment.
+pub(super) async fn checkpoint(db: &mut SqliteConnection, gives_back: bool) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut *db).await?;
+    if gives_back {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(db).await?;
+    }
+    Ok(())
 }

@@ -190,6 +190,10 @@ impl Lanes {
             waiting.loaded_bytes += event.envelope.body.len();
             waiting.loaded.push_front(Event { redelivered: true, ..event });
         }
+        // What was in doubt may come after what was behind it.
+        for waiting in self.lanes.values_mut() {
+            waiting.loaded.make_contiguous().sort_by_key(|event| event.place);
+        }
     }
 
     /// How many events of a class wait.
@@ -256,6 +260,17 @@ mod tests {
         let again = lanes.take(100);
         assert_eq!(numbers(&again), [1, 2, 3, 4, 5]);
         assert_eq!(again.iter().map(|event| event.redelivered).collect::<Vec<_>>(), [true, true, true, false, false]);
+    }
+
+    #[test]
+    fn what_is_given_back_late_comes_in_its_place_too() {
+        let mut lanes = Lanes::default();
+        (1..=4).for_each(|number| lanes.append(event(Class::High, 8, number)));
+        let mut taken = lanes.take(3);
+        let late = taken.remove(1);
+        lanes.give_back(taken);
+        lanes.give_back(vec![late]);
+        assert_eq!(numbers(&lanes.take(100)), [1, 2, 3, 4]);
     }
 
     #[test]

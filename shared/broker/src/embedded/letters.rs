@@ -3,6 +3,7 @@
 //! Each call has a connection of its own: dropped half-way, it takes its transaction with it. The
 //! invariant: a letter leaves `dead` in the transaction that puts it into `waiting`, or drops it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
@@ -10,6 +11,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
+use crate::letter::KEY_ID;
 use crate::letters::{
     DeadLetter, Fate, LetterCursor, LetterPage, LetterQuery, PAGE_BYTES, PAGE_LETTERS, Reach, Selection, Swept,
 };
@@ -34,7 +36,7 @@ const REPLAY: &str = "INSERT INTO waiting (ready_at, lane, failures, first_faile
 pub(super) async fn page(db: &mut SqliteConnection, query: &LetterQuery) -> Result<LetterPage, sqlx::Error> {
     let after = query.after.as_ref().map_or(0, |cursor| cursor.position);
     let limit = query.limit.clamp(1, PAGE_LETTERS);
-    let mut sql = QueryBuilder::<Sqlite>::new("SELECT job_id, kind, headers, body, id FROM dead WHERE id > ");
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT job_id, kind, headers, body, key_id, id FROM dead WHERE id > ");
     sql.push_bind(after as i64);
     if let Some(cause) = query.cause {
         sql.push(format_args!(" AND {CAUSE} = ")).push_bind(cause.as_str());
@@ -50,7 +52,7 @@ pub(super) async fn page(db: &mut SqliteConnection, query: &LetterQuery) -> Resu
         }
         let letter = letter(&row)?;
         bytes += letter.bytes();
-        last = row.try_get::<i64, _>(4)? as u64;
+        last = row.try_get::<i64, _>(5)? as u64;
         page.letters.push(letter);
     }
     Ok(page)
@@ -58,16 +60,19 @@ pub(super) async fn page(db: &mut SqliteConnection, query: &LetterQuery) -> Resu
 
 /// The oldest one with that id.
 pub(super) async fn one(db: &mut SqliteConnection, job_id: &str) -> Result<Option<DeadLetter>, sqlx::Error> {
-    let sql = "SELECT job_id, kind, headers, body FROM dead WHERE job_id = ? ORDER BY id LIMIT 1";
+    let sql = "SELECT job_id, kind, headers, body, key_id FROM dead WHERE job_id = ? ORDER BY id LIMIT 1";
     sqlx::query(sql).bind(job_id).fetch_optional(db).await?.as_ref().map(letter).transpose()
 }
 
 fn letter(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {
     let headers: String = row.try_get(2)?;
+    let mut headers: BTreeMap<String, String> =
+        serde_json::from_str(&headers).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    headers.insert(KEY_ID.to_owned(), row.try_get(4)?);
     Ok(DeadLetter {
         job_id: row.try_get(0)?,
         kind: row.try_get(1)?,
-        headers: serde_json::from_str(&headers).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        headers,
         body: row.try_get::<Vec<u8>, _>(3)?.into(),
     })
 }

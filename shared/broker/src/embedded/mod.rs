@@ -5,9 +5,11 @@
 //! owner notices, but neither publish nor consume.
 
 mod consumer;
+mod doubt;
 mod file;
 mod lanes;
 mod letters;
+mod room;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -22,9 +24,12 @@ use protocol::SignedEnvelope;
 use runtime::{Clock, Shutdown, Tasks};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
+use self::doubt::Doubt;
 use self::file::{Changes, Found, unavailable};
 use self::lanes::Lanes;
+use self::room::Room;
 use self::writer::{Order, Writer};
 use crate::letters::{DeadLetter, Fate, LetterPage, LetterQuery, Reach, Selection, Swept};
 use crate::publish::Gate;
@@ -38,6 +43,8 @@ const ORDERS_LIMIT: usize = 256;
 /// How long a predecessor that is about to end may still own the file.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How often the disk is looked at while it is short of room; at each checkpoint else.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What the writer and the consumer share.
 #[derive(Debug, Default)]
@@ -55,6 +62,8 @@ struct Shared {
     dead: AtomicU64,
     /// The last write or read failed, or it hangs.
     failing: AtomicBool,
+    doubt: Doubt,
+    room: Room,
     over: AtomicBool,
     /// Requested when the file is closed.
     ended: Shutdown,
@@ -66,6 +75,8 @@ impl Shared {
         found.lanes.iter().for_each(|(lane, count)| self.lanes.lock().found(*lane, *count));
         self.retrying.store(found.retrying, Ordering::Release);
         self.dead.store(found.dead, Ordering::Release);
+        let (events, body_bytes) = found.ready;
+        self.room.expect(events, body_bytes);
     }
 
     /// Counts what was committed.
@@ -75,16 +86,14 @@ impl Shared {
         let retrying = self.retrying.load(Ordering::Acquire).saturating_add(more).saturating_sub(fewer);
         self.retrying.store(retrying, Ordering::Release);
         self.dead.fetch_add(changes.dead.len() as u64, Ordering::AcqRel);
+        let bodies = changes.ready.iter().map(|event| event.envelope.body.len() as u64);
+        self.room.expect(changes.ready.len() as u64, bodies.sum());
     }
 
     fn depths(&self) -> Depths {
         let lanes = self.lanes.lock();
         let (retry, dead) = (self.retrying.load(Ordering::Acquire), self.dead.load(Ordering::Acquire));
-        let mut depths = Depths { retry, dead, ..Default::default() };
-        for class in Class::ALL {
-            *depths.of(class) = lanes.depth(class);
-        }
-        depths
+        Depths { retry, dead, ..Depths::ready(vec![Class::ALL.map(|class| lanes.depth(class))]) }
     }
 
     fn is_healthy(&self) -> bool {
@@ -132,8 +141,10 @@ impl Embedded {
             orders = Some(sender);
             let writer = Writer::new(db, &found, submissions, received, Arc::clone(&shared), lock);
             tasks.own("embedded broker writer", writer.run(closing.clone(), tasks.shutdown().clone()));
-            let db = file::connect(&path, sync_full, false).await.map_err(|error| unavailable(&error))?;
-            let checkpointer = checkpoint(db, shared.ended.clone(), tasks.shutdown().clone());
+            let db = file::connect_beside(&path, sync_full).await.map_err(|error| unavailable(&error))?;
+            let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+            shared.room.look(&folder);
+            let checkpointer = checkpoint(db, folder, Arc::clone(&shared), tasks.shutdown().clone());
             tasks.own("embedded broker checkpointer", checkpointer);
         } else {
             tracing::info!("another process owns the embedded broker's file; only looking");
@@ -156,7 +167,16 @@ impl Embedded {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.orders.is_some() && self.shared.is_healthy() && !self.closing.is_requested()
+        self.can_settle() && !self.shared.room.is_little()
+    }
+
+    pub(crate) fn can_settle(&self) -> bool {
+        let has_room = !self.shared.room.is_none();
+        self.orders.is_some() && self.shared.is_healthy() && has_room && !self.closing.is_requested()
+    }
+
+    pub(crate) fn count_in(&self, spare_bytes: Arc<AtomicU64>) {
+        self.shared.room.count_in(spare_bytes);
     }
 
     pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
@@ -197,6 +217,9 @@ impl Embedded {
         if self.orders.is_none() {
             return Err(not_ours());
         }
+        if self.shared.room.is_little() {
+            return Err(BrokerError::Unavailable("the disk is full".to_owned()));
+        }
         if !self.is_connected() {
             return Err(BrokerError::Unavailable("the last write failed or hangs".to_owned()));
         }
@@ -226,27 +249,38 @@ fn not_ours() -> BrokerError {
 async fn lock(path: &Path) -> Result<Option<File>, BrokerError> {
     let failed = |error: &std::io::Error| BrokerError::Unavailable(format!("cannot lock the broker's file: {error}"));
     let lock = File::create(path.with_added_extension("lock")).map_err(|error| failed(&error))?;
-    let until = tokio::time::Instant::now() + LOCK_LIMIT;
+    let until = Instant::now() + LOCK_LIMIT;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(Some(lock)),
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
-            Err(TryLockError::WouldBlock) if tokio::time::Instant::now() >= until => return Ok(None),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => return Ok(None),
             Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-/// Checkpoints beside the writer, so that its commits need not.
-async fn checkpoint(mut db: SqliteConnection, ended: Shutdown, stop: Shutdown) {
+/// Checkpoints beside the writer, so that its commits need not, and looks how much room there is.
+async fn checkpoint(mut db: SqliteConnection, folder: PathBuf, shared: Arc<Shared>, stop: Shutdown) {
+    let mut is_failing = false;
+    let mut next = Instant::now() + CHECKPOINT_EVERY;
     loop {
+        let pause = if shared.room.is_short() { LOOK_EVERY } else { CHECKPOINT_EVERY };
         tokio::select! {
-            () = ended.requested() => break,
-            () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
+            () = shared.ended.requested() => break,
+            () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = file::checkpoint(&mut db).await {
-            tracing::warn!(%error, "cannot checkpoint the embedded broker's file");
+        shared.room.look(&folder);
+        if Instant::now() < next {
+            continue;
         }
+        let failed = file::checkpoint(&mut db, shared.room.is_short()).await.err();
+        next = Instant::now() + CHECKPOINT_EVERY;
+        // Once, and not again with each trial.
+        if let Some(error) = failed.as_ref().filter(|_| !is_failing) {
+            tracing::warn!(%error, "cannot checkpoint the embedded broker's file; it tries again every second");
+        }
+        is_failing = failed.is_some();
     }
     drop(db);
     stop.requested().await;

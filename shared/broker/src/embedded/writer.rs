@@ -164,7 +164,9 @@ impl Writer {
                     tracing::error!(%error, "the embedded broker cannot write; it tries again every second");
                 }
                 self.shared.set_healthy(false);
-                // Batches with retries or dead letters are told by the drop of `done`.
+                let back = self.shared.doubt.resolve(work.done, false, &work.changes.settled);
+                self.shared.lanes.lock().give_back(back);
+                self.shared.arrived.notify_one();
                 self.left_over = work.acked;
             }
         }
@@ -214,9 +216,8 @@ impl Writer {
             self.shared.arrived.notify_one();
         }
         work.tickets.into_iter().for_each(Ticket::confirm);
-        for done in work.done {
-            // The consumer gave up waiting; its successor will not see these again.
-            let _gone = done.send(());
+        for event in self.shared.doubt.resolve(work.done, true, &work.changes.settled) {
+            self.shared.room.settle(event.envelope.body.len() as u64);
         }
         Gauge::ConfirmsOutstanding.set(self.submissions.len() as f64);
     }

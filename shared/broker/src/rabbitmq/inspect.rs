@@ -23,17 +23,18 @@ pub(super) async fn ping(link: &Link) -> Result<(), BrokerError> {
 pub(super) async fn depths(link: &Link, topology: Topology) -> Result<Depths, BrokerError> {
     let channel = link.channel().await?;
     let events: Vec<_> = topology.routing_keys().collect();
-    let names = events.iter().map(|(_, key)| queue_name(key));
+    let names = events.iter().map(|(_, _, key)| queue_name(key));
     let names = names.chain(LADDER.map(retry_name)).chain([DEAD_QUEUE.to_owned()]);
     let counts = asked(try_join_all(names.map(|name| ready(&channel, name)))).await?;
     close_channel(&channel).await;
 
-    let mut depths = Depths::default();
-    for ((class, _), count) in events.iter().zip(&counts) {
-        *depths.of(*class) += count;
+    let (counts, failed) = counts.split_at(events.len());
+    let mut shards = vec![[0; 3]; topology.shards().into()];
+    for ((class, shard, _), count) in events.iter().zip(counts) {
+        shards[usize::from(*shard)][class.index()] = *count;
     }
-    let (retries, dead) = counts[events.len()..].split_at(LADDER.len());
-    Ok(Depths { retry: retries.iter().sum(), dead: dead.iter().sum(), ..depths })
+    let (retries, dead) = failed.split_at(LADDER.len());
+    Ok(Depths { retry: retries.iter().sum(), dead: dead.iter().sum(), ..Depths::ready(shards) })
 }
 
 async fn ready(channel: &Channel, queue: String) -> lapin::Result<u64> {

@@ -100,6 +100,10 @@ impl RabbitMq {
         self.state.is_connected() && !self.closing.is_requested()
     }
 
+    pub(crate) fn can_settle(&self) -> bool {
+        self.is_connected()
+    }
+
     pub(crate) async fn consume(&self, shard: u16) -> Result<ShardConsumer, BrokerError> {
         let turn = self.turns.take(shard, ASK_LIMIT).await?;
         if self.doubts.take(shard) {

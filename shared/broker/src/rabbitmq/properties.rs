@@ -17,7 +17,6 @@ use crate::{Failure, Incoming, letter};
 
 const PERSISTENT: u8 = 2;
 const SIGNATURE: &str = "x-signature";
-const KEY_ID: &str = "x-key-id";
 const TRACEPARENT: &str = "traceparent";
 /// Bytes of an AMQP short string.
 const SHORT_BYTES: usize = 255;
@@ -58,7 +57,7 @@ pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
             kind: own(properties.kind()).unwrap_or_default(),
             correlation_id: own(properties.correlation_id()),
             timestamp_s: properties.timestamp().unwrap_or_default(),
-            key_id: text(KEY_ID).unwrap_or_default(),
+            key_id: text(letter::KEY_ID).unwrap_or_default(),
             signature: text(SIGNATURE).unwrap_or_default(),
             traceparent: text(TRACEPARENT),
             body: delivery.data.into(),
@@ -187,7 +186,7 @@ fn kept_headers(incoming: &Incoming) -> FieldTable {
 
 fn signed_headers(signature: &str, key_id: &str, traceparent: Option<&str>) -> FieldTable {
     let mut headers = FieldTable::default();
-    for (name, value) in [(SIGNATURE, Some(signature)), (KEY_ID, Some(key_id)), (TRACEPARENT, traceparent)] {
+    for (name, value) in [(SIGNATURE, Some(signature)), (letter::KEY_ID, Some(key_id)), (TRACEPARENT, traceparent)] {
         if let Some(value) = value {
             let value = letter::truncated(value, HEADER_BYTES);
             headers.insert(name.into(), AMQPValue::LongString(value.into()));

@@ -62,9 +62,9 @@ impl Topology {
         if self.shards == 1 { class.as_str().to_owned() } else { format!("{class}.{shard:02}") }
     }
 
-    /// All routing keys with their classes.
-    pub(super) fn routing_keys(self) -> impl Iterator<Item = (Class, String)> {
-        let of_class = move |class| (0..self.shards).map(move |shard| (class, self.routing_key(class, shard)));
+    /// All routing keys with their classes and shards.
+    pub(super) fn routing_keys(self) -> impl Iterator<Item = (Class, u16, String)> {
+        let of_class = move |class| (0..self.shards).map(move |shard| (class, shard, self.routing_key(class, shard)));
         Class::ALL.into_iter().flat_map(of_class)
     }
 
@@ -85,7 +85,7 @@ impl Topology {
         let shards = self.shards;
         let doubt =
             |what: String| BrokerError::Topology(format!("{what}; is QUEUE_SHARDS={shards} what the services have?"));
-        let ours = self.routing_keys().map(|(_, key)| queue_name(&key));
+        let ours = self.routing_keys().map(|(_, _, key)| queue_name(&key));
         for name in ours.chain([DEAD_QUEUE.to_owned()]) {
             if consumers(link, &name).await?.is_none() {
                 return Err(doubt(format!("there is no queue {name}")));
@@ -113,7 +113,7 @@ impl Topology {
         let exchanges = fanouts.chain([(EXCHANGE, ExchangeKind::Direct)]);
         together(exchanges.map(|(name, kind)| declare_exchange(channel, name, kind))).await?;
 
-        let keys: Vec<String> = self.routing_keys().map(|(_, key)| key).collect();
+        let keys: Vec<String> = self.routing_keys().map(|(_, _, key)| key).collect();
         let events = keys.iter().map(|key| (queue_name(key), event_arguments()));
         let retries = LADDER.into_iter().map(|step| (retry_name(step), retry_arguments(step)));
         let dead = [(DEAD_QUEUE.to_owned(), FieldTable::default())];
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn one_shard_has_plain_names_and_many_are_numbered() {
-        let keys = |shards| Topology::new(shards).routing_keys().map(|(_, key)| key).collect::<Vec<_>>();
+        let keys = |shards| Topology::new(shards).routing_keys().map(|(_, _, key)| key).collect::<Vec<_>>();
         assert_eq!(keys(1), ["high", "medium", "low"]);
         assert_eq!(keys(2), ["high.00", "high.01", "medium.00", "medium.01", "low.00", "low.01"]);
         assert_eq!(queue_name(&Topology::new(12).routing_key(Class::Low, 11)), "chat.events.low.11");

@@ -1,11 +1,13 @@
 //! What only the embedded engine can go through.
 
-use broker::{Broker, BrokerError, BrokerSettings, PublishError};
+use std::time::Duration;
+
+use broker::{Broker, BrokerError, BrokerSettings, PublishError, Settlement};
 use domain::EventKind;
 use sqlx::{Connection as _, SqliteConnection};
 use testkit::{PATIENCE, until};
 
-use super::world::{Kind, World, dead_letters, event, fail, names, receive, settle};
+use super::world::{Kind, World, dead_letters, event, fail, failure, names, nothing, receive, settle};
 
 #[tokio::test]
 async fn an_embedded_file_keeps_everything_over_a_restart() {
@@ -123,6 +125,50 @@ async fn what_was_settled_while_the_file_could_not_be_written_is_gone_once_it_ca
     drop(consumer);
     world.reopen().await;
     assert_eq!(names(&receive(&mut world.consume().await, 1).await), [2]);
+}
+
+/// Somebody settles the first two of three events, one of them as a dead letter, and gives up waiting while the
+/// disk hangs; then the disk goes on.
+async fn given_up_in_the_midst(world: &World, db: &mut SqliteConnection) {
+    world.publish(EventKind::MessageSend, [1, 2, 3]).await;
+    let mut consumer = world.consume().await;
+    let batch = receive(&mut consumer, 2).await;
+    let holding = db.begin_with("BEGIN IMMEDIATE").await.expect("the lock is free");
+    let settlements = [Settlement::Failed(failure(false)), Settlement::Done];
+    let settling = consumer.settle(batch.into_iter().zip(settlements).collect());
+    assert!(tokio::time::timeout(Duration::from_millis(300), settling).await.is_err(), "it hangs");
+    drop(consumer);
+    let mut successor = world.consume().await;
+    assert_eq!(names(&receive(&mut successor, 1).await), [3], "nobody knows what becomes of the others");
+    successor.close().await;
+    holding.rollback().await.expect("released");
+}
+
+#[tokio::test]
+async fn what_was_settled_after_its_consumer_gave_up_waiting_is_not_seen_again() {
+    let world = World::new(Kind::Embedded).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    given_up_in_the_midst(&world, &mut db).await;
+    until(PATIENCE, || async { world.broker.depths().await.is_ok_and(|depths| depths.dead == 1) }).await;
+    let mut consumer = world.consume().await;
+    assert_eq!(names(&receive(&mut consumer, 1).await), [3]);
+    nothing(&mut consumer).await;
+    assert_eq!(dead_letters(&world.broker, 10).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_could_not_be_settled_after_its_consumer_gave_up_waiting_comes_again_in_its_place() {
+    let world = World::new(Kind::Embedded).await;
+    let url = format!("sqlite://{}", world.file().display());
+    let mut db = SqliteConnection::connect(&url).await.expect("the file opens");
+    let full = "CREATE TRIGGER full BEFORE INSERT ON dead BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::query(full).execute(&mut db).await.expect("made");
+    given_up_in_the_midst(&world, &mut db).await;
+    until(PATIENCE, || async { world.broker.depths().await.is_ok_and(|depths| depths.high == 3) }).await;
+    let received = receive(&mut world.consume().await, 3).await;
+    assert_eq!(names(&received), [1, 2, 3]);
+    assert!(received.iter().all(|incoming| incoming.redelivered));
 }
 
 #[tokio::test]

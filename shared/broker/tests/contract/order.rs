@@ -140,7 +140,7 @@ async fn depths_count_what_waits_by_class(#[values(Kind::RabbitMq, Kind::Embedde
     world.publish(EventKind::Typing, 0..1).await;
     let depths = world.broker.depths().await.expect("an answer");
     let counts = [depths.high, depths.medium, depths.low, depths.retry, depths.dead];
-    assert_eq!(counts, [3, 2, 1, 0, 0]);
+    assert_eq!((counts, depths.shards), ([3, 2, 1, 0, 0], vec![[3, 2, 1]]));
 }
 
 #[rstest]

@@ -85,6 +85,20 @@ async fn a_room_has_its_shard() {
 }
 
 #[tokio::test]
+async fn depths_count_what_waits_in_each_shard() {
+    let world = World::rabbitmq_at(fresh_rabbitmq().await, 2).await;
+    let mut expected = vec![[0; 3]; 2];
+    for (number, kind) in [(1, EventKind::MessageSend), (2, EventKind::MessageSend), (3, EventKind::Typing)] {
+        let mut sent = event(kind, number);
+        sent.shard_key = (0..100).map(Uuid::from_u128).find(|key| shard_of(*key, 2) == number as u16 % 2).expect("one");
+        world.broker.publish(sent).await.expect("confirmed");
+        expected[number as usize % 2][kind.class().index()] += 1;
+    }
+    let depths = world.broker.depths().await.expect("an answer");
+    assert_eq!((depths.high, depths.low, depths.shards), (2, 1, expected));
+}
+
+#[tokio::test]
 async fn an_event_that_no_queue_takes_is_unavailable_and_the_queue_is_made_again() {
     let world = World::new(Kind::RabbitMq).await;
     let (_connection, channel) = stranger(world.url()).await;

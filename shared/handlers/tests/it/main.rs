@@ -5,6 +5,7 @@ mod kept;
 mod missed;
 mod overtaken;
 mod presence;
+mod read;
 mod told;
 mod world;
 

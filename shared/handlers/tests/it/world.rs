@@ -12,6 +12,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use store::user::NewUser;
 use store::{Store, StoreSettings};
+use tokio::sync::oneshot;
 
 /// Handlers, what they stand on, and an inbox to look into.
 pub(crate) struct World {
@@ -87,6 +88,18 @@ impl World {
         let mut conn = SqliteConnection::connect_with(&options).await.expect("connects");
         let damage = sqlx::query("INSERT INTO presence_wishes (user_id, status) VALUES ($1, 'nonsense')").bind(user.0);
         damage.execute(&mut conn).await.expect("damaged");
+    }
+
+    /// Removes a member past everybody, and does not commit it for that long.
+    pub(crate) async fn remove_slowly(&self, room: RoomId, user: UserId, begun: oneshot::Sender<()>, hold: Duration) {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join("store.db"));
+        let mut conn = SqliteConnection::connect_with(&options).await.expect("connects");
+        let mut tx = conn.begin().await.expect("begins");
+        let remove = sqlx::query("DELETE FROM room_members WHERE room_id = $1 AND user_id = $2");
+        remove.bind(room.0).bind(user.0).execute(&mut *tx).await.expect("removed");
+        begun.send(()).expect("awaited");
+        tokio::time::sleep(hold).await;
+        tx.commit().await.expect("commits");
     }
 
     pub(crate) async fn inbox(&self, channel: Channel) -> Inbox {

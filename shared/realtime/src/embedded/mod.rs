@@ -4,6 +4,7 @@
 //! invariant: no call waits, and a room's log and its subscribers see deliveries in one order.
 
 mod claim;
+mod drained;
 mod due;
 mod expiring;
 mod fanout;
@@ -18,6 +19,7 @@ use runtime::{Clock, Tasks};
 use uuid::Uuid;
 
 use self::claim::Claims;
+use self::drained::Drained;
 use self::expiring::Expiring;
 use self::fanout::Shards;
 use self::presence::People;
@@ -34,6 +36,7 @@ pub(crate) struct EmbeddedEngine {
     numbered: Mutex<LogNumber>,
     connections: Mutex<Connections>,
     claims: Mutex<Claims>,
+    drained: Drained,
     people: People,
     rooms: Mutex<Expiring<UserId>>,
     members: Mutex<Expiring<RoomId>>,
@@ -47,6 +50,7 @@ impl Default for EmbeddedEngine {
             numbered: Mutex::default(),
             connections: Mutex::default(),
             claims: Mutex::default(),
+            drained: Drained::default(),
             people: People::default(),
             rooms: Mutex::new(Expiring::new(ROOMS_CACHED, CACHED_IDS)),
             members: Mutex::new(Expiring::new(MEMBERS_CACHED, CACHED_IDS)),

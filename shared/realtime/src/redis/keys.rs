@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use domain::{JobId, RoomId, UserId};
+use domain::{Class, JobId, RoomId, UserId};
 use protocol::Channel;
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ pub(super) const CLAIM_TTL: Duration = Duration::from_mins(10);
 pub(super) const GATEWAY_TTL: Duration = GATEWAY_LEASE;
 /// What shows that a server takes what is written.
 pub(super) const PROBE_TTL: Duration = Duration::from_mins(1);
+/// What was drained, sliding.
+pub(super) const DRAINED_TTL: Duration = Duration::from_mins(10);
 /// The stamp of the janitor's last run.
 pub(super) const JANITOR_TTL: Duration = Duration::from_secs(20 * JANITOR_EVERY.as_secs());
 
@@ -32,6 +34,9 @@ pub(super) const JANITOR_TTL: Duration = Duration::from_secs(20 * JANITOR_EVERY.
 /// to another.
 const CLUSTER_PEOPLE: &str = "chat:{presence}:";
 const PEOPLE: &str = "chat:";
+
+/// Hash: shard of a class (`high.0`) → events that processors have settled.
+pub(super) const DRAINED: &str = "chat:drained";
 
 const ROOM_CHANNEL: &str = "chat:room:";
 const USER_CHANNEL: &str = "chat:user:";
@@ -167,6 +172,11 @@ pub(super) fn recovery(pid: Uuid) -> String {
     format!("chat:recovery:{}", pid.simple())
 }
 
+/// The field of a class's shard in [`DRAINED`].
+pub(super) fn drained_field(class: Class, shard: u16) -> String {
+    format!("{class}.{shard}")
+}
+
 /// Empty string.
 pub(super) fn claim(job: JobId) -> String {
     format!("chat:claim:{job}")
@@ -194,6 +204,7 @@ mod tests {
         assert_eq!((mark(None), probe(None)), ("chat:mark".to_owned(), "chat:probe".to_owned()));
         assert_eq!(members(RoomId(id())), format!("chat:room:members:{TEXT}"));
         assert_eq!(groups(UserId(id())), format!("chat:graph:groups:{TEXT}"));
+        assert_eq!((DRAINED, drained_field(Class::High, 3).as_str()), ("chat:drained", "high.3"));
         let sets = [keys.online(), keys.due(), keys.gateways(), keys.janitor()];
         assert_eq!(sets, ["chat:online:users", "chat:presence:due", "chat:gateways", "chat:janitor"]);
     }

@@ -8,6 +8,7 @@ mod address;
 mod cache;
 mod claim;
 mod cluster;
+mod drained;
 mod fanout;
 mod janitor;
 mod keys;

@@ -166,12 +166,14 @@ async fn a_paused_redis_makes_every_call_unavailable_in_time(#[values(Kind::Redi
         async { world.realtime.claim(&jobs).await.map(|_| ()) },
         async { world.realtime.presence(&[user], at(0)).await.map(|_| ()) },
         async { world.realtime.room_logs(&asked, 10).await.map(|_| ()) },
+        world.realtime.count_drained(&[(0, [1; 3])]),
+        async { world.realtime.drained(4).await.map(|_| ()) },
         async { world.realtime.subscribe(&id, &[room()]).await },
     );
     let elapsed = started.elapsed();
     assert!(elapsed < Duration::from_millis(2500), "{elapsed:?}");
-    let (ping, publish, claim, presence, log, subscribe) = outcomes;
-    for outcome in [ping, publish, claim, presence, log, subscribe] {
+    let (ping, publish, claim, presence, log, count, drained, subscribe) = outcomes;
+    for outcome in [ping, publish, claim, presence, log, count, drained, subscribe] {
         assert!(matches!(outcome, Err(RealtimeError::Unavailable(_))));
     }
     // Left so long that the subscription connection is given up as dead.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use domain::Rev;
 use protocol::Channel;
+use realtime::{LogNumber, Since};
 use rstest::rstest;
 
 use super::world::{Kind, World, durable, passing, room, room_of};
@@ -50,11 +51,28 @@ async fn the_log_answers_what_came_after_a_rev_without_a_gap(
 async fn a_log_that_cannot_be_appended_to_fails_the_publish(#[values(Kind::Redis, Kind::Cluster)] kind: Kind) {
     let world = World::new(kind).await;
     let room = room();
-    world.ask(&format!("SET {} x", world.log(room))).await;
+    world.ask_all("ACL SETUSER default -xadd").await;
     assert!(world.realtime.publish(&[durable(room, 1)]).await.is_err());
-    world.ask(&format!("DEL {}", world.log(room))).await;
+    world.ask_all("ACL SETUSER default +xadd").await;
     world.publish(&[durable(room, 1)]).await;
     assert_eq!(log(&world, room, 0).await, Some(vec![1]));
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_is_no_log_and_stands_where_a_log_should_holds_nothing_up(
+    #[values(Kind::Redis, Kind::Cluster)] kind: Kind,
+) {
+    let world = World::new(kind).await;
+    let (room, other) = (room(), room());
+    world.publish(&[durable(room, 1), durable(other, 1)]).await;
+    world.ask(&format!("SET {} x", world.log(room))).await;
+    assert_eq!(logs(&world, &[(room, 0, 9), (other, 0, 9)], 1000).await, [None, Some(vec![1])]);
+    let since = world.realtime.since(&[room_of(room)], LogNumber(1), 100).await.expect("an answer");
+    assert!(matches!(since[..], [Since::Unknown]), "{since:?}");
+    world.publish(&[durable(room, 2), durable(other, 2)]).await;
+    assert_eq!(logs(&world, &[(room, 1, 9), (other, 0, 9)], 1000).await, [Some(vec![2]), Some(vec![1, 2])]);
+    assert_eq!(log(&world, room, 0).await, None, "it begins anew");
 }
 
 #[rstest]

@@ -33,6 +33,8 @@ async fn what_is_begun_again_is_counted_by_its_head_until_it_is_finished(bench: 
     store.finish_again(3, HEAD).await.expect("finished twice is finished");
     assert_eq!(store.begin_again(3, HEAD, NOW).await, Ok(times(1)));
     assert_eq!(store.begin_again(4, HEAD, NOW).await, Ok(times(2)));
+    store.take_back_again(4, HEAD).await.expect("taken back");
+    assert_eq!(store.begin_again(4, HEAD, NOW).await, Ok(times(2)), "once less");
 }
 
 async fn what_is_begun_alone_is_counted_apart_and_seen_with_the_next_batch(bench: Bench) {

@@ -342,3 +342,12 @@ pub(crate) fn deleted(room: RoomId, message: MessageId) -> EventData {
         deleted_at: NOW.to_rfc3339(),
     })
 }
+
+/// Waits until a statement in this database waits for a lock.
+pub(crate) async fn until_somebody_waits(watching: &mut sqlx::PgConnection) {
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *watching).await.expect("an answer") == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

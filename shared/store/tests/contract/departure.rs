@@ -5,11 +5,14 @@ use domain::{Rev, RoomId, Seq, Timestamp, UserId};
 use protocol::EventData;
 use protocol::wire::{RoomMemberJoined, RoomMemberLeft};
 use store::member::READS_SINCE_MOST;
+use store::{Reading, StoreSettings};
 
 use crate::bench::{Bench, Draft, NOW, on_both};
 
 on_both!(
     a_departure_is_remembered_by_its_latest_change,
+    who_comes_back_has_read_as_far_as_before,
+    a_mark_set_while_its_reader_is_removed_and_added_stands,
     the_change_by_which_somebody_joined_is_found,
     marks_are_told_from_a_moment_on_and_no_more_than_fit,
 );
@@ -59,6 +62,72 @@ async fn a_departure_is_remembered_by_its_latest_change(bench: Bench) {
     assert_eq!(bench.store.departures(ann, 10).await, Ok(Vec::new()));
 }
 
+async fn who_comes_back_has_read_as_far_as_before(bench: Bench) {
+    let [ann, ben] = bench.users().await;
+    let (room, other) = (bench.group(&[ann, ben]).await, bench.group(&[ann, ben]).await);
+    let reads = async |room| {
+        let reads = bench.store.reads(room, 10).await.expect("reads");
+        reads.into_iter().find(|(user, _)| *user == ben).map_or(Seq(0), |(_, seq)| seq)
+    };
+    bench.say(room, ann, &["1", "2", "3", "4", "5"]).await;
+    bench.store.set_read(room, ben, Seq(4), NOW).await.expect("answers");
+    for _ in 0..2 {
+        change(&bench, room, ben, false).await;
+        assert_eq!(bench.store.set_read(room, ben, Seq(5), NOW).await, Ok(Reading::NoMember), "gone");
+        change(&bench, room, ben, true).await;
+        assert_eq!(reads(room).await, Seq(4));
+        assert_eq!(bench.store.set_read(room, ben, Seq(3), NOW).await, Ok(Reading::Stood), "only forward");
+    }
+    change(&bench, other, ben, false).await;
+    change(&bench, other, ben, true).await;
+    assert_eq!(reads(other).await, Seq(0));
+
+    // Came and went at once, while away.
+    change(&bench, room, ben, false).await;
+    let batch = bench.begin(room, &[ben]).await;
+    let mut draft = Draft::of(&batch, room);
+    for joins in [true, false] {
+        draft.head.epoch = draft.head.rev.next();
+        let (room_id, user_id, rev) = (room.to_string(), ben.to_string(), draft.head.epoch.0);
+        draft.change(if joins {
+            EventData::RoomMemberJoined(RoomMemberJoined { room_id, rev, user_id, ..RoomMemberJoined::default() })
+        } else {
+            EventData::RoomMemberLeft(RoomMemberLeft { room_id, rev, user_id, ..RoomMemberLeft::default() })
+        });
+    }
+    draft.writes.left.push((room, ben));
+    batch.commit(draft.finish()).await.expect("commits");
+    change(&bench, room, ben, true).await;
+    assert_eq!(reads(room).await, Seq(4));
+}
+
+async fn a_mark_set_while_its_reader_is_removed_and_added_stands(bench: Bench) {
+    use sqlx::{Connection as _, PgConnection};
+    // The other database has one writer: nothing happens meanwhile.
+    let StoreSettings::Postgres { url, .. } = &bench.settings else { return };
+    let [ann, ben] = bench.users().await;
+    let room = bench.group(&[ann, ben]).await;
+    bench.say(room, ann, &["1", "2", "3"]).await;
+    let mut changing = PgConnection::connect(url).await.expect("connects");
+    let mut watching = PgConnection::connect(url).await.expect("connects");
+    let mut change = changing.begin().await.expect("begins");
+    let keep = sqlx::raw_sql("CREATE TEMP TABLE gone ON COMMIT DROP AS SELECT * FROM room_members");
+    keep.execute(&mut *change).await.expect("kept");
+    for sql in [
+        "DELETE FROM room_members WHERE user_id = $1",
+        "INSERT INTO room_members SELECT * FROM gone WHERE user_id = $1",
+    ] {
+        sqlx::query(sql).bind(ben.0).execute(&mut *change).await.expect("done");
+    }
+    let commit = async {
+        crate::bench::until_somebody_waits(&mut watching).await;
+        change.commit().await.expect("commits");
+    };
+    let (read, ()) = tokio::join!(bench.store.set_read(room, ben, Seq(2), NOW), commit);
+    assert_eq!(read, Ok(Reading::Moved(Seq(2))));
+    assert_eq!(bench.store.reads(room, 10).await, Ok(vec![(ben, Seq(2))]));
+}
+
 async fn the_change_by_which_somebody_joined_is_found(bench: Bench) {
     let [ann, ben, eve] = bench.users().await;
     let room = bench.group(&[ann]).await;
@@ -85,7 +154,7 @@ async fn marks_are_told_from_a_moment_on_and_no_more_than_fit(bench: Bench) {
     }
     let at = |ms: i64| Timestamp(NOW.0 + ms);
     for (room, user, seq, ms) in [(one, ann, 1, 30), (one, ben, 2, 10), (two, ben, 1, 20), (other, ann, 1, 25)] {
-        bench.store.set_read(room, user, Seq(seq), at(ms)).await.expect("set").expect("moved");
+        bench.store.set_read(room, user, Seq(seq), at(ms)).await.expect("set");
     }
     let since = async |ms| {
         let marks = bench.store.reads_since(&[one, two], at(ms)).await.expect("reads");
@@ -99,7 +168,7 @@ async fn marks_are_told_from_a_moment_on_and_no_more_than_fit(bench: Bench) {
     let large = bench.group(&many).await;
     bench.say(large, many[0], &["1"]).await;
     for user in &many {
-        bench.store.set_read(large, *user, Seq(1), at(1)).await.expect("set").expect("moved");
+        bench.store.set_read(large, *user, Seq(1), at(1)).await.expect("set");
     }
     assert_eq!(bench.store.reads_since(&[large], at(0)).await.expect("reads").len(), READS_SINCE_MOST);
 }

@@ -159,11 +159,7 @@ async fn a_departure_that_is_renewed_while_it_is_removed_stays(bench: Bench) {
         .await
         .expect("renewed");
     let commit = async {
-        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.expect("an answer") == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        crate::bench::until_somebody_waits(&mut watching).await;
         sqlx::raw_sql("COMMIT").execute(&mut renewing).await.expect("committed");
     };
     let (removed, ()) = tokio::join!(bench.store.forget_departures(at(3), 10), commit);

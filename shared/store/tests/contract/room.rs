@@ -3,7 +3,7 @@
 use domain::room::{Role, RoomKind};
 use domain::{Rev, RoomId, Seq, UserId};
 use protocol::EventData;
-use store::{Created, Standing, StoreError, StoreSettings};
+use store::{Created, Reading, Standing, StoreError, StoreSettings};
 
 use crate::bench::{Bench, NOW, new_group, new_room, on_both};
 
@@ -136,12 +136,12 @@ async fn read_watermarks_only_move_forward_and_never_past_the_end(bench: Bench) 
     let room = bench.group(&[ann, ben]).await;
     bench.say(room, ann, &["1", "2", "3"]).await;
     let read = async |seq| bench.store.set_read(room, ben, Seq(seq), NOW).await.expect("answers");
-    assert_eq!(read(2).await, Some(Seq(2)));
-    assert_eq!(read(2).await, None);
-    assert_eq!(read(1).await, None);
-    assert_eq!(read(99).await, Some(Seq(3)));
-    assert_eq!(read(100).await, None);
-    assert_eq!(bench.store.set_read(room, UserId::generate(), Seq(1), NOW).await, Ok(None));
+    assert_eq!(read(2).await, Reading::Moved(Seq(2)));
+    assert_eq!(read(2).await, Reading::Stood);
+    assert_eq!(read(1).await, Reading::Stood);
+    assert_eq!(read(99).await, Reading::Moved(Seq(3)));
+    assert_eq!(read(100).await, Reading::Stood);
+    assert_eq!(bench.store.set_read(room, UserId::generate(), Seq(1), NOW).await, Ok(Reading::NoMember));
     assert_eq!(bench.store.reads(room, 10).await, Ok(vec![(ben, Seq(3))]));
 }
 

@@ -1,4 +1,5 @@
-//! One connection of a light client: the native WebSocket or Socket.IO's, spoken by hand.
+//! One connection of a light client: the native WebSocket, or Socket.IO over one or over requests, spoken by
+//! hand.
 //!
 //! Knows frames and packets and nothing of what they mean. The invariant: pings are answered, and
 //! whatever was sent is heard in the order in which it came.
@@ -13,6 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::polling::Polling;
+
 /// How long becoming a WebSocket may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
 /// Thousands of connections live in one process.
@@ -26,6 +29,8 @@ pub enum Kind {
     Native,
     /// Socket.IO over a WebSocket.
     SocketIo,
+    /// Socket.IO over requests: long polling, and no way over to a WebSocket.
+    Polling,
 }
 
 /// What a client shows when it connects.
@@ -81,10 +86,17 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
 }
 
+/// What carries frames and packets.
+#[derive(Debug)]
+enum Carrier {
+    Socket(WebSocketStream<TcpStream>),
+    Requests(Polling),
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Line {
-    socket: WebSocketStream<TcpStream>,
+    carrier: Carrier,
     kind: Kind,
     next_id: i64,
 }
@@ -93,39 +105,36 @@ impl Line {
     /// Connects to `http://host:port` and says who it is.
     pub async fn open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Refused> {
         let nothing = Refused { status: None, retry_after: None };
-        match tokio::time::timeout(HANDSHAKE_LIMIT, Self::try_open(base, kind, pass)).await {
-            Ok(Ok(line)) => Ok(line),
-            Ok(Err(error)) => Err(refused(&error)),
-            Err(_) => Err(nothing),
-        }
+        tokio::time::timeout(HANDSHAKE_LIMIT, Self::try_open(base, kind, pass)).await.unwrap_or(Err(nothing))
     }
 
-    async fn try_open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Error> {
-        let authority = base.trim_start_matches("http://");
-        let path = match kind {
-            Kind::Native => format!("/ws?token={}&deviceId={}", pass.token, pass.device),
-            Kind::SocketIo => "/socket.io/?EIO=4&transport=websocket".to_owned(),
+    async fn try_open(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<Self, Refused> {
+        let carrier = match kind {
+            Kind::Polling => Carrier::Requests(Polling::open(base).await?),
+            Kind::Native | Kind::SocketIo => {
+                Carrier::Socket(socket(base, kind, pass).await.map_err(|error| refused(&error))?)
+            }
         };
-        let request = format!("ws://{authority}{path}").into_client_request()?;
-        let stream = TcpStream::connect(authority).await.map_err(Error::Io)?;
-        stream.set_nodelay(true).map_err(Error::Io)?;
-        let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
-        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-        let mut line = Self { socket, kind, next_id: 1 };
-        if kind == Kind::SocketIo {
+        let mut line = Self { carrier, kind, next_id: 1 };
+        if kind != Kind::Native {
             let mut auth = json!({"token": pass.token});
             if let Some((pid, offset)) = pass.recovery {
                 auth["pid"] = pid.into();
                 auth["offset"] = offset.into();
             }
-            line.socket.next().await.ok_or(Error::ConnectionClosed)??;
-            line.say(format!("40{NAMESPACE},{auth}")).await?;
+            line.say(format!("40{NAMESPACE},{auth}")).await.map_err(|error| refused(&error))?;
         }
         Ok(line)
     }
 
     async fn say(&mut self, text: String) -> Result<(), Error> {
-        self.socket.send(Message::text(text)).await
+        match &mut self.carrier {
+            Carrier::Socket(socket) => socket.send(Message::text(text)).await,
+            Carrier::Requests(polling) => {
+                polling.send(text);
+                Ok(())
+            }
+        }
     }
 
     /// Sends a command; the id its ack will have. A broken connection is heard of by `hear`.
@@ -134,7 +143,7 @@ impl Line {
         self.next_id += 1;
         let text = match self.kind {
             Kind::Native => json!({"id": id, "event": event, "data": data}).to_string(),
-            Kind::SocketIo => format!("42{NAMESPACE},{id}{}", json!([event, data])),
+            Kind::SocketIo | Kind::Polling => format!("42{NAMESPACE},{id}{}", json!([event, data])),
         };
         drop(self.say(text).await);
         id
@@ -142,11 +151,17 @@ impl Line {
 
     /// The next thing that came. May be given up and called again.
     pub async fn hear(&mut self) -> Heard {
-        let text = match self.socket.next().await {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map(|frame| u16::from(frame.code))),
-            Some(Ok(_)) => return Heard::Nothing,
-            Some(Err(_)) | None => return Heard::Closed(None),
+        let text = match &mut self.carrier {
+            Carrier::Socket(socket) => match socket.next().await {
+                Some(Ok(Message::Text(text))) => text,
+                Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map(|frame| u16::from(frame.code))),
+                Some(Ok(_)) => return Heard::Nothing,
+                Some(Err(_)) | None => return Heard::Closed(None),
+            },
+            Carrier::Requests(polling) => match polling.hear().await {
+                Some(text) if text != "1" => text.into(),
+                _ => return Heard::Closed(None),
+            },
         };
         if self.kind == Kind::Native {
             return frame(&text).unwrap_or_else(|| Heard::Unreadable(text.to_string()));
@@ -157,6 +172,24 @@ impl Line {
         }
         packet(&text).unwrap_or_else(|| Heard::Unreadable(text.to_string()))
     }
+}
+
+async fn socket(base: &str, kind: Kind, pass: &Pass<'_>) -> Result<WebSocketStream<TcpStream>, Error> {
+    let authority = base.trim_start_matches("http://");
+    let path = match kind {
+        Kind::Native => format!("/ws?token={}&deviceId={}", pass.token, pass.device),
+        Kind::SocketIo | Kind::Polling => "/socket.io/?EIO=4&transport=websocket".to_owned(),
+    };
+    let request = format!("ws://{authority}{path}").into_client_request()?;
+    let stream = TcpStream::connect(authority).await.map_err(Error::Io)?;
+    stream.set_nodelay(true).map_err(Error::Io)?;
+    let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+    let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+    if kind != Kind::Native {
+        // Engine.IO's own opening.
+        socket.next().await.ok_or(Error::ConnectionClosed)??;
+    }
+    Ok(socket)
 }
 
 fn refused(error: &Error) -> Refused {

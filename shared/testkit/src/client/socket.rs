@@ -153,6 +153,11 @@ impl Socket {
         self.shared.received.lock().acks.values().cloned().collect()
     }
 
+    /// How many acks came so far.
+    pub fn answered(&self) -> usize {
+        self.shared.received.lock().acks.len()
+    }
+
     /// Waits until the other side has ended the connection.
     pub async fn closed(&self) -> Closed {
         let closed = self.look(PATIENCE, |received| received.closed.clone()).await;

@@ -112,22 +112,22 @@ impl Node {
     }
 
     /// The value of a metric summed over the series whose labels hold all of `labels` (`class="high"`);
-    /// 0 when there is none or the program does not answer.
+    /// 0 when there is none or the program does not answer: to wait for more of it. Who claims that it
+    /// is 0 asks `try_metric`, which tells that from a name that nobody has any more.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         self.try_metric(name, labels).await.unwrap_or(0.0)
     }
 
-    /// Like `metric`, but `None` when the program does not answer.
+    /// Like `metric`, but `None` when the program does not answer or has no such series.
     pub async fn try_metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let request = self.http.get(format!("{}/metrics", self.url())).timeout(ANSWER_LIMIT);
         let text = request.send().await.ok()?.text().await.ok()?;
         let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values = text
-            .lines()
+        text.lines()
             .filter(of_name)
             .filter(|line| labels.iter().all(|label| line.contains(label)))
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-        Some(values.sum())
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .reduce(|sum, value| sum + value)
     }
 
     /// SIGKILL.
@@ -201,9 +201,10 @@ impl Node {
         self.launch.set_clock_ahead(seconds);
     }
 
-    /// Limits the size of every file it writes to, in bytes, as a full disk would: a write that goes
-    /// beyond fails with EFBIG; what lies in a file already can still be written over. `None` lifts
-    /// the limit, and so does a restart. Panics without `SystemSpec::limitable_files`.
+    /// Limits the size of every file it writes to, in bytes: a write fails with EFBIG from there on, be it
+    /// over what lies in the file already, so that with 0 none succeeds. A disk that is full is another
+    /// thing (`folder::small_disk`): there it is ENOSPC, and what lies in a file can be written over.
+    /// `None` lifts the limit, and so does a restart. Panics without `SystemSpec::limitable_files`.
     pub fn limit_file_size(&self, bytes: Option<u64>) {
         assert!(self.launch.limitable, "`SystemSpec::limitable_files` was not asked for");
         self.process.read().limit_file_size(bytes);

@@ -30,6 +30,13 @@ pub fn hmac_key(id: &str) -> String {
     format!("{id}:{}", base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
+/// The first line of a program's log that tells of a panic: in the words of its log, of the language, or of
+/// whoever owned the task.
+pub fn panic_in(log: &str) -> Option<&str> {
+    let signs = ["\"message\":\"panic\"", "panicked at", "a task panicked"];
+    log.lines().find(|line| signs.iter().any(|sign| line.contains(sign)))
+}
+
 /// A running system. Dropping it ends its processes, then its services.
 #[derive(Debug)]
 pub struct System {
@@ -281,8 +288,25 @@ impl System {
         for node in self.all() {
             assert!(node.ended().is_none(), "a program ended:\n{}", node.log_tail());
             let log = node.log();
-            let panic = log.lines().find(|line| line.contains("panicked at") || line.contains("a task panicked"));
+            let panic = panic_in(&log);
             assert!(panic.is_none(), "{panic:?} in\n{}", node.log_tail());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_in_whatever_words_it_is_told() {
+        let of_a_program =
+            r#"{"timestamp":"2026-01-31T09:30:00Z","level":"ERROR","message":"panic","place":"a.rs:1:1"}"#;
+        let of_the_language = "thread 'main' (17) panicked at a.rs:1:1:";
+        let of_an_owner = r#"{"level":"ERROR","message":"a task panicked","task":"health"}"#;
+        for line in [of_a_program, of_the_language, of_an_owner] {
+            assert_eq!(panic_in(&format!("{{\"message\":\"ready\"}}\n{line}\nlast")), Some(line));
+        }
+        assert_eq!(panic_in("{\"message\":\"nobody panics\",\"content\":\"panic\"}\n"), None);
     }
 }

@@ -16,6 +16,9 @@ const MASTERS: usize = 3;
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
 
+/// How long the new node of a slot is busy ([`RedisCluster::end_move_busy`]).
+pub const BUSY: Duration = Duration::from_secs(1);
+
 /// A private cluster.
 #[derive(Debug)]
 pub struct RedisCluster {
@@ -95,11 +98,12 @@ impl RedisCluster {
         }
     }
 
-    /// The slot has moved, and its new node is busy for a second after that; then it carries out a command
+    /// The slot has moved, and its new node is busy for [`BUSY`] after that; then it carries out a command
     /// before it heeds anybody else.
     pub async fn end_move_busy(&self, slot: u16, from: usize, to: usize, then: &str) {
         let own = format!("CLUSTER SETSLOT {slot} NODE {}", self.nodes[to].id().await);
-        let busy = "EVAL \"local s = os.clock() while os.clock() - s < 1 do end\" 0";
+        let seconds = BUSY.as_secs();
+        let busy = format!("EVAL \"local s = os.clock() while os.clock() - s < {seconds} do end\" 0");
         let on_target = format!("{own}\r\n{busy}\r\n{then}");
         tokio::join!(self.nodes[to].must(&on_target), async {
             // By then it is busy, and tells nobody.

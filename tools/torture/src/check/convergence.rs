@@ -52,6 +52,49 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         }
     }
     listed(evidence, &rows, findings);
+    members(evidence, findings);
+    acked_marks(evidence, findings);
+}
+
+/// Members are those who were there from the beginning, and what was told of coming and going; in the end
+/// every guest is back.
+fn members(evidence: &Evidence<'_>, findings: &mut Findings) {
+    let world = evidence.world;
+    for (number, room) in world.rooms.iter().enumerate() {
+        let first = room.members.iter().map(|user| world.user_id(*user)).chain([world.owner.id.as_str()]);
+        let mut wanted: BTreeSet<&str> = first.collect();
+        for (_, name, data) in evidence.truth.timeline.get(&number).map_or(&[][..], Vec::as_slice) {
+            let user = data["userId"].as_str().unwrap_or_default();
+            match name.as_str() {
+                "room.memberJoined" => drop(wanted.insert(user)),
+                "room.memberLeft" => drop(wanted.remove(user)),
+                _ => {}
+            }
+        }
+        let stored = evidence.truth.members.keys().filter(|(of, _)| *of == number);
+        let stored: BTreeSet<&str> = stored.map(|(_, user)| user.as_str()).collect();
+        if stored != wanted {
+            findings.add("d", format!("room {number}: its members are {stored:?}, told was {wanted:?}"));
+        }
+        if let Some(guest) = room.guest.map(|guest| world.user_id(guest)).filter(|guest| !stored.contains(guest)) {
+            findings.add("d", format!("room {number}: {guest} was added last and is no member"));
+        }
+    }
+}
+
+/// A read mark that was acked stands, or a later one.
+fn acked_marks(evidence: &Evidence<'_>, findings: &mut Findings) {
+    for (user, sender) in evidence.senders.iter().enumerate() {
+        for (room, (seq, at)) in &sender.read {
+            let stored = evidence.truth.members.get(&(*room, evidence.world.user_id(user).to_owned()));
+            if let Some(stored) = stored.filter(|stored| *stored < seq) {
+                findings.add(
+                    "g",
+                    format!("user {user}, room {room}: is at {stored}, {seq} was acked as read at {} ms", at.0),
+                );
+            }
+        }
+    }
 }
 
 fn reactions_of(rows: &[&MessageRow], all: &BTreeSet<Reaction>) -> BTreeSet<Reaction> {
@@ -77,7 +120,7 @@ fn read_marks(evidence: &Evidence<'_>, who: &str, room: usize, view: &View, find
     let guest = evidence.guest(room).map(|guest| guest.to_string());
     for ((_, user), seq) in evidence.truth.members.iter().filter(|((of, _), _)| *of == room) {
         let held = view.reads.get(user).copied().unwrap_or_default();
-        // Whoever joined again begins at the last message of that moment, of which nobody is told.
+        // Whoever joined again stands where they stood, of which nobody is told once more.
         let is_right = if guest.as_ref() == Some(user) { held <= *seq } else { held == *seq };
         if !is_right {
             findings.add("g", format!("{who}: {user} has read up to {seq}, which is known up to {held}"));

@@ -102,7 +102,10 @@ fn aways(evidence: &Evidence<'_>, room: usize, guest: &str, first_seen: &HashMap
     let mut aways: Vec<Away> = Vec::new();
     for (rev, name, _) in changes.iter().filter(of_guest) {
         if name == "room.memberLeft" {
-            let left_at = happened(*rev).max(first_seen.get(&(room, *rev)).copied().unwrap_or_default());
+            let (happened, seen) = (happened(*rev), first_seen.get(&(room, *rev)).copied().unwrap_or_default());
+            // In calm it is committed at once.
+            let is_known = evidence.clocks_ms == 0 && !evidence.is_struck(happened, seen);
+            let left_at = if is_known { happened } else { happened.max(seen) };
             let back_at = asked_back(evidence, room, row(*rev).and_then(|row| row.job));
             aways.push(Away { left_rev: *rev, left_at, back_rev: i64::MAX, back_at });
         } else if let Some(away) = aways.last_mut() {

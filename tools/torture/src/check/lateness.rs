@@ -1,18 +1,21 @@
-//! (h) Nothing is delivered later than a bound after the trouble that held it up was over, and no
-//! connection ends without trouble.
+//! (h) Nothing is delivered later than a bound after the trouble that held it up was over, no connection
+//! ends without trouble, and nothing is refused without.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::{Evidence, Findings};
-use crate::history::{At, DeviceLog, Incident, Seen, Span};
+use crate::history::{At, DeviceLog, Incident, Seen, Span, Trouble};
 
 /// Of more only the number is told.
 const SHOWN: usize = 5;
+/// A client gives up a silent connection after that; servers do sooner.
+const SILENCE_MS: u64 = 60_000;
 
 /// How late deliveries were, milliseconds: from when nothing stood in their way any more.
 #[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Lateness {
     /// How many were looked at.
     pub deliveries: usize,
@@ -40,7 +43,7 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Latenes
             let is_guest = evidence.world.is_guest(*room, *user);
             for seen in seen.iter().filter(|seen| seen.live || !is_guest) {
                 let Some(stored) = stored.get(&(*room, seen.rev)) else { continue };
-                let Some((by, calm)) = lateness(evidence, &notes.log, *stored, seen) else { continue };
+                let Some((by, calm)) = lateness(evidence, &notes.log, *room, *stored, seen) else { continue };
                 late.push(by);
                 in_calm += usize::from(calm);
                 if by > evidence.late_after_ms {
@@ -51,25 +54,24 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Latenes
                 }
             }
         }
-        for span in &notes.log.spans {
-            if let Some(wrong) = ended_in_calm(evidence, span) {
-                beyond.push(format!("device {number} of user {user}: {wrong}"));
-            }
-        }
+        let ended = notes.log.spans.iter().filter_map(|span| ended_in_calm(evidence, span));
+        let refused = notes.log.troubles.iter().filter_map(|trouble| refused_in_calm(evidence, trouble));
+        beyond.extend(ended.chain(refused).map(|wrong| format!("device {number} of user {user}: {wrong}")));
     }
     let many = beyond.len();
     beyond.into_iter().take(SHOWN).for_each(|text| findings.add("h", text));
     if many > SHOWN {
-        findings.add("h", format!("{} more were late or ended", many - SHOWN));
+        findings.add("h", format!("{} more were late, refused or ended", many - SHOWN));
     }
     Lateness { in_calm, ..spread(late) }
 }
 
 /// From the last moment at which something stood in its way: it was not stored, the device was not
-/// connected, a fault was not over that began before it was late. And whether no fault did.
-fn lateness(evidence: &Evidence<'_>, log: &DeviceLog, stored: At, seen: &Seen) -> Option<(u64, bool)> {
+/// connected or had the room switched off, a fault was not over that began before it was late. And whether no
+/// fault did.
+fn lateness(evidence: &Evidence<'_>, log: &DeviceLog, room: usize, stored: At, seen: &Seen) -> Option<(u64, bool)> {
     let span = log.spans.iter().rev().find(|span| span.from <= seen.at)?;
-    let begin = stored.max(span.from);
+    let begin = log.on_from(room, stored.max(span.from), seen.at);
     let free = free_from(evidence, span.gateway, begin);
     Some((seen.at.since(free), free == begin))
 }
@@ -88,13 +90,27 @@ fn free_from(evidence: &Evidence<'_>, gateway: usize, begin: At) -> At {
     free
 }
 
-/// A connection that no fault ever concerned, nor shortly before it, does not end.
+/// A connection does not end but shortly after a fault that concerned it, or when it had gone silent.
 fn ended_in_calm(evidence: &Evidence<'_>, span: &Span) -> Option<String> {
     let to = span.to?;
-    let since = At(span.from.0.saturating_sub(evidence.late_after_ms));
-    let mut concerning = evidence.incidents.iter().filter(|incident| incident.delays(span.gateway));
-    (!concerning.any(|incident| incident.overlaps(since, to)))
-        .then(|| format!("its connection of {} ms ended at {} ms, and nothing had happened", span.from.0, to.0))
+    let lately = At(to.0.saturating_sub(evidence.late_after_ms));
+    let long_ago = At(lately.0.saturating_sub(SILENCE_MS));
+    let is_cause = |incident: &Incident| {
+        let since = if span.silent { long_ago } else { lately };
+        incident.delays(span.gateway) && incident.overlaps(since, to)
+            || incident.silences(span.gateway) && incident.overlaps(long_ago, to)
+    };
+    let wrong = || format!("its connection of {} ms ended at {} ms, and nothing had happened", span.from.0, to.0);
+    (!evidence.incidents.iter().any(is_cause)).then(wrong)
+}
+
+/// Nothing is refused or left unanswered but during a fault that concerned the gateway, or shortly after it.
+fn refused_in_calm(evidence: &Evidence<'_>, trouble: &Trouble) -> Option<String> {
+    let since = At(trouble.from.0.saturating_sub(evidence.late_after_ms));
+    let is_cause = |incident: &Incident| incident.refuses(trouble.gateway) && incident.overlaps(since, trouble.to);
+    let Trouble { gateway, from, to, what } = trouble;
+    let wrong = || format!("asked gateway {gateway} at {} ms: {what} at {} ms, and nothing had happened", from.0, to.0);
+    (!evidence.incidents.iter().any(is_cause)).then(wrong)
 }
 
 fn spread(mut late: Vec<u64>) -> Lateness {

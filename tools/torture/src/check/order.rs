@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{Evidence, Findings};
 use crate::history::{Answer, At, Change, Message, Try};
 
-/// Clocks of programs may be moved by so much.
-const CLOCKS_MS: u64 = 5_000;
+/// From when something says that it happened to its commit.
+const COMMIT_MS: u64 = 1_000;
 
 /// Something that was accepted, and its place.
 struct Placed<'a> {
@@ -21,15 +21,12 @@ struct Placed<'a> {
     place: i64,
 }
 
-pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
+/// How many edits, deletions and reactions could be judged.
+pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> usize {
     let seqs: HashMap<Uuid, i64> = evidence.truth.messages.iter().map(|row| (row.id, row.seq)).collect();
-    let events = evidence.truth.events.iter().filter_map(|event| Some((event.job?, event)));
-    let events: HashMap<Uuid, _> = events.collect();
-    let revs: HashMap<Uuid, i64> = events.iter().map(|(job, event)| (*job, event.rev)).collect();
-    let stored_at = |id: &str| {
-        let event = id.parse().ok().and_then(|id: Uuid| events.get(&id))?;
-        Some(evidence.world.clock.of_wall(event.wall_ms))
-    };
+    let revs: HashMap<Uuid, i64> = evidence.truth.events.iter().filter_map(|it| Some((it.job?, it.rev))).collect();
+    let stored = stored(evidence);
+    let mut judged = 0;
     for (user, sender) in evidence.senders.iter().enumerate() {
         let mut rooms: HashMap<(usize, &str), Vec<Placed<'_>>> = HashMap::new();
         for message in &sender.messages {
@@ -38,19 +35,32 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         }
         // What came before its target failed first, and took its place when that was there.
         let waited = |change: &Change| {
-            let stored = change.wish.message().and_then(stored_at);
-            stored.is_none_or(|stored| stored.0 + CLOCKS_MS > change.at.0)
+            let stored = change.wish.message().and_then(|id| stored.get(&id.parse::<Uuid>().ok()?));
+            stored.is_none_or(|stored| stored.0 + COMMIT_MS + evidence.clocks_ms > change.at.0)
         };
         for change in sender.changes.iter().filter(|change| change.by.is_some() && !waited(change)) {
             rooms.entry((change.room, "changes")).or_default().extend(Placed::change(change, &revs));
         }
         for ((room, what), mut placed) in rooms {
             placed.sort_by_key(|it| it.place);
+            judged += usize::from(what == "changes") * placed.len();
             for text in inverted_by_acks(&placed).into_iter().chain(inverted_by_frames(&placed)) {
                 findings.add("e", format!("user {user}, {what} of room {room}: {text}"));
             }
         }
     }
+    judged
+}
+
+/// When each message was stored, as its first change says.
+fn stored(evidence: &Evidence<'_>) -> HashMap<Uuid, At> {
+    let mut stored = HashMap::new();
+    for event in &evidence.truth.events {
+        if let Some(message) = event.message {
+            stored.entry(message).or_insert_with(|| evidence.world.clock.of_wall(event.wall_ms));
+        }
+    }
+    stored
 }
 
 impl<'a> Placed<'a> {

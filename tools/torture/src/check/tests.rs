@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::history::{Answer, Change, Message, Reach, Seen, Span, Try, Wish};
+use crate::history::{Answer, Change, Message, Reach, Seen, Span, Trouble, Try, Wish};
 use crate::truth::{DeadLetter, EventRow, MessageRow};
 use crate::view::View;
 use crate::world::Scale;
@@ -53,7 +53,10 @@ impl Case {
             content: format!("0.{seq} says something"),
             deleted: false,
         };
-        let event = |(room, rev): (usize, i64)| EventRow { room, rev, wall_ms: 0, job: None };
+        let event = |(room, rev): (usize, i64)| {
+            let message = (room == 0 && rev > 1).then(|| id(rev as u128 - 1));
+            EventRow { room, rev, wall_ms: 0, message, job: None }
+        };
         let mut truth = Truth {
             messages: vec![row(1), row(2)],
             events: [(0, 1), (0, 2), (0, 3), (1, 1)].map(event).to_vec(),
@@ -64,6 +67,9 @@ impl Case {
         for (room, user) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             truth.members.insert((room, world.users[user].id.clone()), 0);
         }
+        for room in [0, 1] {
+            truth.members.insert((room, world.owner.id.clone()), 0);
+        }
         let devices = [0, 1].map(|user| (user, Self::notes(&world, user, 2))).into();
         let senders = vec![Sender { messages: vec![said(1), said(2)], ..Default::default() }, Sender::default()];
         Self { world, senders, devices, truth, incidents: Vec::new() }
@@ -72,7 +78,7 @@ impl Case {
     fn notes(world: &World, user: usize, last: i64) -> Notes {
         let me = &world.users[user].id;
         let (mut notes, mut view) = (Notes::default(), View::new(me));
-        notes.log.spans.push(Span { from: At(0), to: None, gateway: 0 });
+        notes.log.spans.push(Span { from: At(0), to: None, silent: false, gateway: 0 });
         view.page(&page(last), At(5), notes.log.seen.entry(0).or_default()).expect("fits");
         notes.views = [(0, view), (1, View::new(me))].into();
         notes
@@ -80,7 +86,8 @@ impl Case {
 
     fn broken(&self) -> Vec<&'static str> {
         let Self { world, senders, devices, truth, incidents } = self;
-        let (violations, _) = judge(&Evidence { world, senders, devices, truth, incidents, late_after_ms: 1_000 });
+        let evidence = Evidence { world, senders, devices, truth, incidents, late_after_ms: 1_000, clocks_ms: 0 };
+        let Judgement { violations, .. } = judge(&evidence);
         let mut promises: Vec<&str> = violations.iter().map(|violation| violation.promise).collect();
         promises.dedup();
         promises
@@ -100,7 +107,7 @@ impl Case {
         self.truth.timeline =
             [(1, vec![change(2, "room.memberLeft"), change(3, "room.updated"), change(4, "room.memberJoined")])].into();
         for (rev, job) in [(2, id(76)), (3, id(78)), (4, job)] {
-            self.truth.events.push(EventRow { room: 1, rev, wall_ms: 0, job: Some(job) });
+            self.truth.events.push(EventRow { room: 1, rev, wall_ms: 0, message: None, job: Some(job) });
         }
         self.truth.heads.insert(1, (0, 4));
         self.truth.titles.insert(1, "title".to_owned());
@@ -134,7 +141,7 @@ impl Case {
             }
             _ => {}
         }
-        self.truth.events.push(EventRow { room: 0, rev: 4, wall_ms: 0, job: Some(job) });
+        self.truth.events.push(EventRow { room: 0, rev: 4, wall_ms: 0, message: Some(id(1)), job: Some(job) });
         self.truth.events.sort_by_key(|event| (event.room, event.rev));
         self.truth.heads.insert(0, (2, 4));
         self.truth.timeline.insert(0, vec![(4, wish.event().to_owned(), data.clone())]);
@@ -161,7 +168,8 @@ impl Case {
 
     fn struck(mut self, delays: Reach, blinds: Reach, from: u64, ready: u64) -> Self {
         let (what, from, ready) = ("a fault".to_owned(), At(from), At(ready));
-        self.incidents.push(Incident { what, delays, blinds, from, to: ready, ready: Some(ready) });
+        let (refuses, silences, to, ready) = (delays.clone(), blinds.clone(), ready, Some(ready));
+        self.incidents.push(Incident { what, delays, blinds, refuses, silences, from, to, ready });
         self
     }
 }
@@ -306,6 +314,21 @@ fn e_what_was_said_later_and_stands_earlier_is_found() {
 }
 
 #[test]
+fn e_an_edit_that_was_asked_for_later_and_stands_earlier_is_found() {
+    let case = |at: u64| {
+        let mut case = Case::edited().stores("0.1 is edited");
+        case.truth.events.insert(4, EventRow { room: 0, rev: 5, wall_ms: 0, message: Some(id(1)), job: Some(id(51)) });
+        let answer = Answer::Queued { at: At(at + 1), of: None, job: id(51).to_string() };
+        let change = Change { at: At(at), answer, ..case.senders[0].changes[0].clone() };
+        case.senders[0].changes.push(change);
+        case.broken()
+    };
+    assert!(case(8_000).contains(&"e"));
+    assert!(!case(9_500).contains(&"e"));
+    assert!(!case(500).contains(&"e"), "its target may not have been there");
+}
+
+#[test]
 fn f_what_a_guest_learns_after_leaving_is_found() {
     let late = Case::new().with_a_guest_who_saw(Seen { rev: 3, at: At(8_999), live: false });
     assert_eq!(late.broken(), ["f"]);
@@ -344,6 +367,37 @@ fn g_what_does_not_converge_is_found() {
 }
 
 #[test]
+fn d_a_member_whom_nobody_added_or_who_is_missing_is_found() {
+    let mut case = Case::new();
+    case.truth.members.remove(&(0, case.world.users[1].id.clone()));
+    assert_eq!(case.broken(), ["d"]);
+    let mut case = Case::new();
+    case.truth.members.insert((1, id(99).to_string()), 0);
+    assert_eq!(case.broken(), ["d"]);
+}
+
+#[test]
+fn g_a_read_mark_that_was_acked_and_is_lost_is_found() {
+    let mut case = Case::new();
+    case.senders[0].read.insert(0, (2, At(5)));
+    assert_eq!(case.broken(), ["g"]);
+}
+
+#[test]
+fn h_what_is_refused_though_nothing_happened_is_found() {
+    let refused = || {
+        let mut case = Case::new();
+        let what = "UNAVAILABLE".to_owned();
+        case.devices[0].1.log.troubles.push(Trouble { gateway: 0, from: At(5_000), to: At(5_100), what });
+        case
+    };
+    assert_eq!(refused().broken(), ["h"]);
+    assert_eq!(refused().struck(Reach::gateway(0), Reach::Nobody, 4_000, 4_500).broken(), NOTHING);
+    assert_eq!(refused().struck(Reach::gateway(0), Reach::Nobody, 3_000, 3_900).broken(), ["h"], "long over");
+    assert_eq!(refused().struck(Reach::gateway(1), Reach::Nobody, 4_000, 4_500).broken(), ["h"], "elsewhere");
+}
+
+#[test]
 fn h_a_late_delivery_is_found_and_trouble_in_its_way_excuses_it() {
     let late = || {
         let mut case = Case::new();
@@ -366,4 +420,6 @@ fn h_a_connection_that_ends_though_nothing_happened_is_found() {
     assert_eq!(ended().broken(), ["h"]);
     assert_eq!(ended().struck(Reach::gateway(0), Reach::Nobody, 4_000, 4_500).broken(), NOTHING);
     assert_eq!(ended().struck(Reach::gateway(1), Reach::Nobody, 4_000, 4_500).broken(), ["h"]);
+    assert_eq!(ended().struck(Reach::gateway(0), Reach::Nobody, 1_000, 2_000).broken(), ["h"], "long over");
+    assert_eq!(ended().struck(Reach::Nobody, Reach::gateway(0), 1_000, 2_000).broken(), NOTHING, "it went silent then");
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use testkit::client::Connection;
 use tokio::time::Instant;
 
+use crate::history::At;
+
 /// A `sync` without an answer.
 pub(super) struct Asked {
     pub(super) id: i64,
     pub(super) at: Instant,
+    pub(super) sent: At,
     /// By room: how often the user had become a member then.
     pub(super) joins: BTreeMap<usize, u64>,
 }
@@ -20,7 +23,11 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// The number of its gateway.
     pub(super) gateway: usize,
+    /// When it was first asked for.
+    pub(super) began: At,
     pub(super) is_ready: bool,
+    /// It is given up, because what had to come did not.
+    pub(super) is_silent: bool,
     pub(super) syncing: Option<Asked>,
     /// Then to ask for what is missing.
     pub(super) look_at: Option<Instant>,
@@ -29,7 +36,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(connection: Connection, number: u64, gateway: usize) -> Self {
-        Self { connection, number, gateway, is_ready: false, syncing: None, look_at: None, behind: Vec::new() }
+    pub(super) fn new(connection: Connection, number: u64, gateway: usize, began: At) -> Self {
+        let (is_ready, is_silent, syncing, look_at, behind) = Default::default();
+        Self { connection, number, gateway, began, is_ready, is_silent, syncing, look_at, behind }
     }
 }

@@ -11,16 +11,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Notes;
 use super::session::Session;
-use crate::history::{Answer, Change, Message, Try, Wish};
+use crate::history::{Answer, At, Change, Message, Trouble, Try, Wish};
+use crate::run::LATE_AFTER;
+use crate::view::View;
 use crate::world::World;
 
 /// How long an ack may take before a message is sent again.
-const ACK_LIMIT: Duration = Duration::from_secs(4);
+const ACK_LIMIT: Duration = LATE_AFTER;
 /// Between two things a device does.
 const PAUSE_MS: std::ops::Range<u64> = 200..900;
 /// Messages sent at once.
@@ -34,8 +37,30 @@ enum Asked {
     Message(usize),
     /// The change of that number.
     Change(usize),
+    /// So much of a room was read.
+    Read(usize, i64),
     /// Something about that room of which nothing durable comes.
     Other(usize),
+    /// That room, on or off.
+    Switch(usize, bool),
+}
+
+/// A room was switched on or off on this connection.
+pub(super) struct Switched {
+    pub(super) room: usize,
+    pub(super) on: bool,
+    /// When that was asked for.
+    pub(super) asked: At,
+    /// Where the room was.
+    pub(super) rev: i64,
+}
+
+/// What was asked for and not answered.
+struct Awaited {
+    asked: Asked,
+    sent: At,
+    /// When to ask again; `None`: that was done, and the answer still counts.
+    limit: Option<Instant>,
 }
 
 /// Somebody who talks.
@@ -46,22 +71,28 @@ pub(super) struct Speaker {
     rng: StdRng,
     said: usize,
     due: Instant,
-    /// By frame, with the time of asking again; `None`: that was done, and the answer still counts.
-    awaited: BTreeMap<i64, (Asked, Option<Instant>)>,
+    /// By frame.
+    awaited: BTreeMap<i64, Awaited>,
     /// Messages to be sent again, not before that time.
     again: VecDeque<(usize, Instant)>,
+    /// A room into which the user has just been told to be let.
+    invited: Option<usize>,
+    /// Nobody knows whether a room is on: no answer came.
+    is_unsure: bool,
+    /// What was refused or not answered, to be written down.
+    pub(super) troubles: Vec<Trouble>,
 }
 
 impl Speaker {
     pub(super) fn new(world: Arc<World>, user: usize, device: usize, mut rng: StdRng) -> Self {
         let due = Instant::now() + Duration::from_millis(rng.random_range(PAUSE_MS));
-        let (awaited, again) = (BTreeMap::new(), VecDeque::new());
-        Self { world, user, device, rng, said: 0, due, awaited, again }
+        let (said, awaited, again, invited, is_unsure, troubles) = Default::default();
+        Self { world, user, device, rng, said, due, awaited, again, invited, is_unsure, troubles }
     }
 
     /// When it wants to do something next.
     pub(super) fn due(&self) -> Instant {
-        let first = self.awaited.values().filter_map(|(_, limit)| *limit).min();
+        let first = self.awaited.values().filter_map(|it| it.limit).min();
         self.again.front().map(|(_, at)| *at).into_iter().chain(first).fold(self.due, Instant::min)
     }
 
@@ -73,9 +104,10 @@ impl Speaker {
 
     /// Of what is not answered by now nobody knows what came of it; messages are asked for again.
     pub(super) fn disconnected(&mut self) {
-        for (_, (asked, limit)) in std::mem::take(&mut self.awaited) {
-            if limit.is_some() {
-                self.ask_again(asked);
+        (self.invited, self.is_unsure) = (None, false);
+        for (_, it) in std::mem::take(&mut self.awaited) {
+            if it.limit.is_some() {
+                self.ask_again(it.asked);
             }
         }
         // In the order in which they were said.
@@ -88,16 +120,29 @@ impl Speaker {
         }
     }
 
+    /// The user was let into a room: a time to do something about it.
+    pub(super) fn invited(&mut self, room: usize) {
+        self.invited = Some(room);
+        self.due = Instant::now();
+    }
+
+    /// Only a new connection knows what is on.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+
     /// Does what is due.
     pub(super) async fn speak(&mut self, session: &mut Session, notes: &Mutex<Notes>) {
-        let now = Instant::now();
-        let late = self.awaited.values_mut().filter(|(_, limit)| limit.is_some_and(|limit| limit <= now));
-        let late: Vec<Asked> = late
-            .map(|(asked, limit)| {
-                *limit = None;
-                *asked
-            })
-            .collect();
+        let (now, at) = (Instant::now(), self.world.clock.now());
+        let mut late = Vec::new();
+        for it in self.awaited.values_mut().filter(|it| it.limit.is_some_and(|limit| limit <= now)) {
+            it.limit = None;
+            late.push(it.asked);
+            self.is_unsure |= matches!(it.asked, Asked::Switch(..));
+            let what = format!("no ack of {:?}", it.asked);
+            self.troubles.push(Trouble { gateway: session.gateway, from: it.sent, to: at, what });
+        }
+        notes.lock().log.troubles.append(&mut self.troubles);
         for asked in late {
             self.ask_again(asked);
         }
@@ -108,9 +153,45 @@ impl Speaker {
             return;
         }
         self.due = now + Duration::from_millis(self.rng.random_range(PAUSE_MS));
-        if self.world.is_talking.load(Ordering::SeqCst) {
+        let is_talking = self.world.is_talking.load(Ordering::SeqCst);
+        if let Some((room, on)) = self.switch(notes, is_talking) {
+            let event = if on { "room.join" } else { "room.leave" };
+            let data = json!({"roomId": self.room(room)});
+            self.ask(session, event, &data, Asked::Switch(room, on)).await;
+        } else if is_talking {
             self.act(session, notes).await;
         }
+    }
+
+    /// Which room to switch on (true) or off now, if any; in the end all are on.
+    fn switch(&mut self, notes: &Mutex<Notes>, is_talking: bool) -> Option<(usize, bool)> {
+        if self.awaited.values().any(|it| matches!(it.asked, Asked::Switch(..))) {
+            return None;
+        }
+        let notes = notes.lock();
+        let some = |is_meant: &dyn Fn(&View) -> bool, rng: &mut StdRng| {
+            let meant = notes.views.iter().filter(|(_, view)| is_meant(view)).map(|(room, _)| *room);
+            meant.choose(rng)
+        };
+        let rng = &mut self.rng;
+        if !is_talking {
+            return some(&View::is_off, rng).map(|room| (room, true));
+        }
+        let roll = rng.random_range(0..100);
+        match (self.invited.take(), roll) {
+            (Some(room), 0..25) => return Some((room, true)),
+            (Some(room), 25..40) => return Some((room, false)),
+            _ => {}
+        }
+        let (room, on) = match roll {
+            0..30 => (some(&View::is_off, rng), true),
+            30..32 => (some(&|view| view.is_member() && !view.is_off(), rng), false),
+            // Perhaps the user was let in again, and was not told yet.
+            32..35 => (some(&View::has_left, rng), true),
+            35..36 => (some(&View::has_left, rng), false),
+            _ => (None, false),
+        };
+        room.map(|room| (room, on))
     }
 
     async fn act(&mut self, session: &mut Session, notes: &Mutex<Notes>) {
@@ -144,8 +225,9 @@ impl Speaker {
     }
 
     async fn ask(&mut self, session: &mut Session, event: &str, data: &Value, asked: Asked) -> i64 {
+        let sent = self.world.clock.now();
         let id = session.connection.send(event, data).await;
-        self.awaited.insert(id, (asked, Some(Instant::now() + ACK_LIMIT)));
+        self.awaited.insert(id, Awaited { asked, sent, limit: Some(Instant::now() + ACK_LIMIT) });
         id
     }
 
@@ -242,10 +324,10 @@ impl Speaker {
     }
 
     async fn read(&mut self, session: &mut Session, room: usize, notes: &Mutex<Notes>) {
-        let seq = notes.lock().views.get(&room).map_or(0, crate::view::View::last_seq);
+        let seq = notes.lock().views.get(&room).map_or(0, View::last_seq);
         if seq > 0 {
             let data = json!({"roomId": self.room(room), "seq": seq});
-            self.ask(session, "message.read", &data, Asked::Other(room)).await;
+            self.ask(session, "message.read", &data, Asked::Read(room, seq)).await;
         }
     }
 
@@ -256,11 +338,16 @@ impl Speaker {
     }
 
     /// Takes an ack; an error when it says what it must not.
-    pub(super) fn acked(&mut self, id: i64, ack: &Value) -> Result<(), String> {
-        let Some((asked, limit)) = self.awaited.remove(&id) else { return Err(format!("an ack of nothing: {ack}")) };
+    pub(super) fn acked(&mut self, id: i64, ack: &Value, gateway: usize) -> Result<Option<Switched>, String> {
+        let Some(it) = self.awaited.remove(&id) else { return Err(format!("an ack of nothing: {ack}")) };
+        let Awaited { asked, sent, limit } = it;
         let at = self.world.clock.now();
         let code = ack["code"].as_str().unwrap_or_default();
         let passes = matches!(code, "UNAVAILABLE" | "OVERLOADED" | "RATE_LIMITED");
+        // How long a backlog is worked off depends on what else the machine does.
+        if passes && code != "OVERLOADED" {
+            self.troubles.push(Trouble { gateway, from: sent, to: at, what: format!("{asked:?}: {code}") });
+        }
         // Nobody but a guest ever loses a room. Whether a message is gone is looked at in the end.
         let may_be_gone = || matches!(asked, Asked::Change(_)) || self.world.is_guest(self.room_of(asked), self.user);
         if !(code.is_empty() || passes || (code == "NOT_FOUND" && may_be_gone())) {
@@ -276,8 +363,17 @@ impl Speaker {
             Asked::Change(number) if code != "UNAVAILABLE" => {
                 self.world.senders[self.user].lock().changes[number].answer = answer;
             }
+            Asked::Read(room, seq) if code.is_empty() => {
+                let mut sender = self.world.senders[self.user].lock();
+                let read = sender.read.entry(room).or_default();
+                *read = (seq, at).max(*read);
+            }
+            Asked::Switch(room, on) if code.is_empty() => {
+                let rev = ack["rev"].as_i64().ok_or_else(|| format!("no rev in {ack}"))?;
+                return Ok(Some(Switched { room, on, asked: sent, rev }));
+            }
             // It may have been accepted all the same.
-            Asked::Change(_) | Asked::Other(_) => {}
+            Asked::Change(_) | Asked::Read(..) | Asked::Other(_) | Asked::Switch(..) => {}
             Asked::Message(number) if passes => {
                 // If it came late, it is under way again.
                 if limit.is_some() {
@@ -285,9 +381,9 @@ impl Speaker {
                     self.again.push_back((number, Instant::now() + after));
                 }
             }
-            Asked::Message(number) => return self.decided(number, answer),
+            Asked::Message(number) => self.decided(number, answer)?,
         }
-        Ok(())
+        Ok(None)
     }
 
     fn room_of(&self, asked: Asked) -> usize {
@@ -295,7 +391,7 @@ impl Speaker {
         match asked {
             Asked::Message(number) => sender.messages[number].room,
             Asked::Change(number) => sender.changes[number].room,
-            Asked::Other(room) => room,
+            Asked::Read(room, _) | Asked::Other(room) | Asked::Switch(room, _) => room,
         }
     }
 

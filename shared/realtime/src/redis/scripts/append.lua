@@ -9,8 +9,14 @@ if KEYS[2] then
   number = math.max(time[1] * 1000000 + time[2], (tonumber(redis.call('GET', KEYS[2])) or 0) + 1)
 end
 local id = ARGV[1] .. '-0'
+-- What stands there and is no log is of no use to anybody; left there, it would hold up the room for ever.
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'none' and kind ~= 'stream' then
+  redis.call('DEL', KEYS[1])
+  kind = 'none'
+end
 -- What a log begins after was published before it: an entry without a payload says until when.
-if ARGV[1] ~= '1' and redis.call('EXISTS', KEYS[1]) == 0 then
+if ARGV[1] ~= '1' and kind == 'none' then
   redis.call('XADD', KEYS[1], string.format('%.0f-0', ARGV[1] - 1), 'n', string.format('%.0f', number - 1), 'p', '')
 end
 local text = string.format('%.0f', number)

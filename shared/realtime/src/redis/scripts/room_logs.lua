@@ -23,7 +23,8 @@ local function read(key, after, count)
     return payloads
   end
   while true do
-    local entries = redis.call('XRANGE', key, start, '+', 'COUNT', STEP)
+    local entries = redis.pcall('XRANGE', key, start, '+', 'COUNT', STEP)
+    if entries.err then return false end
     for _, entry in ipairs(entries) do
       local rev, payload = tonumber(string.match(entry[1], '^%d+')), payload_of(entry[2])
       local fits = newest and rev == newest + 1 or not newest and (rev == after or rev == after + 1)

@@ -7,7 +7,8 @@ local after, left = tonumber(ARGV[1]), tonumber(ARGV[2])
 local function read(key)
   local found, upper, step = {}, '+', 2
   while true do
-    local entries = redis.call('XREVRANGE', key, upper, '-', 'COUNT', step)
+    local entries = redis.pcall('XREVRANGE', key, upper, '-', 'COUNT', step)
+    if entries.err then return false end
     for _, entry in ipairs(entries) do
       local rev, number = tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2])
       if not number then return false end

@@ -2,8 +2,9 @@
 //!
 //! The connection's own task reads the socket; this reads what that task passes on, at once and
 //! without ever waiting for the inbox. The invariants: one change of subscriptions is under way at a
-//! time, and the server answers in order, so a confirmation belongs to the change that asked for it; and
-//! nothing comes out of a connection that took another one's place before the word that something may be missing.
+//! time, and the server answers in order, so a confirmation belongs to the change that asked for it;
+//! nothing comes out of a connection that took another one's place before the word that something may be missing;
+//! and the server's mark is read before anything is confirmed, so that no wipe after that goes unnoticed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) async fn connect(subscription: &mut Subscription) -> Result<Self, String> {
         let (line, messages) = Line::open(&subscription.node, subscription.engine.keys).await?;
+        let mark = subscription.engine.mark_of(&subscription.node).await?;
         let mut probe_due = interval(PROBE_EVERY);
         probe_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut session = Self {
@@ -66,7 +68,7 @@ impl Session {
             probing: None,
             leaving: HashSet::new(),
             fresh: true,
-            mark: None,
+            mark,
         };
         let everything = subscription.everything();
         session.begin(everything, &subscription.engine);
@@ -148,14 +150,16 @@ impl Session {
         }
     }
 
-    /// Another mark than before means that the server's data were wiped meanwhile.
+    /// Another mark than before means that the server's data were wiped meanwhile, and who could not read it
+    /// before cannot tell.
     fn compare(&mut self, mark: Option<Mark>, subscription: &Subscription) {
-        let Some((key, value)) = mark else { return };
-        if self.mark.as_ref().is_some_and(|(its_key, its_value)| *its_key == key && *its_value != value) {
-            tracing::warn!("the data in Redis were wiped: resynchronising");
+        let Some(mark) = mark else { return };
+        let is_like = |before: &Mark| before.0 != mark.0 || before.1 == mark.1;
+        if !self.mark.as_ref().is_some_and(is_like) {
+            tracing::warn!("the data in Redis were wiped, or may have been: resynchronising");
             subscription.mailbox.put([Arrival::Reconnected]);
         }
-        self.mark = Some((key, value));
+        self.mark = Some(mark);
     }
 }
 

@@ -186,7 +186,6 @@ async fn when_a_replica_takes_over_the_inbox_is_told_and_everything_goes_on() {
 async fn a_wipe_of_one_node_is_noticed() {
     let world = World::new(Kind::Cluster).await;
     let mut inbox = world.inbox(&[room()]).await;
-    until(PATIENCE, || world.is_marked()).await;
     for node in world.nodes() {
         node.command("FLUSHALL").await.expect("wiped");
         assert_eq!(until_reconnected(&mut inbox).await, 0);

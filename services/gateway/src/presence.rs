@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use domain::{RoomId, UserId};
 use parking_lot::Mutex;
-use protocol::{Channel, CloseCode};
-use realtime::{DeviceLease, LogNumber, RealtimeError};
+use protocol::CloseCode;
+use realtime::{DeviceLease, RealtimeError};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, Identity};
@@ -141,15 +141,19 @@ async fn renew(shared: &Shared, users: &[UserId]) {
 /// pub/sub.
 pub(crate) async fn refresh(shared: &Shared) {
     for slice in shared.hub.users.ids().chunks(REFRESHED) {
-        match tokio::time::timeout(TELL_LIMIT, shared.handlers.presence_for(slice)).await {
-            Ok(Ok(found)) => {
-                for (user, delivery) in found {
-                    shared.hub.route(Channel::User(user), delivery, LogNumber::NONE, shared.wheel.now_ms());
-                }
+        shared.hub.begin_standings();
+        let read = match tokio::time::timeout(TELL_LIMIT, shared.handlers.presence_for(slice)).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "presence was not told anew");
+                Vec::new()
             }
-            Ok(Err(error)) => tracing::warn!(%error, "presence was not told anew"),
-            Err(_) => tracing::warn!("presence was not told anew in time"),
-        }
+            Err(_) => {
+                tracing::warn!("presence was not told anew in time");
+                Vec::new()
+            }
+        };
+        shared.hub.tell_standings(read, shared.wheel.now_ms());
         tokio::task::yield_now().await;
     }
 }

@@ -10,6 +10,7 @@ mod member;
 mod moved;
 mod room;
 mod sound;
+mod standings;
 mod typing;
 mod user;
 
@@ -36,6 +37,7 @@ use marks::Marks;
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
 use sound::Soundness;
+use standings::Standings;
 use typing::Typing;
 pub(crate) use user::SHARDS as USER_SHARDS;
 use user::Users;
@@ -94,6 +96,7 @@ pub(crate) struct Hub {
     pub(crate) users: Users,
     typing: Typing,
     marks: Marks,
+    standings: Standings,
     pub(crate) sound: Soundness,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
@@ -131,6 +134,7 @@ impl Hub {
             users: Users::new(user_devices),
             typing: Typing::new(),
             marks: Marks::new(),
+            standings: Standings::default(),
             sound: Soundness::default(),
             fills,
             joins,
@@ -241,6 +245,14 @@ impl Hub {
             }
             _ => {}
         }
+        let _held = match channel {
+            Channel::User(user) => self.standings.note(user, &opened.event),
+            Channel::Room(_) => None,
+        };
+        self.pass_on(channel, opened, number, now_ms);
+    }
+
+    fn pass_on(&self, channel: Channel, opened: OpenedDelivery, number: LogNumber, now_ms: u64) {
         let delivered = Arc::new(Delivered::numbered(opened, number));
         match channel {
             Channel::Room(room) => self.accept(room, delivered, now_ms),

@@ -117,10 +117,15 @@ class Tab {
     return this.wrong.filter((text) => !/WebSocket connection to|Failed to load resource|ERR_CONNECTION/.test(text));
   }
 
+  async #errors() {
+    const told = await this.page.$$eval('.error, #notice, #connection-text', (found) => found.map((element) => element.textContent));
+    return told.filter(Boolean).join(' / ');
+  }
+
   async #until(holds, complaint) {
     const end = Date.now() + PATIENCE_MS;
     while (!(await holds())) {
-      if (Date.now() > end) throw new Error(await complaint());
+      if (Date.now() > end) throw new Error(`${await complaint()}; the page says: ${await this.#errors()}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }

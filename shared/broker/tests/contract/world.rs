@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{
-    Broker, BrokerSettings, Confirm, Consumer, DeadLetter, DeadLetterNote, Failure, Incoming, LetterQuery, Settlement,
+    Broker, BrokerError, BrokerSettings, Confirm, Consumer, DeadLetter, DeadLetterNote, Failure, Incoming, LetterQuery,
+    Settlement,
 };
 use bytes::Bytes;
 use domain::{Cause, EventKind, JobId, Timestamp};
@@ -49,13 +50,13 @@ impl World {
 
     async fn open(settings: BrokerSettings, folder: Folder) -> Self {
         let tasks = Tasks::new(Shutdown::new());
-        let broker = Broker::open(settings.clone(), &tasks).await.expect("the engine opens");
+        let broker = open(&settings, &tasks).await;
         Self { broker, settings, tasks, folder }
     }
 
     /// Another handle on the same data.
     pub(crate) async fn another(&self) -> Broker {
-        Broker::open(self.settings.clone(), &self.tasks).await.expect("the engine opens again")
+        open(&self.settings, &self.tasks).await
     }
 
     /// A handle for operators, as another process has one.
@@ -105,17 +106,28 @@ impl World {
         }
     }
 
-    /// Publishes many events, pipelined, of which a thousand at most are outstanding.
+    /// Publishes many events, pipelined, of which two hundred at most are outstanding.
     pub(crate) async fn publish_many(&self, kind: EventKind, names: impl IntoIterator<Item = u32>) {
         let mut outstanding = VecDeque::new();
         for name in names {
             outstanding.push_back(self.broker.publish(event(kind, name)));
-            if outstanding.len() == 1_000 {
-                outstanding.pop_front().expect("a thousand").await.expect("confirmed");
+            if outstanding.len() == 200 {
+                outstanding.pop_front().expect("two hundred").await.expect("confirmed");
             }
         }
         for confirm in outstanding {
             confirm.await.expect("confirmed");
+        }
+    }
+}
+
+/// Opens an engine as a service does that starts: again, if RabbitMQ is too busy to answer in time.
+async fn open(settings: &BrokerSettings, tasks: &Tasks) -> Broker {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Broker::open(settings.clone(), tasks).await {
+            Err(BrokerError::Unavailable(_)) if Instant::now() < end => {}
+            opened => return opened.expect("the engine opens"),
         }
     }
 }

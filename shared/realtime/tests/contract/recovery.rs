@@ -6,7 +6,7 @@ use realtime::{Arrival, Inbox, LogNumber, Outbound, Remembered, Since};
 use rstest::rstest;
 use uuid::Uuid;
 
-use super::world::{Kind, World, durable, next, passing, room, room_of};
+use super::world::{Kind, World, durable, next, passing, room, room_of, until_reconnected};
 
 async fn numbers(inbox: &mut Inbox, count: usize) -> Vec<LogNumber> {
     let mut numbers = Vec::new();
@@ -190,6 +190,7 @@ async fn numbers_go_on_growing_when_redis_is_wiped() {
     world.publish(&[durable(room, 1)]).await;
     let before = numbers(&mut inbox, 1).await;
     world.ask("FLUSHALL").await;
+    until_reconnected(&mut inbox).await;
     world.publish(&[durable(room, 2)]).await;
     let after = numbers(&mut inbox, 1).await;
     assert!(before < after, "{before:?} {after:?}");

@@ -14,6 +14,7 @@ use handlers::{Job, Outcome, Unavailable};
 use protocol::{BadEnvelope, Change};
 use telemetry::{Counter, Histogram};
 
+use crate::frontier::Frontier;
 use crate::{Parts, age, note};
 
 /// What becomes of events, as it is counted.
@@ -35,11 +36,12 @@ pub(crate) async fn apply_and_settle(
     parts: &Parts,
     consumer: &mut Consumer,
     received: Vec<Incoming>,
+    frontier: &mut Frontier,
 ) -> Result<(), BatchError> {
     let started_us = parts.clock.monotonic_us();
     // Before anything of the batch is stored, so that what is stored of it counts as later.
     let at = parts.clock.now();
-    let checked: Vec<Checked> = received.iter().map(|incoming| check(parts, incoming)).collect();
+    let checked: Vec<Checked> = received.iter().map(|incoming| check(parts, incoming, frontier)).collect();
     let jobs: Vec<Job> = checked.iter().filter_map(|checked| checked.as_ref().ok().cloned()).collect();
     let outcomes = apply(parts, &jobs).await?;
 
@@ -57,6 +59,7 @@ pub(crate) async fn apply_and_settle(
     }
     let count = settled.len();
     settle_and_tell(parts, consumer, settled).await?;
+    frontier.passed(jobs.iter());
     Histogram::BatchSeconds.record(parts.clock.monotonic_us().saturating_sub(started_us) as f64 / 1e6);
     Histogram::BatchEvents.record(count as f64);
     Ok(())
@@ -70,7 +73,7 @@ pub(crate) async fn fail(
     (cause, error): (Cause, String),
     note: DeadLetterNote,
 ) -> Result<(), BatchError> {
-    let failure = Failure { cause, error, at: parts.clock.now(), note };
+    let failure = Failure { cause, error, at: parts.clock.now(), counts: true, note };
     Ok(settle_and_tell(parts, consumer, vec![(incoming, Settlement::Failed(failure))]).await?)
 }
 
@@ -82,7 +85,7 @@ async fn settle_and_tell(
 ) -> Result<(), BrokerError> {
     let told = |(incoming, settlement): &(Incoming, Settlement)| match settlement {
         Settlement::Done => None,
-        Settlement::Failed(failure) => Some(Told::of(incoming, failure.cause)),
+        Settlement::Failed(failure) => Some(Told::of(incoming, failure)),
     };
     let failures: Vec<Told> = settled.iter().filter_map(told).collect();
     let count = |class| settled.iter().filter(|(incoming, _)| incoming.class == class).count() as u64;
@@ -93,9 +96,14 @@ async fn settle_and_tell(
     Ok(())
 }
 
-/// Whether an event that fails with this cause now is tried again.
-fn is_retried(incoming: &Incoming, cause: Cause) -> bool {
-    cause.kind() == FailureKind::Retry && next_step(incoming.failures.saturating_add(1)).is_some()
+/// Whether an event that fails like this now is tried again.
+fn is_retried(incoming: &Incoming, failure: &Failure) -> bool {
+    failure.cause.kind() == FailureKind::Retry && !(failure.counts && is_last_attempt(incoming))
+}
+
+/// Whether the ladder ends here.
+fn is_last_attempt(incoming: &Incoming) -> bool {
+    next_step(incoming.failures.saturating_add(1)).is_none()
 }
 
 /// A failure, kept to be told of when it is settled.
@@ -108,9 +116,10 @@ struct Told {
 }
 
 impl Told {
-    fn of(incoming: &Incoming, cause: Cause) -> Self {
+    fn of(incoming: &Incoming, failure: &Failure) -> Self {
         let (job, event) = (incoming.envelope.job_id.clone(), incoming.envelope.kind.clone());
-        Self { cause, is_retried: is_retried(incoming, cause), job, event, class: incoming.class }
+        let is_retried = is_retried(incoming, failure);
+        Self { cause: failure.cause, is_retried, job, event, class: incoming.class }
     }
 
     /// Counts it, and says aloud when it made a dead letter: a bug is an error that should wake
@@ -129,13 +138,14 @@ impl Told {
     }
 }
 
-fn check(parts: &Parts, incoming: &Incoming) -> Checked {
-    let event = age::check(incoming.envelope.verify(&parts.keys)?, parts.clock.now(), parts.room_log_kept)?;
+fn check(parts: &Parts, incoming: &Incoming, frontier: &Frontier) -> Checked {
+    let now = parts.clock.now();
+    let event = age::check(incoming.envelope.verify(&parts.keys)?, now, parts.room_log_kept)?;
     Ok(Job {
         event,
         redelivered: incoming.redelivered,
         first_failed_at: incoming.first_failed_at,
-        last_attempt: next_step(incoming.failures.saturating_add(1)).is_none(),
+        last_attempt: is_last_attempt(incoming) && frontier.is_past(incoming.first_failed_at, now),
     })
 }
 
@@ -212,7 +222,9 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
         Outcome::Refused(_) => "refused",
         Outcome::Ephemeral => "ephemeral",
         Outcome::Failed { at, cause, error } => {
-            return Settlement::Failed(Failure { cause, error, at, note: note::of_job(incoming, job) });
+            // What waits for a message that may still be on its way does not come to the ladder's end.
+            let counts = cause != Cause::TargetMissing || !is_last_attempt(incoming);
+            return Settlement::Failed(Failure { cause, error, at, counts, note: note::of_job(incoming, job) });
         }
     };
     Counter::EventsProcessed.inc_with(label);
@@ -220,7 +232,7 @@ fn settle(parts: &Parts, incoming: &Incoming, job: &Job, outcome: Outcome) -> Se
 }
 
 fn unbelieved(at: Timestamp, incoming: &Incoming, bad: BadEnvelope) -> Failure {
-    Failure { cause: bad.cause(), error: bad.to_string(), at, note: note::of_unverified(incoming) }
+    Failure { cause: bad.cause(), error: bad.to_string(), at, counts: true, note: note::of_unverified(incoming) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use handlers::Unavailable;
 
 use crate::batch::{self, BatchError};
 use crate::deaths::{Deaths, Verdict};
+use crate::frontier::Frontier;
 use crate::suspects::Suspects;
 use crate::{Parts, note};
 
@@ -21,13 +22,19 @@ const LET_GO_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) struct Caution {
     suspects: Suspects,
     deaths: Deaths,
+    frontier: Frontier,
     /// What is being tried alone at the moment.
     alone: Option<String>,
 }
 
 impl Caution {
     pub(crate) fn new(shard: u16) -> Self {
-        Self { suspects: Suspects::default(), deaths: Deaths::new(shard), alone: None }
+        Self { suspects: Suspects::default(), deaths: Deaths::new(shard), frontier: Frontier::default(), alone: None }
+    }
+
+    /// A consumer begins.
+    pub(crate) fn begin(&mut self, parts: &Parts) {
+        self.frontier.begin(parts.clock.monotonic_us());
     }
 
     /// Applies and settles a batch. After an error what was not settled is received again.
@@ -38,6 +45,7 @@ impl Caution {
         received: Vec<Incoming>,
     ) -> Result<(), BatchError> {
         self.alone = None;
+        self.frontier.came(&received, parts.clock.monotonic_us());
         self.deaths.look(parts, &received).await?;
         let (mut others, mut failed_before) = (Vec::with_capacity(received.len()), Vec::new());
         for incoming in received {
@@ -68,7 +76,7 @@ impl Caution {
         received: Vec<Incoming>,
     ) -> Result<(), BatchError> {
         if received.len() > 1 && !self.suspects.is_anybody() {
-            return Box::pin(batch::apply_and_settle(parts, consumer, received)).await;
+            return Box::pin(batch::apply_and_settle(parts, consumer, received, &mut self.frontier)).await;
         }
         for incoming in received {
             self.take_one(parts, consumer, incoming).await?;
@@ -114,7 +122,7 @@ impl Caution {
             batch::fail(parts, consumer, incoming, (Cause::TimedOut, said), note).await?;
         } else {
             self.alone = Some(incoming.envelope.job_id.clone());
-            Box::pin(batch::apply_and_settle(parts, consumer, vec![incoming])).await?;
+            Box::pin(batch::apply_and_settle(parts, consumer, vec![incoming], &mut self.frontier)).await?;
             self.alone = None;
         }
         Ok(())

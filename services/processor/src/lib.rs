@@ -9,6 +9,7 @@ mod batch;
 mod bench;
 mod caution;
 mod deaths;
+mod frontier;
 mod janitor;
 mod note;
 mod ownership;

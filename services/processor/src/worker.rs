@@ -57,6 +57,7 @@ async fn work(
     backoff: &mut Backoff,
 ) -> Result<(), Interrupted> {
     let mut consumer = parts.broker.consume(shard).await?;
+    caution.begin(parts);
     let let_go = orders.let_go.requested();
     tokio::pin!(let_go);
     tokio::select! {

@@ -51,6 +51,8 @@ pub struct Failure {
     pub error: String,
     /// When it failed.
     pub at: Timestamp,
+    /// Whether it is counted. What is not waits as long as the last time, and climbs no further.
+    pub counts: bool,
     /// What a dead letter of it says.
     pub note: DeadLetterNote,
 }

@@ -86,7 +86,8 @@ mod tests {
             origin: Origin::Embedded { position: 1 },
         };
         let note = DeadLetterNote { sender: Some("u".into()), room: None, rendering: "ä".repeat(40_000) };
-        let failure = Failure { cause: Cause::StoreRejected, error: "e".repeat(9_999), at: Timestamp(1_000), note };
+        let failure =
+            Failure { cause: Cause::StoreRejected, error: "e".repeat(9_999), at: Timestamp(1_000), counts: true, note };
         let headers = dead_headers(&incoming, &failure, "chat.events.high", "high");
         assert_eq!(headers["x-first-failed-at"], "1970-01-01T00:00:00.000Z");
         assert_eq!(headers["x-last-failed-at"], "1970-01-01T00:00:01.000Z");

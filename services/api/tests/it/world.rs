@@ -284,5 +284,5 @@ fn give_up(mut incoming: Incoming, at: Timestamp) -> Option<(Incoming, Settlemen
     incoming.failures = 3;
     let id = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).ok().map(|id| id.to_string());
     let note = DeadLetterNote { sender: id(&event.actor_id), room: id(&event.room_id), rendering: "{}".to_owned() };
-    Some((incoming, Settlement::Failed(Failure { cause, error: "it says so".to_owned(), at, note })))
+    Some((incoming, Settlement::Failed(Failure { cause, error: "it says so".to_owned(), at, counts: true, note })))
 }

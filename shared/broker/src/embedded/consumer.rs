@@ -115,7 +115,7 @@ impl ShardConsumer {
             order.delayed.push(Delayed {
                 ready_at: self.clock.now().plus(step.delay),
                 lane,
-                failures: incoming.failures.saturating_add(1),
+                failures: settle::failures(&incoming, failure),
                 first_failed_at: Some(letter::first_failed_at(&incoming, failure)),
                 envelope: incoming.envelope,
             });

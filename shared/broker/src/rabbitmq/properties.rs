@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use protocol::{SignedEnvelope, UnverifiedEnvelope};
 
 use crate::consumer::Origin;
-use crate::{Failure, Incoming, letter};
+use crate::{Failure, Incoming, letter, settle};
 
 const PERSISTENT: u8 = 2;
 const SIGNATURE: &str = "x-signature";
@@ -77,7 +77,7 @@ pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
 
 /// The properties of an event's next attempt.
 pub(super) fn of_retry(incoming: &Incoming, failure: &Failure) -> BasicProperties {
-    let attempt = i32::try_from(incoming.failures.saturating_add(1)).unwrap_or(i32::MAX);
+    let attempt = i32::try_from(settle::failures(incoming, failure)).unwrap_or(i32::MAX);
     let mut headers = kept_headers(incoming);
     headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(attempt));
     for (name, value) in letter::retry_headers(incoming, failure) {
@@ -215,7 +215,7 @@ mod tests {
 
     fn failure() -> Failure {
         let note = DeadLetterNote { rendering: "{}".into(), ..Default::default() };
-        Failure { cause: Cause::StoreRejected, error: "no".into(), at: Timestamp(1_000), note }
+        Failure { cause: Cause::StoreRejected, error: "no".into(), at: Timestamp(1_000), counts: true, note }
     }
 
     fn header(properties: &BasicProperties, name: &str) -> Option<String> {

@@ -112,6 +112,7 @@ impl Message {
             cause: Cause::Undecodable,
             error: "its properties are no text, so that no processor can receive it".to_owned(),
             at,
+            counts: true,
             note: DeadLetterNote { rendering, ..Default::default() },
         };
         let properties = properties::of_dead_letter(&incoming, &failure, queue, routing_key);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use broker::{Incoming, Settlement};
+use broker::{Failure, Incoming, Settlement};
 use domain::EventKind;
 use rstest::rstest;
 use testkit::{PATIENCE, until};
@@ -92,6 +92,23 @@ async fn an_event_that_climbed_the_whole_ladder_is_a_readable_dead_letter(
         assert_eq!(letters[0].headers.get(header).map(String::as_str), Some(value), "{header}");
     }
     assert_eq!(letters[0].headers.get("x-attempt"), None);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_failure_that_does_not_count_takes_the_same_step_again(#[values(Kind::RabbitMq, Kind::Embedded)] kind: Kind) {
+    let world = World::new(kind).await;
+    world.publish(EventKind::MessageSend, [1]).await;
+    let mut consumer = world.consume().await;
+    let batch = receive(&mut consumer, 1).await;
+    fail(&mut consumer, batch, true).await;
+    for _ in 0..2 {
+        let incoming = receive(&mut consumer, 1).await.remove(0);
+        assert_eq!(incoming.failures, 1);
+        let failed = Settlement::Failed(Failure { counts: false, ..failure(true) });
+        consumer.settle(vec![(incoming, failed)]).await.expect("settled");
+    }
+    assert!(dead_letters(&world.broker, 10).await.is_empty());
 }
 
 #[rstest]

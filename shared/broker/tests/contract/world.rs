@@ -211,7 +211,7 @@ pub(crate) fn failure(retry: bool) -> Failure {
         rendering: r#"{"content":"hi"}"#.to_owned(),
     };
     let cause = if retry { Cause::StoreRejected } else { Cause::Undecodable };
-    Failure { cause, error: "it was no good".to_owned(), at: FAILED_AT, note }
+    Failure { cause, error: "it was no good".to_owned(), at: FAILED_AT, counts: true, note }
 }
 
 /// Nothing arrives in a while.

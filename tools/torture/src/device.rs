@@ -373,16 +373,16 @@ impl Device {
         if session.syncing.is_some() {
             return;
         }
-        let (mut rooms, mut joins) = (Vec::new(), BTreeMap::new());
+        let (mut rooms, mut turns) = (Vec::new(), BTreeMap::new());
         for (number, view) in self.notes.lock().views.iter().filter(|(_, view)| !view.is_settled()) {
             rooms.push(json!({"roomId": self.world.rooms[*number].id, "afterRev": view.rev()}));
-            joins.insert(*number, view.joins());
+            turns.insert(*number, view.turns());
         }
         if rooms.is_empty() {
             return self.up(true);
         }
         let id = session.connection.send("sync", &json!({ "rooms": rooms })).await;
-        session.syncing = Some(session::Asked { id, at: Instant::now(), sent: self.world.clock.now(), joins });
+        session.syncing = Some(session::Asked { id, at: Instant::now(), sent: self.world.clock.now(), turns });
     }
 
     async fn switched(&mut self, session: &mut Session, switched: &Switched) {
@@ -425,15 +425,16 @@ impl Device {
             let Some(number) = page["roomId"].as_str().and_then(|id| self.world.room(id)) else { continue };
             let Notes { log, views } = &mut *self.notes.lock();
             let Some(view) = views.get_mut(&number) else { continue };
+            let (joins, beginnings) = asked.turns.get(&number).copied().unwrap_or_default();
             if page["code"] == "NOT_FOUND" {
-                view.not_found(asked.joins.get(&number).copied().unwrap_or_default());
+                view.not_found(joins);
                 if !self.world.is_guest(number, self.user) {
                     wrongs.push(format!("room {number}: sync says NOT_FOUND"));
                 }
                 continue;
             }
             log.named.push((number, at));
-            if let Err(wrong) = view.page(page, at, log.seen.entry(number).or_default()) {
+            if let Err(wrong) = view.page(page, beginnings, at, log.seen.entry(number).or_default()) {
                 wrongs.push(format!("room {number}: {wrong}"));
             }
         }

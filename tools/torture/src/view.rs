@@ -46,6 +46,8 @@ pub struct View {
     is_barred: bool,
     /// How often the user became a member.
     joins: u64,
+    /// How often what came live began anew on a connection.
+    beginnings: u64,
     /// By `seq`.
     pub messages: BTreeMap<i64, Shown>,
     places: HashMap<String, i64>,
@@ -70,6 +72,7 @@ impl View {
             off_since: None,
             is_barred: false,
             joins: 0,
+            beginnings: 0,
             messages: BTreeMap::new(),
             places: HashMap::new(),
             reactions: BTreeSet::new(),
@@ -114,9 +117,16 @@ impl View {
             return;
         }
         self.joins += u64::from(!self.is_member);
-        (self.is_member, self.is_barred, self.is_whole) = (true, false, false);
-        self.early.clear();
+        (self.is_member, self.is_barred) = (true, false);
+        self.begin();
         self.live_next = Some(rev + 1);
+    }
+
+    /// What came live so far does not lead up to what comes now.
+    fn begin(&mut self) {
+        self.early.clear();
+        self.is_whole = false;
+        self.beginnings += 1;
     }
 
     /// True while the user is a member.
@@ -124,9 +134,9 @@ impl View {
         self.is_member && !self.is_barred
     }
 
-    /// How often the user became a member.
-    pub fn joins(&self) -> u64 {
-        self.joins
+    /// How often the user became a member, and how often what came live began anew.
+    pub fn turns(&self) -> (u64, u64) {
+        (self.joins, self.beginnings)
     }
 
     /// A new connection: what is told live begins after `rev`; `None`: the user is no member.
@@ -186,8 +196,8 @@ impl View {
         seen.push(Seen { rev, at, live: true });
         self.live_next = Some(rev + 1);
         if joins {
-            self.early.clear();
-            (self.is_member, self.is_barred, self.is_whole, self.joins) = (true, false, false, self.joins + 1);
+            (self.is_member, self.is_barred, self.joins) = (true, false, self.joins + 1);
+            self.begin();
         }
         self.early.insert(rev, (name.to_owned(), data.clone()));
         self.settle()?;
@@ -197,8 +207,9 @@ impl View {
         Ok(())
     }
 
-    /// A page of `sync` by `afterRev`.
-    pub fn page(&mut self, page: &Value, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
+    /// A page of `sync` by `afterRev`, asked for after so many beginnings. What was asked for before the last one
+    /// does not reach up to what comes now, however complete it was.
+    pub fn page(&mut self, page: &Value, beginnings: u64, at: At, seen: &mut Vec<Seen>) -> Result<(), String> {
         for item in page["items"].as_array().map_or(&[][..], Vec::as_slice) {
             let rev = item["rev"].as_i64().ok_or("an item without rev")?;
             if rev != self.rev + 1 {
@@ -214,7 +225,7 @@ impl View {
             if page["rev"].as_i64() != Some(self.rev) && page["rev"].as_i64() > Some(self.rev) {
                 return Err(format!("a complete page ends at {} though the room is at {}", self.rev, page["rev"]));
             }
-            self.is_whole = true;
+            self.is_whole = self.beginnings == beginnings;
         }
         self.settle()
     }
@@ -332,7 +343,7 @@ mod tests {
         view.connected(Some(4));
         live(&mut view, 5, 4).expect("next");
         assert_eq!((view.rev(), view.is_settled()), (1, false));
-        view.page(&page(2, 4), At(0), &mut Vec::new()).expect("fits");
+        view.page(&page(2, 4), 0, At(0), &mut Vec::new()).expect("fits");
         assert_eq!((view.rev(), view.last_seq(), view.is_settled()), (5, 4, true));
     }
 
@@ -343,7 +354,7 @@ mod tests {
         live(&mut view, 2, 1).expect("next");
         assert!(live(&mut view, 2, 1).expect_err("twice").contains("doubled"));
         assert!(live(&mut view, 4, 2).expect_err("a hole").contains("left out"));
-        assert!(view.page(&page(4, 4), At(0), &mut Vec::new()).expect_err("a hole").contains("follows"));
+        assert!(view.page(&page(4, 4), 0, At(0), &mut Vec::new()).expect_err("a hole").contains("follows"));
     }
 
     #[test]
@@ -377,7 +388,7 @@ mod tests {
         let joined = json!({"rev": 5, "userId": "me"});
         view.live("room.memberLeft", &json!({"rev": 10, "userId": "me"}), At(0), &mut Vec::new()).expect("next");
         view.switched_on(12);
-        assert!(view.is_member() && view.joins() == 1);
+        assert!(view.is_member() && view.turns().0 == 1);
         assert!(view.live("room.memberJoined", &joined, At(0), &mut Vec::new()).is_err(), "that was before");
     }
 
@@ -389,5 +400,10 @@ mod tests {
         assert!(live(&mut view, 3, 1).expect_err("no member").contains("left"));
         view.live("room.memberJoined", &json!({"rev": 5, "userId": "me"}), At(0), &mut seen).expect("joins");
         assert!(view.is_member() && !view.is_settled());
+        view.page(&page(2, 3), 0, At(0), &mut seen).expect("fits");
+        assert!(!view.is_settled(), "it was asked for before the joining");
+        let page = json!({"items": [{"event": "message.delivered", "rev": 4, "data": delivered(4, 3)}], "rev": 4, "complete": true});
+        view.page(&page, 1, At(0), &mut seen).expect("fits");
+        assert_eq!((view.rev(), view.is_settled()), (5, true));
     }
 }

@@ -79,7 +79,7 @@ impl Case {
         let me = &world.users[user].id;
         let (mut notes, mut view) = (Notes::default(), View::new(me));
         notes.log.spans.push(Span { from: At(0), to: None, silent: false, gateway: 0 });
-        view.page(&page(last), At(5), notes.log.seen.entry(0).or_default()).expect("fits");
+        view.page(&page(last), 0, At(5), notes.log.seen.entry(0).or_default()).expect("fits");
         notes.views = [(0, view), (1, View::new(me))].into();
         notes
     }
@@ -148,7 +148,7 @@ impl Case {
         for device in 0..self.devices.len() {
             let view = self.view(device);
             view.connected(Some(3));
-            view.page(&json!({"items": [], "rev": 3, "complete": true}), At(5), &mut Vec::new()).expect("fits");
+            view.page(&json!({"items": [], "rev": 3, "complete": true}), 0, At(5), &mut Vec::new()).expect("fits");
             view.live(wish.event(), &data, At(6), &mut Vec::new()).expect("is next");
         }
         self.senders[0].changes.push(Change { wish, room: 0, at: At(9_000), by, answer });

@@ -12,8 +12,8 @@ pub(super) struct Asked {
     pub(super) id: i64,
     pub(super) at: Instant,
     pub(super) sent: At,
-    /// By room: how often the user had become a member then.
-    pub(super) joins: BTreeMap<usize, u64>,
+    /// By room: how often it had begun anew by then (`View::turns`).
+    pub(super) turns: BTreeMap<usize, (u64, u64)>,
 }
 
 /// A connection.

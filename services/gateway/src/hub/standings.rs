@@ -43,7 +43,7 @@ impl Hub {
 
     /// Tells what was read, but for what changed since [`Self::begin_standings`].
     pub(crate) fn tell_standings(&self, read: Vec<(UserId, OpenedDelivery)>, now_ms: u64) {
-        let changed = self.standings.changed.lock();
+        let mut changed = self.standings.changed.lock();
         for (user, opened) in read {
             let EventData::PresenceChanged(change) = &opened.event else { continue };
             if !changed.contains(&(user, change.user_id.clone())) {
@@ -51,6 +51,7 @@ impl Hub {
             }
         }
         self.standings.is_reading.store(false, Ordering::Release);
+        *changed = HashSet::new();
     }
 }
 

@@ -11,7 +11,7 @@ use testkit::cluster::{Node, Removal, Service};
 use testkit::proxy::{Proxy, Weather, Whom};
 use testkit::services::cut_transactions;
 
-use crate::history::Reach;
+use crate::history::{API, Reach};
 use crate::stage::Stage;
 
 /// How long a program that was asked to end may take.
@@ -190,6 +190,10 @@ impl Fault {
             | Self::Weather(Who::Gateway(number), ..)
             | Self::Reset(Who::Gateway(number), _)
             | Self::Corrupt(Who::Gateway(number), ..) => Reach::gateway(number),
+            Self::Program(Who::Api, _)
+            | Self::Weather(Who::Api, ..)
+            | Self::Reset(Who::Api, _)
+            | Self::Corrupt(Who::Api, ..) => Reach::gateway(API),
             Self::Program(..)
             | Self::Weather(..)
             | Self::Reset(..)

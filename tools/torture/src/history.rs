@@ -156,6 +156,17 @@ pub struct Change {
     pub answer: Answer,
 }
 
+/// A `message.failed`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failure {
+    /// The id that the ack said.
+    pub job: String,
+    /// The message that was sent, or that was to be changed.
+    pub message: String,
+    /// Why.
+    pub code: String,
+}
+
 /// What one user asked for, from all devices.
 #[derive(Debug, Default)]
 pub struct Sender {
@@ -163,8 +174,10 @@ pub struct Sender {
     pub messages: Vec<Message>,
     /// Everything else that is queued.
     pub changes: Vec<Change>,
-    /// `message.failed` as it was told: the message's id and the code.
-    pub failed: BTreeSet<(String, String)>,
+    /// `message.failed` as it was told.
+    pub failed: BTreeSet<Failure>,
+    /// What was refused by REST, or not answered.
+    pub troubles: Vec<Trouble>,
     /// By room: how far the user has read, as was acked, and when.
     pub read: BTreeMap<usize, (i64, At)>,
     /// Answers that nobody may be given.
@@ -197,10 +210,13 @@ pub struct Span {
     pub gateway: usize,
 }
 
+/// The api's number among the gateways'. In the all-in-one it is the gateway.
+pub const API: usize = usize::MAX;
+
 /// Something that was refused, or not answered in time, though there was nothing wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// The number of the gateway that was asked.
+    /// The number of the gateway that was asked, or [`API`].
     pub gateway: usize,
     /// When it was asked.
     pub from: At,

@@ -41,7 +41,7 @@ impl Stage {
     pub async fn set(shape: Shape, defect: Option<&str>, length: Duration) -> Self {
         let unlimited = |spec: SystemSpec| {
             // Whoever lacks something until a beacon says so lacks it for too long.
-            let beacons = format!("{}s", 2 * LATE_AFTER.as_secs());
+            let beacons = format!("{}s", 4 * LATE_AFTER.as_secs());
             let spec = spec.env("LIMIT_USER_EVENTS_PER_SEC", "0").env("LIMIT_USER_BURST", "0");
             let spec = spec.env("BEACON_EVERY", &beacons);
             let spec = spec.env("RUST_LOG", "info").proxied().movable_clocks();

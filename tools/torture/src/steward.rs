@@ -13,7 +13,7 @@ use runtime::Shutdown;
 use serde_json::json;
 use testkit::client::{Method, Rest};
 
-use crate::history::{Answer, Change, Wish};
+use crate::history::{API, Answer, Change, Trouble, Wish};
 use crate::world::World;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -91,8 +91,19 @@ impl Steward {
             sender.changes.push(Change { wish, room, at, by: None, answer: Answer::Unknown });
             sender.changes.len() - 1
         };
-        let answer = self.rest.try_call(method, path, body, ANSWER_LIMIT).await.ok()?;
+        let from = self.world.clock.now();
+        let answer = self.rest.try_call(method, path, body, ANSWER_LIMIT).await;
+        let to = self.world.clock.now();
+        let trouble = |what: String| Trouble { gateway: API, from, to, what };
+        let Ok(answer) = answer else {
+            sender.lock().troubles.push(trouble("no answer".to_owned()));
+            return None;
+        };
         let code = answer.code().to_owned();
+        // How long a backlog is worked off depends on what else the machine does.
+        if matches!(answer.status, 503 | 504) && code != "OVERLOADED" {
+            sender.lock().troubles.push(trouble(format!("{} {code}", answer.status)));
+        }
         sender.lock().changes[number].answer = match (answer.status, answer.body["messageId"].as_str()) {
             (202, Some(job)) => Answer::Queued { at: self.world.clock.now(), of: None, job: job.to_owned() },
             // It may have been accepted all the same.

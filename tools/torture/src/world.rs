@@ -92,6 +92,11 @@ impl World {
         Ok(world)
     }
 
+    /// True when one program is gateway and api.
+    pub fn is_all_in_one(&self) -> bool {
+        self.gateways.contains(&self.api)
+    }
+
     /// The people and rooms of a seed, which nobody else knows yet.
     pub fn imagine(scale: Scale, seed: u64, token: impl Fn(&str) -> String) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);

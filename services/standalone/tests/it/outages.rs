@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testkit::client::{Person, Socket};
-use testkit::cluster::{System, SystemSpec};
+use testkit::cluster::{Node, System, SystemSpec};
 use testkit::services::{PrivatePostgres, PrivateRabbit};
+use testkit::{PATIENCE, until};
 use tokio::time::Instant;
 
 use crate::scene::{Steady, assert_exactly_once, assert_seen_live, dead_letters, settled};
@@ -42,6 +43,7 @@ async fn without_the_broker_nothing_is_queued_and_the_service_recovers_by_itself
     assert_eq!((refused.status, refused.code()), (503, "UNAVAILABLE"), "{}", refused.text);
     assert!(refused.retry_after_s.is_some());
     system.wait_not_ready(NOTICED_WITHIN).await;
+    assert!(!is_up(system.gateway(0), "broker").await, "operators see which one it is");
     assert!(socket.is_open() && witness.is_open(), "open sockets stay");
     rabbit.start_again().await;
     system.wait_ready().await;
@@ -60,7 +62,7 @@ async fn without_the_broker_nothing_is_queued_and_the_service_recovers_by_itself
         }
     };
     let kill = async {
-        testkit::until(testkit::PATIENCE, || async { witness.events("message.delivered").len() > 30 }).await;
+        until(PATIENCE, || async { witness.events("message.delivered").len() > 30 }).await;
         rabbit.kill9().await;
         rabbit.start_again().await;
     };
@@ -71,8 +73,50 @@ async fn without_the_broker_nothing_is_queued_and_the_service_recovers_by_itself
     assert_exactly_once(&history, &steady.sent);
     assert_seen_live(&witness, &room, &history).await;
     assert!(rabbit.management().look("chat.events.dlq", 10).await.is_empty());
+    let lost = system.gateway(0).metric("chat_connections_lost_total", &["dependency=\"broker\""]).await;
+    assert!(lost >= 2.0, "stopped and killed: {lost}");
     assert!(socket.is_open() && witness.is_open());
     system.assert_healthy();
+}
+
+/// What a program's metrics say of a dependency.
+async fn is_up(node: &Node, dependency: &str) -> bool {
+    node.metric("chat_dependency_up", &[&format!("dependency=\"{dependency}\"")]).await > 0.5
+}
+
+#[tokio::test]
+async fn under_an_alarm_of_the_broker_nothing_is_queued_and_operators_see_it() {
+    let rabbit = PrivateRabbit::start().await;
+    let system = SystemSpec::distributed(1, 1).env("RABBITMQ_URL", &rabbit.url()).start().await;
+    let [alice, bob] = system.people(["Alice", "Bob"]).await;
+    let room = alice.create_group(&[&bob]).await;
+    let (socket, witness) = (alice.connect(system.gateway(0)).await, bob.connect(system.gateway(0)).await);
+    let mut steady = Steady::new(&system, &alice);
+    steady.say(0, &room, "before").await;
+    let gateway = system.gateway(0);
+    until(PATIENCE, || is_up(gateway, "broker")).await;
+    for alarm in ["memory", "disk"] {
+        if alarm == "memory" {
+            rabbit.raise_alarm().await;
+        } else {
+            rabbit.raise_disk_alarm().await;
+        }
+        assert_unavailable(&socket, &room, alarm).await;
+        until(NOTICED_WITHIN, || async { gateway.readyz().await == Some(503) && !is_up(gateway, "broker").await })
+            .await;
+        if alarm == "memory" {
+            rabbit.end_alarm().await;
+        } else {
+            rabbit.end_disk_alarm().await;
+        }
+        system.wait_ready().await;
+        assert!(is_up(gateway, "broker").await, "it is ready");
+        steady.say(0, &room, alarm).await;
+    }
+    let history = settled(&bob, &room, steady.sent.len()).await;
+    assert_exactly_once(&history, &steady.sent);
+    assert_seen_live(&witness, &room, &history).await;
+    assert!(socket.is_open() && witness.is_open(), "open sockets stay");
 }
 
 fn message(name: &str) -> Value {
@@ -136,6 +180,7 @@ async fn without_postgres_everything_acked_waits_and_is_stored_when_it_is_back()
         }));
         let acks = acks.await;
         system.wait_not_ready(NOTICED_WITHIN).await;
+        assert!(!is_up(system.gateway(0), "store").await, "operators see which one it is");
         assert_rest_unavailable(&system, &carol, &room).await;
         postgres.start_again().await;
         let queued = acks.iter().filter(|ack| ack["status"] == "QUEUED").count();
@@ -181,6 +226,7 @@ async fn without_redis_nothing_is_lost_and_live_delivery_resumes() {
         system.redis().stop().await;
         let ack = socket.say(&room, "meanwhile", "this is meanwhile").await;
         system.wait_not_ready(NOTICED_WITHIN).await;
+        assert!(!is_up(system.gateway(0), "realtime").await, "operators see which one it is");
         system.redis().start_again().await;
         if ack["status"] == "QUEUED" {
             let history = settled(&dave, &room, 1).await;

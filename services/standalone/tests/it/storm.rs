@@ -303,6 +303,11 @@ async fn through_restarts_of_gateways_and_redis_everybody_keeps_the_same_gapless
     storm.assert_waits("gateway 1 restarted");
     let recovered = storm.world.book.counted("gateway 0 killed", "recovered");
     assert!(recovered > 0, "whoever was on the killed gateway is recovered on the other one");
+    let mut counted = 0.0;
+    for gateway in storm.system.gateways() {
+        counted += gateway.metric("chat_recoveries_total", &["outcome=\"recovered\""]).await;
+    }
+    assert!(counted > 0.0, "operators see that, too");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,12 @@
 //! (h) Nothing is delivered later than a bound after the trouble that held it up was over, no connection
-//! ends without trouble, and nothing is refused without.
+//! ends without trouble, and nothing is refused without, on a socket or by REST.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::{Evidence, Findings};
-use crate::history::{At, DeviceLog, Incident, Seen, Span, Trouble};
+use crate::history::{API, At, DeviceLog, Incident, Seen, Span, Trouble};
 
 /// Of more only the number is told.
 const SHOWN: usize = 5;
@@ -58,6 +58,10 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Latenes
         let refused = notes.log.troubles.iter().filter_map(|trouble| refused_in_calm(evidence, trouble));
         beyond.extend(ended.chain(refused).map(|wrong| format!("device {number} of user {user}: {wrong}")));
     }
+    for (user, sender) in evidence.senders.iter().enumerate() {
+        let refused = sender.troubles.iter().filter_map(|trouble| refused_in_calm(evidence, trouble));
+        beyond.extend(refused.map(|wrong| format!("user {user} by REST: {wrong}")));
+    }
     let many = beyond.len();
     beyond.into_iter().take(SHOWN).for_each(|text| findings.add("h", text));
     if many > SHOWN {
@@ -107,9 +111,11 @@ fn ended_in_calm(evidence: &Evidence<'_>, span: &Span) -> Option<String> {
 /// Nothing is refused or left unanswered but during a fault that concerned the gateway, or shortly after it.
 fn refused_in_calm(evidence: &Evidence<'_>, trouble: &Trouble) -> Option<String> {
     let since = At(trouble.from.0.saturating_sub(evidence.late_after_ms));
-    let is_cause = |incident: &Incident| incident.refuses(trouble.gateway) && incident.overlaps(since, trouble.to);
     let Trouble { gateway, from, to, what } = trouble;
-    let wrong = || format!("asked gateway {gateway} at {} ms: {what} at {} ms, and nothing had happened", from.0, to.0);
+    let asked = if *gateway == API && evidence.world.is_all_in_one() { 0 } else { *gateway };
+    let is_cause = |incident: &Incident| incident.refuses(asked) && incident.overlaps(since, *to);
+    let whom = if *gateway == API { "the api".to_owned() } else { format!("gateway {gateway}") };
+    let wrong = || format!("asked {whom} at {} ms: {what} at {} ms, and nothing had happened", from.0, to.0);
     (!evidence.incidents.iter().any(is_cause)).then(wrong)
 }
 

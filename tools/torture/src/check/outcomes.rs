@@ -7,7 +7,7 @@ use domain::JobId;
 use uuid::Uuid;
 
 use super::{Evidence, Findings};
-use crate::history::{Answer, Change, Message, Sender, Wish};
+use crate::history::{Answer, Change, Failure, Message, Sender, Wish};
 
 const PROMISE: &str = "a";
 
@@ -141,28 +141,23 @@ impl<'a> Facts<'a> {
         if !may_be_refused(code) {
             findings.add(PROMISE, format!("{what} ({job}) was refused with {code:?} for no reason"));
         }
+        let told = |about: &str| Failure { job: job.to_string(), message: about.to_owned(), code: code.clone() };
         if let Some(about) = about.filter(|_| !code.is_empty())
-            && !sender.failed.contains(&(about.to_owned(), code.clone()))
+            && !sender.failed.contains(&told(about))
         {
             findings.add(PROMISE, format!("{what} ({job}) was refused with {code} and its sender was not told"));
         }
     }
 
-    /// Whoever is told of a failure was refused something about that message.
+    /// Whoever is told of a failure was refused just that: the message itself, or a change of it.
     fn told(&self, user: usize, sender: &Sender, findings: &mut Findings) {
-        for (about, code) in &sender.failed {
-            let is_refused = |job: &str| {
-                let refused = job.parse().ok().and_then(|job: Uuid| self.evidence.truth.refused.get(&job));
-                refused == Some(code)
-            };
-            let of_change = |change: &&Change| change.wish.message() == Some(about);
-            let may_be = |change: &Change| match &change.answer {
-                Answer::Unknown => true,
-                Answer::Queued { job, .. } => is_refused(job),
-                Answer::Refused(_) => false,
-            };
-            if !is_refused(about) && !sender.changes.iter().filter(of_change).any(may_be) {
-                findings.add(PROMISE, format!("user {user} was told that {about} failed with {code}, and nothing did"));
+        for failure in &sender.failed {
+            let Failure { job, message, code } = failure;
+            let refused = job.parse().ok().and_then(|job: Uuid| self.evidence.truth.refused.get(&job));
+            let of_message = |change: &Change| change.wish.message() == Some(message);
+            let is_meant = job == message || sender.changes.iter().any(of_message);
+            if refused != Some(code) || !is_meant {
+                findings.add(PROMISE, format!("user {user} was told of {failure:?}, and nothing failed so"));
             }
         }
     }

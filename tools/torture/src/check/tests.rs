@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::history::{Answer, Change, Message, Reach, Seen, Span, Trouble, Try, Wish};
+use crate::history::{API, Answer, Change, Failure, Message, Reach, Seen, Span, Trouble, Try, Wish};
 use crate::truth::{DeadLetter, EventRow, MessageRow};
 use crate::view::View;
 use crate::world::Scale;
@@ -176,6 +176,10 @@ impl Case {
 
 const NOTHING: [&str; 0] = [];
 
+fn failure(job: u128, message: u128) -> Failure {
+    Failure { job: id(job).to_string(), message: id(message).to_string(), code: "FORBIDDEN".to_owned() }
+}
+
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     assert_eq!(Case::new().broken(), NOTHING);
@@ -196,7 +200,7 @@ fn a_a_refusal_needs_a_reason_and_its_sender_is_told() {
         case.senders[guest].messages.push(Message { room, ..said(3) });
         case.truth.refused.insert(id(3), "FORBIDDEN".to_owned());
         if told {
-            case.senders[guest].failed.insert((id(3).to_string(), "FORBIDDEN".to_owned()));
+            case.senders[guest].failed.insert(failure(3, 3));
         }
         case.broken()
     };
@@ -223,8 +227,26 @@ fn a_what_is_given_up_though_it_is_possible_is_found() {
 #[test]
 fn a_whoever_is_told_of_a_failure_that_was_none_is_found() {
     let mut case = Case::new();
-    case.senders[0].failed.insert((id(1).to_string(), "FORBIDDEN".to_owned()));
+    case.senders[0].failed.insert(failure(1, 1));
     assert_eq!(case.broken(), ["a"]);
+}
+
+#[test]
+fn a_of_two_refusals_about_one_message_each_is_told() {
+    let told = |jobs: &[u128]| {
+        let mut case = Case::new();
+        let guest = case.world.rooms[1].guest.expect("a guest");
+        let wish = Wish::Edit { message: id(1).to_string(), content: "other".to_owned() };
+        for job in [50, 51] {
+            let answer = Answer::Queued { at: At(9_001), of: None, job: id(job).to_string() };
+            case.senders[guest].changes.push(Change { wish: wish.clone(), room: 1, at: At(9_000), by: None, answer });
+            case.truth.refused.insert(id(job), "FORBIDDEN".to_owned());
+        }
+        case.senders[guest].failed.extend(jobs.iter().map(|job| failure(*job, 1)));
+        case.broken()
+    };
+    assert_eq!(told(&[50, 51]), NOTHING);
+    assert_eq!(told(&[50]), ["a"], "one for both");
 }
 
 #[test]
@@ -395,6 +417,26 @@ fn h_what_is_refused_though_nothing_happened_is_found() {
     assert_eq!(refused().struck(Reach::gateway(0), Reach::Nobody, 4_000, 4_500).broken(), NOTHING);
     assert_eq!(refused().struck(Reach::gateway(0), Reach::Nobody, 3_000, 3_900).broken(), ["h"], "long over");
     assert_eq!(refused().struck(Reach::gateway(1), Reach::Nobody, 4_000, 4_500).broken(), ["h"], "elsewhere");
+}
+
+#[test]
+fn h_what_the_api_refuses_though_nothing_happened_is_found() {
+    let refused = || {
+        let mut case = Case::new();
+        let what = "503 UNAVAILABLE".to_owned();
+        case.senders[0].troubles.push(Trouble { gateway: API, from: At(5_000), to: At(5_100), what });
+        case
+    };
+    assert_eq!(refused().broken(), ["h"]);
+    assert_eq!(refused().struck(Reach::gateway(API), Reach::Nobody, 4_000, 4_500).broken(), NOTHING);
+    assert_eq!(refused().struck(Reach::gateway(0), Reach::Nobody, 4_000, 4_500).broken(), ["h"], "a gateway's");
+    let of_one = || {
+        let mut case = refused();
+        case.world.api = "http://one".to_owned();
+        case.world.gateways = vec![case.world.api.clone()];
+        case
+    };
+    assert_eq!(of_one().struck(Reach::gateway(0), Reach::Nobody, 4_000, 4_500).broken(), NOTHING, "the same program");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Notes;
 use super::session::Session;
-use crate::history::{Answer, At, Change, Message, Trouble, Try, Wish};
+use crate::history::{Answer, At, Change, Failure, Message, Trouble, Try, Wish};
 use crate::run::LATE_AFTER;
 use crate::view::View;
 use crate::world::World;
@@ -334,7 +334,8 @@ impl Speaker {
     /// What was QUEUED has become impossible.
     pub(super) fn failed(&self, data: &Value) {
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
-        self.world.senders[self.user].lock().failed.insert((text("messageId"), text("code")));
+        let failure = Failure { job: text("jobId"), message: text("messageId"), code: text("code") };
+        self.world.senders[self.user].lock().failed.insert(failure);
     }
 
     /// Takes an ack; an error when it says what it must not.

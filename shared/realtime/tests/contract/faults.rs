@@ -23,13 +23,19 @@ async fn works(world: &World, inbox: &mut Inbox, channels: &[Channel]) {
     until(PATIENCE, || async { world.realtime.publish(&deliveries).await.is_ok() }).await;
     let mut expected: HashSet<Channel> = channels.iter().copied().collect();
     while !expected.is_empty() {
-        let (channel, text) = next_text(inbox).await;
-        assert_eq!(text, "works");
-        // What was published in vain on some of the nodes arrives again from the others.
-        expected.remove(&channel);
+        match next(inbox).await {
+            Arrival::Delivery { channel, payload, .. } => {
+                assert_eq!(&payload[..], b"works");
+                // What was published in vain on some of the nodes arrives again from the others.
+                expected.remove(&channel);
+            }
+            // Each node's connection says for itself that something may be lost, and a busy one late.
+            Arrival::Reconnected => assert!(world.nodes().len() > 1, "nothing was lost"),
+        }
     }
     while let Ok(arrival) = timeout(Duration::from_millis(50), inbox.recv()).await {
-        assert!(matches!(arrival, Some(Arrival::Delivery { .. })), "{arrival:?}");
+        let is_late_word = arrival == Some(Arrival::Reconnected) && world.nodes().len() > 1;
+        assert!(is_late_word || matches!(arrival, Some(Arrival::Delivery { .. })), "{arrival:?}");
     }
 }
 

@@ -28,12 +28,12 @@ PG_USER=${PG_USER:-postgres}
 WAIT_S=${WAIT_S:-90}
 newest() { local found=("$@"); [ -e "${found[-1]}" ] || die "not installed: ${found[-1]}"; printf '%s' "${found[-1]}"; }
 
-# ---- ports: random below the range from which the system serves outgoing connections
+# ---- ports: random below the range from which the system serves outgoing connections; tests take theirs from 28000
 taken() { awk -v want="$(printf ':%04X' "$1")" '$2 ~ want "$" && $4 == "0A" {found = 1} END {exit !found}' /proc/net/tcp /proc/net/tcp6; }
 free_port() {
   local port
   for _ in {1..200}; do
-    port=$((20000 + SRANDOM % 12000))
+    port=$((20000 + SRANDOM % 8000))
     if ! taken "$port"; then printf '%s' "$port"; return; fi
   done
   die "found no free port"

@@ -15,18 +15,33 @@ pub use redis::RedisServer;
 pub use redis_cluster::{BUSY, RedisCluster};
 pub use shared::{fresh_postgres, fresh_rabbitmq, management_url, shared_postgres, shared_rabbitmq};
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
-/// A port on loopback on which nobody listens now. It lies below the range from which the system
-/// serves outgoing connections, so a server can leave it and come back.
+/// From which a test takes ports: below those from which the system serves outgoing connections, so that a server can
+/// leave one and come back, and above those of the services script.
+const PORTS: std::ops::Range<u16> = 28_000..32_000;
+
+/// A port on loopback on which nobody listens now. It is this process's until it ends: of tests that run at the same
+/// time no two are given the same.
 pub fn free_port() -> u16 {
-    (0..1000)
-        .map(|_| 20_000 + (Uuid::new_v4().as_u128() % 12_000) as u16)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("one of a thousand ports is free")
+    static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join(format!("chatchit-ports-{}", rustix::process::getuid().as_raw()));
+    std::fs::create_dir_all(&folder).expect("a folder for reservations");
+    let (lock, port) = (0..1000)
+        .map(|_| PORTS.start + (Uuid::new_v4().as_u128() % PORTS.len() as u128) as u16)
+        .find_map(|port| {
+            let lock = File::create(folder.join(port.to_string())).expect("a file for a reservation");
+            let is_free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok();
+            is_free.then_some((lock, port))
+        })
+        .expect("one of a thousand ports is free");
+    RESERVED.lock().push(lock);
+    port
 }
 
 /// Runs the services script and returns its lines `NAME=value`.

@@ -7,7 +7,7 @@ use domain::id::DeviceId;
 use domain::{Rev, RoomId, SessionId, Timestamp, UserId};
 use futures_util::future::join_all;
 use protocol::Channel;
-use realtime::{Arrival, DeviceLease, Inbox, Outbound, Realtime, RealtimeSettings};
+use realtime::{Arrival, DeviceLease, Inbox, Outbound, Realtime, RealtimeError, RealtimeSettings};
 use runtime::{Shutdown, Tasks};
 use testkit::services::{RedisCluster, RedisServer};
 use testkit::{PATIENCE, until};
@@ -154,10 +154,16 @@ impl World {
         self.realtime.publish(deliveries).await.expect("published");
     }
 
-    /// A new inbox, subscribed to `channels`.
+    /// A new inbox, subscribed to `channels`. A busy machine may need longer for thousands than one call takes.
     pub(crate) async fn inbox(&self, channels: &[Channel]) -> Inbox {
         let inbox = self.realtime.inbox();
-        self.realtime.subscribe(&inbox.id(), channels).await.expect("subscribed");
+        until(PATIENCE, || async {
+            match self.realtime.subscribe(&inbox.id(), channels).await {
+                Err(RealtimeError::Unavailable(_)) => false,
+                subscribed => subscribed.map(|()| true).expect("subscribed"),
+            }
+        })
+        .await;
         inbox
     }
 }
@@ -206,6 +212,19 @@ pub(crate) async fn next_text(inbox: &mut Inbox) -> (Channel, String) {
     match next(inbox).await {
         Arrival::Delivery { channel, payload, .. } => (channel, String::from_utf8(payload.to_vec()).expect("text")),
         Arrival::Reconnected => panic!("nothing was lost"),
+    }
+}
+
+/// The channel and text of the next delivery after something may have been lost on `world`: each node's connection of
+/// a cluster says so for itself, a busy one late. One server says it once.
+pub(crate) async fn next_text_after_loss(world: &World, inbox: &mut Inbox) -> (Channel, String) {
+    loop {
+        match next(inbox).await {
+            Arrival::Reconnected => assert!(world.nodes().len() > 1, "it was said before"),
+            Arrival::Delivery { channel, payload, .. } => {
+                return (channel, String::from_utf8(payload.to_vec()).expect("text"));
+            }
+        }
     }
 }
 

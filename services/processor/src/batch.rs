@@ -10,7 +10,7 @@ use config::defect::{Defect, is_on};
 use domain::retry::next_step;
 use domain::{Cause, Class, FailureKind, Timestamp};
 use futures_util::FutureExt as _;
-use handlers::{Job, Outcome, Unavailable};
+use handlers::{Handlers, Job, Outcome, Unavailable};
 use protocol::{BadEnvelope, Change};
 use telemetry::{Counter, Histogram};
 
@@ -19,6 +19,8 @@ use crate::{Parts, age, note};
 
 /// What becomes of events, as it is counted.
 pub(crate) const OUTCOMES: [&str; 6] = ["stored", "duplicate", "refused", "ephemeral", "retried", "dead_letter"];
+
+const NO_OUTCOME: &str = "it was applied and came to no outcome";
 
 /// Why a batch was not settled; all of it will be received again.
 #[derive(Debug, thiserror::Error)]
@@ -29,30 +31,39 @@ pub(crate) enum BatchError {
     Dependency(#[from] Unavailable),
 }
 
-/// An event of the batch: believed or not.
-type Checked = Result<Job, BadEnvelope>;
+/// How a batch is applied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// Perhaps in one transaction with batches of other shards.
+    Any,
+    /// In its own: what happens then is about it.
+    None,
+}
 
 pub(crate) async fn apply_and_settle(
     parts: &Parts,
     consumer: &mut Consumer,
     received: Vec<Incoming>,
+    company: Company,
     frontier: &mut Frontier,
 ) -> Result<(), BatchError> {
     let started_us = parts.clock.monotonic_us();
     // Before anything of the batch is stored, so that what is stored of it counts as later.
     let at = parts.clock.now();
-    let checked: Vec<Checked> = received.iter().map(|incoming| check(parts, incoming, frontier)).collect();
-    let jobs: Vec<Job> = checked.iter().filter_map(|checked| checked.as_ref().ok().cloned()).collect();
-    let outcomes = apply(parts, &jobs).await?;
+    let (mut jobs, mut checked) = (Vec::with_capacity(received.len()), Vec::with_capacity(received.len()));
+    for incoming in &received {
+        checked.push(check(parts, incoming, frontier).map(|job| jobs.push(job)));
+    }
+    let (jobs, outcomes) = apply(parts, jobs, company).await?;
 
     let mut outcomes = jobs.iter().zip(outcomes);
     let mut settled = Vec::with_capacity(received.len());
     for (incoming, checked) in received.into_iter().zip(checked) {
         let settlement = match checked {
             Err(bad) => Settlement::Failed(unbelieved(at, &incoming, bad)),
-            Ok(job) => match outcomes.next() {
+            Ok(()) => match outcomes.next() {
                 Some((job, outcome)) => settle(parts, &incoming, job, outcome),
-                None => settle(parts, &incoming, &job, none_came(at)),
+                None => Settlement::Failed(no_outcome(at, &incoming)),
             },
         };
         settled.push((incoming, settlement));
@@ -138,7 +149,8 @@ impl Told {
     }
 }
 
-fn check(parts: &Parts, incoming: &Incoming, frontier: &Frontier) -> Checked {
+/// Believed or not.
+fn check(parts: &Parts, incoming: &Incoming, frontier: &Frontier) -> Result<Job, BadEnvelope> {
     let now = parts.clock.now();
     let event = age::check(incoming.envelope.verify(&parts.keys)?, now, parts.room_log_kept)?;
     Ok(Job {
@@ -150,47 +162,54 @@ fn check(parts: &Parts, incoming: &Incoming, frontier: &Frontier) -> Checked {
 }
 
 /// Applies the batch; if something in it panics or has no outcome, each event by itself.
-async fn apply(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
+async fn apply(parts: &Parts, jobs: Vec<Job>, company: Company) -> Result<(Vec<Job>, Vec<Outcome>), Unavailable> {
     if jobs.is_empty() {
-        return Ok(Vec::new());
+        return Ok((jobs, Vec::new()));
     }
-    die_of_poison(jobs);
-    let fault = match AssertUnwindSafe(applied(parts, jobs)).catch_unwind().await {
-        Ok(Ok(outcomes)) if outcomes.len() == jobs.len() => return Ok(outcomes),
-        Ok(Ok(_)) => "not every event has an outcome",
-        Ok(Err(unavailable)) => return Err(unavailable),
-        Err(_) => "it panicked",
+    die_of_poison(&jobs);
+    let jobs = match company {
+        Company::Any => match parts.joint.apply(jobs).await? {
+            (jobs, Some(outcomes)) => return Ok((jobs, outcomes?)),
+            (jobs, None) => jobs,
+        },
+        Company::None => jobs,
     };
-    tracing::error!(events = jobs.len(), fault, "a batch was not applied well; one by one");
+    if company == Company::Any {
+        tracing::error!(events = jobs.len(), "a batch was not applied well: a panic or no outcome; one by one");
+    }
     let mut outcomes = Vec::with_capacity(jobs.len());
-    for job in jobs {
+    for job in &jobs {
         let at = parts.clock.now();
-        let one = AssertUnwindSafe(applied(parts, std::slice::from_ref(job))).catch_unwind().await;
+        let one = AssertUnwindSafe(applied(&parts.handlers, std::slice::from_ref(job))).catch_unwind().await;
         outcomes.push(match one {
             Ok(applied) => applied?.into_iter().next().unwrap_or_else(|| none_came(at)),
             Err(_) => Outcome::Failed { at, cause: Cause::Panic, error: "processing it panicked".to_owned() },
         });
     }
-    Ok(outcomes)
+    Ok((jobs, outcomes))
 }
 
 #[cfg(not(test))]
-async fn applied(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
-    parts.handlers.apply(jobs).await
+pub(crate) async fn applied(handlers: &Handlers, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
+    handlers.apply(jobs).await
 }
 
 /// With a deliberate defect: what says `unanswered` is forgotten.
 #[cfg(test)]
-async fn applied(parts: &Parts, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
+pub(crate) async fn applied(handlers: &Handlers, jobs: &[Job]) -> Result<Vec<Outcome>, Unavailable> {
     let is_forgotten =
         |job: &Job| matches!(&job.event.change, Change::MessageSend(send) if send.content == "unanswered");
     let known: Vec<Job> = jobs.iter().filter(|job| !is_forgotten(job)).cloned().collect();
-    parts.handlers.apply(&known).await
+    handlers.apply(&known).await
 }
 
 fn none_came(at: Timestamp) -> Outcome {
-    let error = "it was applied and came to no outcome".to_owned();
-    Outcome::Failed { at, cause: Cause::NoOutcome, error }
+    Outcome::Failed { at, cause: Cause::NoOutcome, error: NO_OUTCOME.to_owned() }
+}
+
+fn no_outcome(at: Timestamp, incoming: &Incoming) -> Failure {
+    let note = note::of_unverified(incoming);
+    Failure { cause: Cause::NoOutcome, error: NO_OUTCOME.to_owned(), at, counts: true, note }
 }
 
 /// A deliberate defect, for tests; those of this crate see it as a panic that nothing catches.

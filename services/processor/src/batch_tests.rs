@@ -48,7 +48,7 @@ impl World {
     /// Takes the next `count` events as one batch.
     async fn take(&self, consumer: &mut Consumer, count: usize) -> Result<(), BatchError> {
         let batch = receive(consumer, count).await;
-        Box::pin(apply_and_settle(&self.parts, consumer, batch, &mut Frontier::default())).await
+        Box::pin(apply_and_settle(&self.parts, consumer, batch, Company::Any, &mut Frontier::default())).await
     }
 
     async fn content(&self, message: MessageId) -> String {
@@ -99,7 +99,7 @@ async fn a_dead_letter_is_counted_when_it_lies_among_the_dead_letters_and_not_be
     world.say("not settled", &world.early).await;
     let batch = tokio::time::timeout(PATIENCE, consumer.next_batch(200)).await.expect("it comes").expect("open");
     world.parts.broker.close().await;
-    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, &mut Frontier::default())).await.is_err());
+    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default())).await.is_err());
     counted(1);
 }
 
@@ -117,7 +117,7 @@ async fn what_was_settled_counts_as_drained_however_it_ended_and_what_was_not_do
     world.say("not settled", &ours).await;
     let batch = receive(&mut consumer, 1).await;
     world.parts.broker.close().await;
-    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, &mut Frontier::default())).await.is_err());
+    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default())).await.is_err());
     assert!(drained().is_empty());
 }
 
@@ -154,14 +154,14 @@ async fn an_edit_waits_at_the_end_of_the_ladder_while_its_message_may_be_on_its_
     world.edit(MessageId::of(world.ann, "late"), "edited", &ours).await;
     let mut batch = receive(&mut consumer, 1).await;
     (batch[0].failures, batch[0].first_failed_at) = (3, Some(world.parts.clock.now()));
-    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, &mut frontier)).await.expect("settled");
+    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut frontier)).await.expect("settled");
 
     let late = world.say("late", &ours).await;
     let batch = receive(&mut consumer, 1).await;
-    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, &mut frontier)).await.expect("settled");
+    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut frontier)).await.expect("settled");
     world.parts.clock.shift(25_100);
     let batch = receive(&mut consumer, 1).await;
     assert_eq!(batch[0].failures, 3, "no further than it was");
-    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, &mut frontier)).await.expect("settled");
+    Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut frontier)).await.expect("settled");
     assert_eq!(world.content(late).await, "edited");
 }

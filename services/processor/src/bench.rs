@@ -15,6 +15,7 @@ use store::user::NewUser;
 
 use crate::Parts;
 use crate::deaths::Turn;
+use crate::joint::Joint;
 use crate::pruning::Duty;
 
 /// The key that processors know, as `HMAC_KEYS` has it.
@@ -47,8 +48,10 @@ impl Bench {
             keys: keys.clone(),
             clock: clock.clone(),
         });
+        let (joint, joiner) = Joint::new(handlers.clone());
+        tasks.own("joiner", joiner.run());
         let (room_log_kept, duty, turn, tally) = (None, Duty::default(), Turn::default(), Arc::default());
-        let parts = Parts { store, broker, realtime, handlers, keys, clock, room_log_kept, duty, turn, tally };
+        let parts = Parts { store, broker, realtime, handlers, joint, keys, clock, room_log_kept, duty, turn, tally };
         let ann = UserId::generate();
         let account = NewUser {
             id: ann,

@@ -9,7 +9,7 @@ use broker::{Consumer, Incoming};
 use domain::Cause;
 use handlers::Unavailable;
 
-use crate::batch::{self, BatchError};
+use crate::batch::{self, BatchError, Company};
 use crate::deaths::{Deaths, Verdict};
 use crate::frontier::Frontier;
 use crate::suspects::Suspects;
@@ -75,8 +75,9 @@ impl Caution {
         consumer: &mut Consumer,
         received: Vec<Incoming>,
     ) -> Result<(), BatchError> {
-        if received.len() > 1 && !self.suspects.is_anybody() {
-            return Box::pin(batch::apply_and_settle(parts, consumer, received, &mut self.frontier)).await;
+        if !self.suspects.is_anybody() {
+            return Box::pin(batch::apply_and_settle(parts, consumer, received, Company::Any, &mut self.frontier))
+                .await;
         }
         for incoming in received {
             self.take_one(parts, consumer, incoming).await?;
@@ -122,7 +123,8 @@ impl Caution {
             batch::fail(parts, consumer, incoming, (Cause::TimedOut, said), note).await?;
         } else {
             self.alone = Some(incoming.envelope.job_id.clone());
-            Box::pin(batch::apply_and_settle(parts, consumer, vec![incoming], &mut self.frontier)).await?;
+            let received = vec![incoming];
+            Box::pin(batch::apply_and_settle(parts, consumer, received, Company::None, &mut self.frontier)).await?;
             self.alone = None;
         }
         Ok(())

@@ -11,6 +11,7 @@ mod caution;
 mod deaths;
 mod frontier;
 mod janitor;
+mod joint;
 mod note;
 mod ownership;
 mod pruning;
@@ -48,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) broker: Broker,
     pub(crate) realtime: Realtime,
     pub(crate) handlers: Handlers,
+    pub(crate) joint: joint::Joint,
     pub(crate) keys: Keyring,
     pub(crate) clock: Clock,
     /// How long the rooms' logs and all receipts are kept; `None`: for ever.
@@ -74,11 +76,13 @@ impl Processor {
         for outcome in batch::OUTCOMES {
             Counter::EventsProcessed.add_with(outcome, 0);
         }
+        let (joint, joiner) = joint::Joint::new(handlers.clone());
         let parts = Parts {
             store: engine.store.clone(),
             broker: engine.broker.clone(),
             realtime: engine.realtime.clone(),
             handlers,
+            joint,
             keys: engine.keys.clone(),
             clock: engine.clock.clone(),
             room_log_kept,
@@ -90,6 +94,7 @@ impl Processor {
         // order, then what it stands on.
         let shutdown = Shutdown::new();
         let own = Tasks::new(shutdown.clone());
+        own.own("joiner", joiner.run());
         own.own("shard ownership", ownership::run(parts.clone(), own.clone()));
         own.own("janitor", janitor::run(parts.clone(), shutdown.clone()));
         own.own("pruning", pruning::run(parts.clone(), shutdown.clone()));

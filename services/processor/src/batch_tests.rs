@@ -99,7 +99,11 @@ async fn a_dead_letter_is_counted_when_it_lies_among_the_dead_letters_and_not_be
     world.say("not settled", &world.early).await;
     let batch = tokio::time::timeout(PATIENCE, consumer.next_batch(200)).await.expect("it comes").expect("open");
     world.parts.broker.close().await;
-    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default())).await.is_err());
+    assert!(
+        Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default()))
+            .await
+            .is_err()
+    );
     counted(1);
 }
 
@@ -117,7 +121,11 @@ async fn what_was_settled_counts_as_drained_however_it_ended_and_what_was_not_do
     world.say("not settled", &ours).await;
     let batch = receive(&mut consumer, 1).await;
     world.parts.broker.close().await;
-    assert!(Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default())).await.is_err());
+    assert!(
+        Box::pin(apply_and_settle(&world.parts, &mut consumer, batch, Company::Any, &mut Frontier::default()))
+            .await
+            .is_err()
+    );
     assert!(drained().is_empty());
 }
 

@@ -2,7 +2,8 @@
 //!
 //! User `n` (from 1) is `PREFIX-n@example.com`; room `r` (from 1) has the `M` users that follow on
 //! those of the room before, from the first again after the last. So every user is in as many rooms
-//! as any other, give or take one. The first member of a room is its owner.
+//! as any other, give or take one. The first member of a room is its owner. With `--pairs` users 1 and 2, 3
+//! and 4, and so on, have a direct conversation besides.
 
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// How many members each room has; at most as many as there are users.
     #[arg(long, default_value_t = 0)]
     members: u32,
+    /// Users 1 and 2, 3 and 4, and so on, have a direct conversation each.
+    #[arg(long)]
+    pairs: bool,
     /// What the addresses and ids are made from: up to 40 lower-case letters, digits, `-` and `_`.
     #[arg(long, default_value = "user")]
     prefix: String,
@@ -95,7 +99,14 @@ impl Arguments {
             title: Some(format!("{} {number}", self.prefix)),
             members: ((number - 1) * members..number * members).map(member).collect(),
         };
-        (1..=u64::from(self.rooms)).map(room).collect()
+        let pair = |first: u64| RoomLine {
+            id: RoomId::direct(member(first), member(first + 1)),
+            kind: RoomKind::Direct,
+            title: None,
+            members: vec![member(first), member(first + 1)],
+        };
+        let pairs = if self.pairs { users / 2 } else { 0 };
+        (1..=u64::from(self.rooms)).map(room).chain((0..pairs).map(|number| pair(number * 2))).collect()
     }
 }
 
@@ -117,7 +128,17 @@ mod tests {
     use super::*;
 
     fn arguments(users: u32, rooms: u32, members: u32) -> Arguments {
-        Arguments { users, rooms, members, prefix: "user".to_owned(), password: None }
+        Arguments { users, rooms, members, pairs: false, prefix: "user".to_owned(), password: None }
+    }
+
+    #[test]
+    fn everybody_but_an_odd_last_one_has_a_partner() {
+        let rooms = Arguments { pairs: true, ..arguments(5, 1, 3) }.room_lines();
+        let users = arguments(5, 0, 0).user_lines();
+        let direct: Vec<_> = rooms.iter().filter(|room| room.kind == RoomKind::Direct).collect();
+        assert_eq!((rooms.len(), direct.len()), (3, 2));
+        assert_eq!(direct[1].members, [users[2].id, users[3].id]);
+        assert_eq!(direct[1].id, RoomId::direct(users[3].id, users[2].id));
     }
 
     #[test]

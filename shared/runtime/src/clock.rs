@@ -31,6 +31,13 @@ impl Clock {
         Timestamp(now_ms.saturating_add(self.shift_ms.load(Ordering::Relaxed)))
     }
 
+    /// Microseconds since 1970, by the wall.
+    pub fn now_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shift_us = self.shift_ms.load(Ordering::Relaxed).saturating_mul(1000);
+        (since.as_micros() as u64).saturating_add_signed(shift_us)
+    }
+
     /// Microseconds since this clock was made; never goes back.
     pub fn monotonic_us(&self) -> u64 {
         let shift_us = self.shift_ms.load(Ordering::Relaxed).max(0) as u64 * 1000;

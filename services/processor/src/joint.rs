@@ -183,3 +183,7 @@ impl Rate {
         self.now(now) * time.as_secs_f64()
     }
 }
+
+#[cfg(test)]
+#[path = "joint_tests.rs"]
+mod tests;

@@ -16,12 +16,14 @@ const FILES: [&str; 6] = [
 ];
 
 /// Messages that hold a `oneof`: frames and envelopes, whose JSON form is written by hand.
-const WITHOUT_JSON: [&str; 9] = [
+const WITHOUT_JSON: [&str; 11] = [
     "ClientFrame",
     "ServerFrame",
     "ServerEvent",
     "AckFrame",
     "Event",
+    "Bundle",
+    "BundledEvent",
     "Delivery",
     "RevEvent",
     "SyncedRoom",

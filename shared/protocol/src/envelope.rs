@@ -9,8 +9,8 @@ use domain::{Cause, Class, EventKind, JobId, RoomId, Timestamp, UserId};
 use prost::Message as _;
 use uuid::Uuid;
 
-use crate::Keyring;
 use crate::wire::{Event, event::Change};
+use crate::{Keyring, bundle};
 
 /// The media type of bodies.
 pub const CONTENT_TYPE: &str = "application/x-protobuf";
@@ -216,6 +216,10 @@ fn signed_parts<'a>(
 impl UnverifiedEnvelope {
     /// Checks the signature, then reads the event. Nothing of the body is looked at before.
     pub fn verify(&self, keys: &Keyring) -> Result<VerifiedEnvelope, BadEnvelope> {
+        if self.kind == bundle::TYPE {
+            // A bundle that is none; those that are have been taken apart.
+            return Err(BadEnvelope::Undecodable);
+        }
         let time = self.timestamp_s.to_be_bytes();
         let parts = signed_parts(&self.job_id, &self.kind, &time, &self.key_id, &self.body);
         let signature = hex::decode(&self.signature).unwrap_or_default();
@@ -303,6 +307,13 @@ mod tests {
             assert_eq!(envelope.verify(&keys).err(), Some(BadEnvelope::BadSignature));
         }
         assert_eq!(genuine.verify(&keyring(&["b"])).err(), Some(BadEnvelope::UnknownKey));
+    }
+
+    #[test]
+    fn a_bundle_is_no_event() {
+        let keys = keyring(&["a"]);
+        let bundle = UnverifiedEnvelope { kind: bundle::TYPE.to_owned(), ..sealed(&keys) };
+        assert_eq!(bundle.verify(&keys).err(), Some(BadEnvelope::Undecodable));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod asyncapi;
 pub mod binary;
+pub mod bundle;
 pub mod catalogue;
 pub mod code;
 pub mod command;

@@ -27,10 +27,36 @@ pub struct Incoming {
 }
 
 /// Where an event came from, and what its copies must keep beside the envelope.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Origin {
-    RabbitMq { tag: u64, priority: Option<u8>, content_type: Option<ShortString>, app_id: Option<ShortString> },
-    Embedded { position: i64 },
+    /// The tag of the message, which other events may share.
+    RabbitMq {
+        tag: u64,
+        priority: Option<u8>,
+        content_type: Option<ShortString>,
+        app_id: Option<ShortString>,
+    },
+    Embedded {
+        position: i64,
+    },
+}
+
+/// Where an event came from, to its consumer; it may share the place with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub(crate) class: Class,
+    pub(crate) number: u64,
+}
+
+impl Incoming {
+    /// Where it came from.
+    pub fn place(&self) -> Place {
+        let number = match &self.origin {
+            Origin::RabbitMq { tag, .. } => *tag,
+            Origin::Embedded { position } => position.unsigned_abs(),
+        };
+        Place { class: self.class, number }
+    }
 }
 
 /// What became of an event.
@@ -105,7 +131,7 @@ impl Consumer {
 
     /// Waits for at least one event, then takes what is there now, at most `max_events` (20 or more
     /// for every class to get its share): high before medium before low, but each class that waits
-    /// gets at least a twentieth. After `begin_stop` what was already delivered, then an empty
+    /// gets at least a twentieth. Events that came as one message stay together, so it may be a few more. After `begin_stop` what was already delivered, then an empty
     /// batch. Once this fails the consumer is of no more use. Cancelling the call loses nothing.
     pub async fn next_batch(&mut self, max_events: usize) -> Result<Vec<Incoming>, BrokerError> {
         match &mut self.engine {
@@ -115,11 +141,20 @@ impl Consumer {
     }
 
     /// Settles a batch: confirms the retries and dead letters made of it, then acks all of it. When
-    /// this fails, some or all of the batch will be received again by the next consumer.
+    /// this fails, some or all of the batch will be received again by the next consumer. An event that came with
+    /// others in one message is settled for good when they are (see `holds`).
     pub async fn settle(&mut self, batch: Vec<(Incoming, Settlement)>) -> Result<(), BrokerError> {
         match &mut self.engine {
             Engine::RabbitMq(consumer) => consumer.settle(batch).await,
             Engine::Embedded(consumer) => consumer.settle(batch).await,
+        }
+    }
+
+    /// Whether what was settled there would be received again if this ended now: what came with it is not settled.
+    pub fn holds(&self, place: Place) -> bool {
+        match &self.engine {
+            Engine::RabbitMq(consumer) => consumer.holds(place),
+            Engine::Embedded(_) => false,
         }
     }
 

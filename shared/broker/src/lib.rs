@@ -8,7 +8,8 @@
 //!    published (by several). Higher priority overtakes.
 //! 3. One consumer at a time receives a shard's events. What a consumer did not settle is received
 //!    again by its successor, in the original order, before anything newer.
-//! 4. `settle` acks an event only after the retry or dead letter made of it is confirmed.
+//! 4. `settle` acks an event only after the retry or dead letter made of it is confirmed. Events that came as one
+//!    message are acked together, and nothing is made of any of them before all are settled.
 //! 5. After a lost connection the engine reconnects by itself and declares its topology anew.
 //!    Publishes meanwhile fail at once with `Unavailable`; open consumers end with an error.
 //!
@@ -36,7 +37,7 @@ use protocol::SignedEnvelope;
 use runtime::Tasks;
 use telemetry::Gauge;
 
-pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Settlement};
+pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Place, Settlement};
 pub use depth::Depths;
 pub use letters::{DeadLetter, Fate, LOOK_LIMIT, LetterCursor, LetterPage, LetterQuery, Reach, Selection, Swept};
 pub use publish::{Confirm, PublishError};

@@ -1,6 +1,7 @@
 //! What the broker port promises, asked of both engines; and what only one of them can go through.
 
 mod contract {
+    mod bundles;
     mod embedded;
     mod faults;
     mod handover;

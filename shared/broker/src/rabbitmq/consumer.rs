@@ -1,9 +1,10 @@
 //! Receives a shard's three queues and settles what it received.
 //!
-//! Knows nothing of publishing. The invariant: a delivery is acked once it is settled and every copy
-//! made of it is confirmed; what is not acked when the channel closes goes back to its place.
+//! Knows nothing of publishing. The invariant: a delivery is acked once all its events are settled and every copy
+//! made of them is confirmed, and no copy is made before all are settled; what is not acked when the channel closes
+//! goes back to its place.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,7 @@ use domain::Class;
 use futures_util::stream::Stream as _;
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use runtime::Tasks;
 
@@ -21,22 +22,27 @@ use super::flight::Parcel;
 use super::link::{Link, asked, close_channel, unavailable};
 use super::topology::{DEAD_EXCHANGE, Topology, queue_name, retry_name};
 use super::{Doubts, acks, properties};
-use crate::consumer::Origin;
+use crate::consumer::Place;
 use crate::share::shares;
 use crate::turn::Turn;
 use crate::{ASK_LIMIT, BrokerError, Failure, Incoming, Settlement, settle};
 
-/// How many unsettled deliveries each class may have on its channel. An urgent event waits behind
+/// How many events each class may have unsettled on its channel. An urgent event waits behind
 /// what was prefetched before it, so these bound that wait: at 0.1 ms per event in batches, 256 are
 /// 25 ms. Two full batches of the urgent class keep the processor busy during a round trip; the
 /// others need less, for their share of a batch is smaller.
-const fn prefetch(class: Class) -> u16 {
+const fn prefetched(class: Class) -> f32 {
     match class {
-        Class::High => 256,
-        Class::Medium => 128,
-        Class::Low => 64,
+        Class::High => 256.0,
+        Class::Medium => 128.0,
+        Class::Low => 64.0,
     }
 }
+
+/// Messages that are prefetched, however many events they hold: fewer would not last for a round trip.
+const PREFETCH_LEAST: f32 = 16.0;
+/// Of the average of events per message, the part that one message makes.
+const PART: f32 = 1.0 / 32.0;
 
 /// Receives the events of one shard from RabbitMQ.
 pub(crate) struct ShardConsumer {
@@ -54,13 +60,29 @@ struct Open {
     _turn: Turn,
 }
 
+/// What is known of a message with several events.
+struct Bundle {
+    unsettled: usize,
+    /// Of its events that failed. They wait for the others: were they published before, then what is received
+    /// again because the others are not settled would be there twice.
+    copies: Vec<Parcel>,
+}
+
 /// One queue on a channel of its own.
 struct Line {
     class: Class,
     routing_key: String,
     channel: Channel,
     deliveries: lapin::Consumer,
-    waiting: VecDeque<Delivery>,
+    /// Receives when those have ended, with another prefetch.
+    next: Option<lapin::Consumer>,
+    /// Messages that may be unsettled.
+    prefetch: u16,
+    /// Events of the messages that came lately, on average.
+    weight: f32,
+    waiting: VecDeque<Incoming>,
+    /// Bundles that are not settled as a whole, by tag.
+    bundles: HashMap<u64, Bundle>,
     acked: u64,
     ended: bool,
 }
@@ -100,11 +122,16 @@ impl ShardConsumer {
         self.open_mut().settle(batch).await
     }
 
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        let line = self.open.as_ref().map(|open| &open.lines[place.class.index()]);
+        line.is_some_and(|line| line.bundles.contains_key(&place.number))
+    }
+
     pub(crate) async fn begin_stop(&mut self) -> Result<(), BrokerError> {
         let open = self.open_mut();
         open.stopping = true;
         for line in &open.lines {
-            asked(line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default())).await?;
+            line.unsubscribe().await?;
         }
         Ok(())
     }
@@ -136,26 +163,86 @@ impl Drop for ShardConsumer {
 impl Line {
     async fn open(link: &Link, class: Class, routing_key: String) -> Result<Self, BrokerError> {
         let channel = link.channel().await?;
-        asked(channel.basic_qos(prefetch(class), BasicQosOptions::default())).await?;
-        let queue = queue_name(&routing_key);
-        let options = BasicConsumeOptions::default();
-        let consume = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-        let deliveries = asked(consume).await?;
-        Ok(Self { class, routing_key, channel, deliveries, waiting: VecDeque::new(), acked: 0, ended: false })
+        let prefetch = prefetched(class) as u16;
+        let deliveries = subscribe(&channel, &routing_key, prefetch).await?;
+        let (waiting, bundles) = (VecDeque::new(), HashMap::new());
+        let (next, weight, acked, ended) = (None, 1.0, 0, false);
+        Ok(Self { class, routing_key, channel, deliveries, next, prefetch, weight, waiting, bundles, acked, ended })
+    }
+
+    async fn unsubscribe(&self) -> Result<(), BrokerError> {
+        let last = self.next.as_ref().unwrap_or(&self.deliveries);
+        asked(self.channel.basic_cancel(last.tag(), BasicCancelOptions::default())).await
+    }
+
+    /// The broker counts messages: when they hold far more or far fewer events than before, it is told another
+    /// number, with another subscription. What came with the old one is received first. Not while somebody stands
+    /// by, who would be next.
+    async fn adapt(&mut self) -> Result<(), BrokerError> {
+        let wanted = (prefetched(self.class) / self.weight).max(PREFETCH_LEAST) as u16;
+        let is_other = wanted >= self.prefetch.saturating_mul(2) || wanted <= self.prefetch / 2;
+        if !is_other || self.next.is_some() || self.ended {
+            return Ok(());
+        }
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = queue_name(&self.routing_key);
+        let queue = asked(self.channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+        if queue.consumer_count() > 1 {
+            return Ok(());
+        }
+        self.unsubscribe().await?;
+        self.next = Some(subscribe(&self.channel, &self.routing_key, wanted).await?);
+        self.prefetch = wanted;
+        Ok(())
     }
 
     /// Takes up whatever has arrived.
     fn poll_arrivals(&mut self, context: &mut Context<'_>, stopping: bool) -> Result<(), BrokerError> {
         while !self.ended {
             match Pin::new(&mut self.deliveries).poll_next(context) {
-                Poll::Ready(Some(Ok(delivery))) => self.waiting.push_back(delivery),
+                Poll::Ready(Some(Ok(delivery))) => self.take_up(delivery),
                 Poll::Ready(Some(Err(error))) => return Err(unavailable(&error)),
-                Poll::Ready(None) if stopping => self.ended = true,
-                Poll::Ready(None) => return Err(BrokerError::Unavailable("the broker ended the subscription".into())),
+                Poll::Ready(None) => match self.next.take() {
+                    Some(next) => self.deliveries = next,
+                    None if stopping => self.ended = true,
+                    None => return Err(BrokerError::Unavailable("the broker ended the subscription".into())),
+                },
                 Poll::Pending => break,
             }
         }
         Ok(())
+    }
+
+    fn take_up(&mut self, delivery: Delivery) {
+        let tag = delivery.delivery_tag;
+        let events = properties::all_incoming(self.class, delivery);
+        self.weight += (events.len() as f32 - self.weight) * PART;
+        if events.len() > 1 {
+            self.bundles.insert(tag, Bundle { unsettled: events.len(), copies: Vec::new() });
+        }
+        self.waiting.extend(events);
+    }
+
+    /// Takes so many events, or a few less: a message is not cut in two, so that it can be acked with its batch.
+    /// One that alone has more is taken whole.
+    fn take(&mut self, count: usize) -> impl Iterator<Item = Incoming> {
+        let place = |at: usize| self.waiting.get(at).map(Incoming::place);
+        let is_cut = |at: usize| at > 0 && at < self.waiting.len() && place(at - 1) == place(at);
+        let below = (1..=count).rev().find(|at| !is_cut(*at));
+        let whole = below.or_else(|| (count..=self.waiting.len()).find(|at| !is_cut(*at))).unwrap_or(count);
+        self.waiting.drain(..whole)
+    }
+
+    /// One event of a message is settled, with what is made of it. If that was the last one: all that is made of
+    /// the message.
+    fn settle(&mut self, tag: u64, copy: Option<Parcel>) -> Option<Vec<Parcel>> {
+        let Some(bundle) = self.bundles.get_mut(&tag) else { return Some(copy.into_iter().collect()) };
+        bundle.copies.extend(copy);
+        bundle.unsettled -= 1;
+        if bundle.unsettled > 0 {
+            return None;
+        }
+        self.bundles.remove(&tag).map(|bundle| bundle.copies)
     }
 
     async fn ack(&mut self, tags: Vec<u64>) -> Result<(), BrokerError> {
@@ -164,6 +251,13 @@ impl Line {
         }
         Ok(())
     }
+}
+
+async fn subscribe(channel: &Channel, routing_key: &str, prefetch: u16) -> Result<lapin::Consumer, BrokerError> {
+    // It holds for the subscriptions that follow.
+    asked(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let (queue, options) = (queue_name(routing_key), BasicConsumeOptions::default());
+    asked(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default())).await
 }
 
 impl Open {
@@ -183,24 +277,26 @@ impl Open {
         let counts = shares(self.lines.each_ref().map(|line| line.waiting.len()), max_events);
         let mut batch = Vec::with_capacity(counts.iter().sum());
         for (line, count) in self.lines.iter_mut().zip(counts) {
-            let class = line.class;
-            batch.extend(line.waiting.drain(..count).map(|delivery| properties::incoming(class, delivery)));
+            batch.extend(line.take(count));
         }
         batch
     }
 
-    /// When the copies are not confirmed, what failed is received again; the rest is acked all the
-    /// same, so that it need not be applied twice.
+    /// When the copies are not confirmed, what failed is received again, with all that came in the same message; the
+    /// rest is acked all the same, so that it need not be applied twice.
     async fn settle(&mut self, batch: Vec<(Incoming, Settlement)>) -> Result<(), BrokerError> {
         let (mut done, mut failed): ([Vec<u64>; 3], [Vec<u64>; 3]) = Default::default();
         let mut copies = Vec::new();
         for (incoming, settlement) in batch {
-            let tags = if matches!(settlement, Settlement::Done) { &mut done } else { &mut failed };
-            if let Origin::RabbitMq { tag, .. } = incoming.origin {
-                tags[incoming.class.index()].push(tag);
-            }
-            if let Settlement::Failed(failure) = settlement {
-                copies.push(self.copy(incoming, &failure));
+            let Place { class, number: tag } = incoming.place();
+            let copy = match settlement {
+                Settlement::Done => None,
+                Settlement::Failed(failure) => Some(self.copy(incoming, &failure)),
+            };
+            if let Some(made) = self.lines[class.index()].settle(tag, copy) {
+                let tags = if made.is_empty() { &mut done } else { &mut failed };
+                tags[class.index()].push(tag);
+                copies.extend(made);
             }
         }
         let outcome = self.copies.publish(copies).await;
@@ -209,6 +305,9 @@ impl Open {
                 tags.extend(failed);
             }
             line.ack(tags).await?;
+            if !self.stopping {
+                line.adapt().await?;
+            }
         }
         outcome
     }

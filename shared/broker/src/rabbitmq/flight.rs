@@ -1,7 +1,7 @@
-//! Events that were published and are not confirmed yet.
+//! Messages that were published and are not confirmed yet, each with one event or a bundle of them.
 //!
 //! Knows the library's confirms, but no connection's life. The invariant: an event leaves the
-//! flight with exactly one answer, and only an ack of an event that was not returned is a yes.
+//! flight with exactly one answer, and only an ack of a message that was not returned is a yes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::Instant;
 
+use super::lanes::Lane;
 use crate::CONFIRM_LIMIT;
 use crate::publish::{OUTSTANDING_LIMIT, Ticket};
 
@@ -32,7 +33,9 @@ pub(super) struct Parcel {
 pub(super) async fn publish(channel: Channel, parcel: Parcel) -> lapin::Result<Confirmation> {
     let Parcel { exchange, routing_key, properties, body } = parcel;
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?.await
+    let confirm = channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?;
+    drop(body);
+    confirm.await
 }
 
 /// True when the broker took the event and did not return it for want of a queue.
@@ -40,14 +43,34 @@ pub(super) fn is_safe(answer: &lapin::Result<Confirmation>) -> bool {
     matches!(answer, Ok(Confirmation::Ack(None)))
 }
 
-type Landing = (u64, lapin::Result<Confirmation>);
+/// The number of a message, how many events it holds, and the answer.
+type Landing = (u64, usize, lapin::Result<Confirmation>);
 
-/// The events in flight on one channel.
+/// One message on its way.
+struct Aloft {
+    lane: Lane,
+    /// Of its events, the first first.
+    tickets: Vec<Ticket>,
+}
+
+impl Aloft {
+    fn deadline(&self) -> Option<Instant> {
+        self.tickets.first().map(Ticket::deadline)
+    }
+}
+
+/// The messages in flight on one channel.
 pub(super) struct Flight {
     channel: Channel,
     unanswered: FuturesUnordered<BoxFuture<'static, Landing>>,
-    /// By number, so by age.
-    tickets: BTreeMap<u64, Ticket>,
+    /// Events of those, given up or not.
+    unanswered_events: usize,
+    /// By number, so by age, but for what waited for a bundle.
+    aloft: BTreeMap<u64, Aloft>,
+    /// Their events.
+    events: usize,
+    /// Lanes of messages that are on their way no longer, until somebody asks.
+    landed: Vec<Lane>,
     next: u64,
     last_sign: Instant,
 }
@@ -58,13 +81,19 @@ pub(super) struct Lost(pub(super) String);
 
 impl Flight {
     pub(super) fn new(channel: Channel) -> Self {
-        let (unanswered, tickets) = (FuturesUnordered::new(), BTreeMap::new());
-        Self { channel, unanswered, tickets, next: 0, last_sign: Instant::now() }
+        let (unanswered, aloft) = (FuturesUnordered::new(), BTreeMap::new());
+        let (landed, last_sign) = (Vec::new(), Instant::now());
+        Self { channel, unanswered, unanswered_events: 0, aloft, events: 0, landed, next: 0, last_sign }
     }
 
     /// True when nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.tickets.is_empty()
+        self.aloft.is_empty()
+    }
+
+    /// The lanes of the messages that were answered, or given up, since this was asked last.
+    pub(super) fn landed(&mut self) -> Vec<Lane> {
+        std::mem::take(&mut self.landed)
     }
 
     /// True when no answer is to come, not even one that is too late.
@@ -72,23 +101,25 @@ impl Flight {
         self.unanswered.is_empty()
     }
 
-    /// How many wait for an answer.
+    /// How many events wait for an answer.
     pub(super) fn len(&self) -> usize {
-        self.tickets.len()
+        self.events
     }
 
-    /// Hands an event to the connection; never waits.
-    pub(super) async fn launch(&mut self, parcel: Parcel, ticket: Ticket) -> Result<(), Lost> {
+    /// Hands a message to the connection; never waits.
+    pub(super) async fn launch(&mut self, lane: Lane, parcel: Parcel, tickets: Vec<Ticket>) -> Result<(), Lost> {
         if self.unanswered.is_empty() {
             self.last_sign = Instant::now();
         }
-        let number = self.next;
+        let (number, events) = (self.next, tickets.len());
         self.next += 1;
-        self.tickets.insert(number, ticket);
-        let mut publishing = publish(self.channel.clone(), parcel).map(move |answer| (number, answer)).boxed();
+        self.events += events;
+        self.aloft.insert(number, Aloft { lane, tickets });
+        let mut publishing = publish(self.channel.clone(), parcel).map(move |answer| (number, events, answer)).boxed();
         match poll!(&mut publishing) {
             std::task::Poll::Ready(landing) => self.settle(vec![landing]),
             std::task::Poll::Pending => {
+                self.unanswered_events += events;
                 self.unanswered.push(publishing);
                 Ok(())
             }
@@ -103,6 +134,7 @@ impl Flight {
         {
             landings.push(landing);
         }
+        self.unanswered_events -= landings.iter().map(|(_, events, _)| events).sum::<usize>();
         self.settle(landings)
     }
 
@@ -112,44 +144,52 @@ impl Flight {
     fn settle(&mut self, landings: Vec<Landing>) -> Result<(), Lost> {
         self.last_sign = Instant::now();
         let returned =
-            |(_, answer): &Landing| matches!(answer, Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))));
+            |(_, _, answer): &Landing| matches!(answer, Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))));
         if landings.iter().any(returned) {
             return Err(Lost("an event was returned: no queue is bound to its routing key".to_owned()));
         }
-        for (number, answer) in landings {
-            // Without a ticket it was answered before: too late.
-            let ticket = self.tickets.remove(&number);
+        for (number, _, answer) in landings {
+            // Without tickets it was answered before: too late.
+            let tickets = self.take(number);
             match answer {
-                Ok(Confirmation::Ack(_)) => ticket.into_iter().for_each(Ticket::confirm),
-                Ok(_) => tracing::warn!("the broker did not take an event"),
+                Ok(Confirmation::Ack(_)) => tickets.into_iter().for_each(Ticket::confirm),
+                Ok(_) => tracing::warn!("the broker did not take a message"),
                 Err(error) => return Err(Lost(error.to_string())),
             }
         }
         Ok(())
     }
 
+    /// A message's tickets, if nobody has had them yet.
+    fn take(&mut self, number: u64) -> Vec<Ticket> {
+        let Some(Aloft { lane, tickets }) = self.aloft.remove(&number) else { return Vec::new() };
+        self.events -= tickets.len();
+        self.landed.push(lane);
+        tickets
+    }
+
     /// When the oldest unanswered event is too late.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.tickets.first_key_value().map(|(_, ticket)| ticket.deadline())
+        self.aloft.first_key_value().and_then(|(_, aloft)| aloft.deadline())
     }
 
     /// Answers those that are too late. An error when the broker gave no sign for as long, unless it
     /// said that it is `blocked`.
     pub(super) fn sweep(&mut self, blocked: bool) -> Result<(), Lost> {
         let now = Instant::now();
-        let mut late = 0_u64;
-        while let Some(oldest) = self.tickets.first_entry()
-            && oldest.get().deadline() <= now
+        let mut late = 0;
+        while let Some((number, oldest)) = self.aloft.first_key_value()
+            && oldest.deadline().is_none_or(|deadline| deadline <= now)
         {
-            drop(oldest.remove());
-            late += 1;
+            let number = *number;
+            late += self.take(number).len();
         }
         if late == 0 {
             return Ok(());
         }
         tracing::warn!(late, blocked, "events were not confirmed in time");
         let silent: Duration = now.duration_since(self.last_sign);
-        if self.unanswered.len() >= OUTSTANDING_LIMIT || (silent >= CONFIRM_LIMIT && !blocked) {
+        if self.unanswered_events >= OUTSTANDING_LIMIT || (silent >= CONFIRM_LIMIT && !blocked) {
             return Err(Lost(format!("no confirm for {} ms", silent.as_millis())));
         }
         Ok(())

@@ -11,6 +11,7 @@ use domain::retry::LADDER;
 
 use super::link::{Link, asked, close_channel};
 use super::topology::{DEAD_QUEUE, Topology, queue_name, retry_name};
+use super::weights::Weights;
 use crate::{BrokerError, Depths};
 
 /// Asks for a round trip.
@@ -19,8 +20,8 @@ pub(super) async fn ping(link: &Link) -> Result<(), BrokerError> {
     if link.is_alive() { Ok(()) } else { Err(BrokerError::Unavailable("the connection was lost".to_owned())) }
 }
 
-/// How many messages are ready in each queue.
-pub(super) async fn depths(link: &Link, topology: Topology) -> Result<Depths, BrokerError> {
+/// How many events are ready in each queue, about: the broker counts messages.
+pub(super) async fn depths(link: &Link, topology: Topology, weights: &Weights) -> Result<Depths, BrokerError> {
     let channel = link.channel().await?;
     let events: Vec<_> = topology.routing_keys().collect();
     let names = events.iter().map(|(_, _, key)| queue_name(key));
@@ -31,7 +32,7 @@ pub(super) async fn depths(link: &Link, topology: Topology) -> Result<Depths, Br
     let (counts, failed) = counts.split_at(events.len());
     let mut shards = vec![[0; 3]; topology.shards().into()];
     for ((class, shard, _), count) in events.iter().zip(counts) {
-        shards[usize::from(*shard)][class.index()] = *count;
+        shards[usize::from(*shard)][class.index()] = weights.events(*class, *shard, *count);
     }
     let (retries, dead) = failed.split_at(LADDER.len());
     Ok(Depths { retry: retries.iter().sum(), dead: dead.iter().sum(), ..Depths::ready(shards) })

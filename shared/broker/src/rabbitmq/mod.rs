@@ -9,12 +9,14 @@ mod consumer;
 mod copies;
 mod flight;
 mod inspect;
+mod lanes;
 mod letters;
 mod link;
 mod properties;
 mod publisher;
 mod rescue;
 mod topology;
+mod weights;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,7 @@ use self::letters::{Look, Road};
 use self::link::Link;
 use self::publisher::{Line, Publisher, State};
 use self::topology::Topology;
+use self::weights::Weights;
 use crate::letters::{DeadLetter, Fate, LetterPage, LetterQuery, Reach, Selection, Swept};
 use crate::publish::Gate;
 use crate::turn::Turns;
@@ -51,6 +54,7 @@ pub(crate) struct RabbitMq {
     consuming: Mutex<Option<Arc<Link>>>,
     copies: Arc<Copies>,
     doubts: Arc<Doubts>,
+    weights: Arc<Weights>,
     turns: Turns,
     tasks: Tasks,
 }
@@ -70,7 +74,7 @@ impl RabbitMq {
         let (app_id, state) = (Arc::<str>::from(app_id), Arc::<State>::default());
         let line = Line::open(&uri, topology, &app_id).await?;
         let (gate, submissions) = Gate::new();
-        let closing = Shutdown::new();
+        let (closing, weights) = (Shutdown::new(), Arc::new(Weights::new(topology.shards())));
         state.set_connected();
         let publisher = Publisher {
             uri: uri.clone(),
@@ -78,6 +82,7 @@ impl RabbitMq {
             app_id: Arc::clone(&app_id),
             submissions,
             state: Arc::clone(&state),
+            weights: Arc::clone(&weights),
             closing: closing.clone(),
             stop: tasks.shutdown().clone(),
         };
@@ -85,7 +90,7 @@ impl RabbitMq {
         let (consuming, turns) = (Mutex::default(), Turns::new(topology.shards()));
         let copies = Arc::new(Copies::new(uri.clone(), topology, &app_id));
         let (doubts, tasks) = (Arc::new(Doubts::new(topology.shards())), tasks.clone());
-        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, copies, doubts, turns, tasks })
+        Ok(Self { gate, state, closing, uri, topology, app_id, consuming, copies, doubts, weights, turns, tasks })
     }
 
     pub(crate) fn shards(&self) -> u16 {
@@ -134,7 +139,7 @@ impl RabbitMq {
     }
 
     pub(crate) async fn depths(&self) -> Result<Depths, BrokerError> {
-        inspect::depths(&*self.consuming().await?, self.topology).await
+        inspect::depths(&*self.consuming().await?, self.topology, &self.weights).await
     }
 
     pub(crate) async fn dead_letters(&self, query: &LetterQuery) -> Result<LetterPage, BrokerError> {

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use domain::{Class, Timestamp};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use protocol::{SignedEnvelope, UnverifiedEnvelope};
+use protocol::{SignedEnvelope, UnverifiedEnvelope, bundle};
 
 use crate::consumer::Origin;
 use crate::{Failure, Incoming, letter, settle};
@@ -18,6 +19,8 @@ use crate::{Failure, Incoming, letter, settle};
 const PERSISTENT: u8 = 2;
 const SIGNATURE: &str = "x-signature";
 const TRACEPARENT: &str = "traceparent";
+/// How many events a bundle has; for operators.
+const COUNT: &str = "x-count";
 /// Bytes of an AMQP short string.
 const SHORT_BYTES: usize = 255;
 /// Bytes that a copied header may have; ours have at most 64.
@@ -42,7 +45,41 @@ pub(super) fn of_new(envelope: &SignedEnvelope, app_id: &str) -> BasicProperties
     }
 }
 
-/// An event as a processor receives it.
+/// The properties and the body of one message with these events: a bundle, unless it is one alone.
+pub(super) fn of_message(mut envelopes: Vec<SignedEnvelope>, priority: u8, app_id: &str) -> (BasicProperties, Bytes) {
+    if envelopes.len() == 1
+        && let Some(only) = envelopes.pop()
+    {
+        return (of_new(&only, app_id), only.body);
+    }
+    let mut headers = FieldTable::default();
+    headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(0));
+    headers.insert(COUNT.into(), AMQPValue::LongInt(i32::try_from(envelopes.len()).unwrap_or(i32::MAX)));
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_type(short(bundle::TYPE))
+        .with_timestamp(envelopes.first().map_or(0, |first| first.timestamp_s))
+        .with_priority(priority)
+        .with_content_type(short(protocol::envelope::CONTENT_TYPE))
+        .with_app_id(short(app_id))
+        .with_headers(headers);
+    (properties, bundle::pack(envelopes))
+}
+
+/// The events of a message as a processor receives them; one that calls itself a bundle and is none is a single
+/// event that nobody can read.
+pub(super) fn all_incoming(class: Class, delivery: Delivery) -> Vec<Incoming> {
+    let whole = incoming(class, delivery);
+    if whole.envelope.kind != bundle::TYPE {
+        return vec![whole];
+    }
+    let Some(envelopes) = bundle::unpack(&whole.envelope.body) else { return vec![whole] };
+    let Incoming { class, failures, first_failed_at, redelivered, origin, .. } = whole;
+    let part = |envelope| Incoming { envelope, class, failures, first_failed_at, redelivered, origin: origin.clone() };
+    envelopes.into_iter().map(part).collect()
+}
+
+/// A message as one event.
 pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
     let properties = delivery.properties;
     let headers = properties.headers().as_ref();
@@ -232,6 +269,39 @@ mod tests {
         let received = delivered(properties);
         assert_eq!(format!("{:?}", received.envelope), format!("{:?}", sent.to_unverified()));
         assert_eq!((received.failures, received.first_failed_at), (0, None));
+    }
+
+    #[test]
+    fn a_bundle_comes_out_as_its_events_and_what_fails_of_them_is_a_message_of_its_own() {
+        let events: Vec<SignedEnvelope> = (1..=3).map(|number| envelope(EventKind::MessageSend, number)).collect();
+        let (properties, body) = of_message(events.clone(), 8, "gateway");
+        assert_eq!(header(&properties, "x-count").as_deref(), Some("3"));
+        assert_eq!(
+            (*properties.priority(), properties.kind().as_ref().map(ShortString::as_str)),
+            (Some(8), Some("bundle"))
+        );
+        let mut delivery = Delivery::mock(5, "chat.events".into(), "high".into(), true, body.to_vec());
+        delivery.properties = properties;
+        let received = all_incoming(Class::High, delivery);
+        for (sent, received) in events.iter().zip(&received) {
+            assert_eq!(format!("{:?}", received.envelope), format!("{:?}", sent.to_unverified()));
+            assert!(received.redelivered);
+        }
+        assert_eq!(received.len(), 3);
+        let retry = delivered(of_retry(&received[1], &failure()));
+        assert_eq!((retry.failures, retry.envelope.job_id.as_str()), (1, received[1].envelope.job_id.as_str()));
+        assert_eq!(retry.envelope.kind, "message.send");
+    }
+
+    #[test]
+    fn one_event_alone_is_no_bundle_and_what_only_calls_itself_one_is_one_event() {
+        let one = envelope(EventKind::MessageSend, 1);
+        let (properties, _) = of_message(vec![one.clone()], 8, "gateway");
+        assert_eq!(format!("{properties:?}"), format!("{:?}", of_new(&one, "gateway")));
+        let mut delivery = Delivery::mock(5, "chat.events".into(), "high".into(), false, b"no bundle".to_vec());
+        delivery.properties = BasicProperties::default().with_type("bundle".into());
+        let received = all_incoming(Class::High, delivery);
+        assert_eq!((received.len(), received[0].envelope.kind.as_str()), (1, "bundle"));
     }
 
     #[test]

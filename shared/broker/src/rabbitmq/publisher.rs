@@ -1,4 +1,4 @@
-//! The one task that publishes: its queue makes the order of calls the order at the broker.
+//! The one task that publishes: its queue makes the order of calls the order at the broker, lane by lane.
 //!
 //! Knows nothing of consuming, which has a connection of its own (a blocked publisher would hold
 //! back acks). The invariant: every submission is answered within `CONFIRM_LIMIT`, whatever the
@@ -20,9 +20,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::flight::{Flight, Lost, Parcel};
+use super::lanes::{Lane, Lanes};
 use super::link::{Link, asked};
 use super::properties;
 use super::topology::{EXCHANGE, Topology};
+use super::weights::Weights;
 use crate::BrokerError;
 use crate::publish::Submission;
 
@@ -79,6 +81,7 @@ pub(super) struct Publisher {
     pub(super) app_id: Arc<str>,
     pub(super) submissions: mpsc::Receiver<Submission>,
     pub(super) state: Arc<State>,
+    pub(super) weights: Arc<Weights>,
     /// Asks this task to end.
     pub(super) closing: Shutdown,
     /// The service's own stop; ending before it would count as a failure.
@@ -117,52 +120,71 @@ impl Publisher {
 
     /// Serves one connection. The flight ends with it, which answers all that it held.
     async fn serve(&mut self, line: &mut Line) -> End {
-        let mut flight = Flight::new(line.channel.clone());
+        let (mut flight, mut lanes) = (Flight::new(line.channel.clone()), Lanes::default());
         let mut chunk = Vec::with_capacity(CHUNK);
         let mut sweep = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut armed = false;
+        let mut armed: Option<Instant> = None;
         loop {
             let step = tokio::select! {
                 biased;
                 event = line.events.next() => self.heard(event),
                 landed = flight.land(), if !flight.is_idle() => landed,
-                () = &mut sweep, if armed => {
-                    armed = false;
+                () = &mut sweep, if armed.is_some() => {
+                    armed = None;
                     flight.sweep(line.link.is_blocked())
                 }
                 count = self.submissions.recv_many(&mut chunk, CHUNK) => {
                     if count == 0 {
                         return End::Closed;
                     }
-                    self.launch(&mut chunk, &line.link, &mut flight).await
+                    self.line_up(&mut chunk, &mut lanes);
+                    Ok(())
                 }
-                () = self.closing.requested(), if flight.is_empty() => return End::Closed,
+                () = self.closing.requested(), if flight.is_empty() && lanes.waiting() == 0 => return End::Closed,
             };
-            Gauge::ConfirmsOutstanding.set(flight.len() as f64);
+            let step = match step {
+                Ok(()) => self.launch(&mut lanes, &line.link, &mut flight).await,
+                lost => lost,
+            };
+            Gauge::ConfirmsOutstanding.set((flight.len() + lanes.waiting()) as f64);
             if let Err(lost) = step {
                 return End::Lost(lost);
             }
-            if !armed && let Some(deadline) = flight.deadline() {
-                sweep.as_mut().reset(deadline.max(Instant::now()));
-                armed = true;
+            let deadline = flight.deadline().into_iter().chain(lanes.deadline()).min();
+            if let Some(deadline) = deadline.filter(|deadline| armed.is_none_or(|armed| *deadline < armed)) {
+                sweep.as_mut().reset(deadline);
+                armed = Some(deadline);
             }
         }
     }
 
-    async fn launch(&self, chunk: &mut Vec<Submission>, link: &Link, flight: &mut Flight) -> Result<(), Lost> {
-        for Submission { envelope, ticket } in chunk.drain(..) {
-            // A blocked connection takes nothing; what is not sent needs no memory.
-            if link.is_blocked() {
-                continue;
-            }
+    /// Puts what came into its lanes.
+    fn line_up(&self, chunk: &mut Vec<Submission>, lanes: &mut Lanes) {
+        let now = Instant::now();
+        for submission in chunk.drain(..) {
+            let envelope = &submission.envelope;
             let shard = shard_of(envelope.shard_key, self.topology.shards());
-            let parcel = Parcel {
-                exchange: EXCHANGE.to_owned(),
-                routing_key: self.topology.routing_key(envelope.class(), shard),
-                properties: properties::of_new(&envelope, &self.app_id),
-                body: envelope.body,
-            };
-            flight.launch(parcel, ticket).await?;
+            let lane = Lane { class: envelope.class(), shard, priority: envelope.kind.priority() };
+            lanes.push(lane, submission, now);
+        }
+    }
+
+    /// Sends what is due.
+    async fn launch(&self, lanes: &mut Lanes, link: &Link, flight: &mut Flight) -> Result<(), Lost> {
+        flight.landed().into_iter().for_each(|lane| lanes.landed(lane));
+        // A blocked connection takes nothing; what is not sent needs no memory.
+        if link.is_blocked() {
+            lanes.clear();
+        }
+        let now = Instant::now();
+        while let Some((lane, submissions)) = lanes.next(now) {
+            self.weights.note(lane.class, lane.shard, submissions.len());
+            let (envelopes, tickets): (Vec<_>, Vec<_>) =
+                submissions.into_iter().map(|Submission { envelope, ticket }| (envelope, ticket)).unzip();
+            let (properties, body) = properties::of_message(envelopes, lane.priority, &self.app_id);
+            let routing_key = self.topology.routing_key(lane.class, lane.shard);
+            let parcel = Parcel { exchange: EXCHANGE.to_owned(), routing_key, properties, body };
+            flight.launch(lane, parcel, tickets).await?;
         }
         Ok(())
     }

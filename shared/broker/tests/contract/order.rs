@@ -102,8 +102,8 @@ async fn a_long_backlog_keeps_its_order(#[values(Kind::RabbitMq, Kind::Embedded)
     const COUNT: u32 = 12_000;
     let mut world = World::new(kind).await;
     world.publish_many(EventKind::MessageSend, 0..COUNT).await;
-    world.reopen().await;
     assert_eq!(world.broker.depths().await.expect("an answer").high, u64::from(COUNT));
+    world.reopen().await;
     world.publish(EventKind::MessageSend, [COUNT]).await;
     let mut consumer = world.consume().await;
     let received = drain(&mut consumer, COUNT as usize + 1, 500).await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use broker::{
-    Broker, BrokerError, BrokerSettings, Confirm, Consumer, DeadLetter, DeadLetterNote, Failure, Incoming, LetterQuery,
+    Broker, BrokerError, BrokerSettings, Consumer, DeadLetter, DeadLetterNote, Failure, Incoming, LetterQuery,
     Settlement,
 };
 use bytes::Bytes;
@@ -98,11 +98,10 @@ impl World {
         self.broker.consume(0).await.expect("the shard is free")
     }
 
-    /// Publishes events named `names` and waits for their confirms.
+    /// Publishes events named `names`, each when the one before is confirmed: so each is a message.
     pub(crate) async fn publish(&self, kind: EventKind, names: impl IntoIterator<Item = u32>) {
-        let confirms: Vec<Confirm> = names.into_iter().map(|name| self.broker.publish(event(kind, name))).collect();
-        for confirm in confirms {
-            confirm.await.expect("confirmed");
+        for name in names {
+            self.broker.publish(event(kind, name)).await.expect("confirmed");
         }
     }
 

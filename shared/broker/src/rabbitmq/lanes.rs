@@ -1,0 +1,237 @@
+//! Which events wait for the next bundle, and when that is sent.
+//!
+//! A lane is one queue and one priority. While nothing of a lane is on its way, what comes is sent at once, all
+//! that is there as one message; while something is, what comes waits for its confirm, so bundles form by
+//! themselves under load and nobody waits on an idle system. Pure: time comes from outside. The invariant: a
+//! lane's events leave in the order in which they came, after those of a higher priority of the same queue, and none
+//! waits longer than `PATIENCE`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::publish::Submission;
+
+/// Events of one bundle: as many as cost the broker little more than one.
+pub(super) const BUNDLE_EVENTS: usize = 32;
+/// Bytes of one bundle's bodies, unless a single one has more.
+pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
+/// How long an event waits for others' confirm, at most. Confirms take 2 to 5 ms.
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
+
+/// One queue and one priority. The order: queue by queue, the highest priority last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lane {
+    pub(super) class: domain::Class,
+    pub(super) shard: u16,
+    pub(super) priority: u8,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(Instant, Submission)>,
+    bytes: usize,
+    /// Messages on their way.
+    in_flight: usize,
+}
+
+/// All lanes.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    queues: BTreeMap<Lane, Queue>,
+    waiting: usize,
+}
+
+impl Lanes {
+    /// Takes an event up.
+    pub(super) fn push(&mut self, lane: Lane, submission: Submission, now: Instant) {
+        let queue = self.queues.entry(lane).or_default();
+        queue.bytes += submission.envelope.body.len();
+        queue.waiting.push_back((now, submission));
+        self.waiting += 1;
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// A message of that lane is on its way no longer.
+    pub(super) fn landed(&mut self, lane: Lane) {
+        if let Some(queue) = self.queues.get_mut(&lane) {
+            queue.in_flight = queue.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// The next message that is to be sent now, if any: its lane, and its events.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Lane, Vec<Submission>)> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let (due, _) = self.queues.iter().find(|(_, queue)| queue.is_due(now))?;
+        // What is more urgent goes with it, and first: as single messages they would not have changed places.
+        let most_urgent = Lane { priority: u8::MAX, ..*due };
+        let (lane, queue) = self.queues.range_mut(*due..=most_urgent).rfind(|(_, queue)| !queue.waiting.is_empty())?;
+        let events = queue.take();
+        self.waiting -= events.len();
+        Some((*lane, events))
+    }
+
+    /// Gives up what waits.
+    pub(super) fn clear(&mut self) {
+        self.waiting = 0;
+        for queue in self.queues.values_mut() {
+            (queue.waiting, queue.bytes) = (VecDeque::new(), 0);
+        }
+    }
+
+    /// When something has to be sent that waits for a confirm now.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let oldest = self.queues.values().filter_map(|queue| queue.waiting.front());
+        oldest.map(|(since, _)| *since + PATIENCE).min()
+    }
+}
+
+impl Queue {
+    fn is_due(&self, now: Instant) -> bool {
+        let Some((since, _)) = self.waiting.front() else { return false };
+        let is_full = self.waiting.len() >= BUNDLE_EVENTS || self.bytes >= BUNDLE_BYTES;
+        self.in_flight == 0 || is_full || now >= *since + PATIENCE
+    }
+
+    fn take(&mut self) -> Vec<Submission> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some((_, next)) = self.waiting.front() {
+            let more = next.envelope.body.len();
+            if events.len() >= BUNDLE_EVENTS || (!events.is_empty() && bytes + more > BUNDLE_BYTES) {
+                break;
+            }
+            bytes += more;
+            events.extend(self.waiting.pop_front().map(|(_, submission)| submission));
+        }
+        self.bytes -= bytes;
+        self.in_flight += 1;
+        if self.waiting.is_empty() {
+            // After a burst its room is given back.
+            self.waiting = VecDeque::new();
+        }
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Gate;
+    use crate::publish::tests::envelope;
+    use domain::{Class, EventKind};
+
+    const LANE: Lane = Lane { class: Class::High, shard: 0, priority: 8 };
+    const URGENT: Lane = Lane { priority: 10, ..LANE };
+
+    struct World {
+        lanes: Lanes,
+        start: Instant,
+        number: u128,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { lanes: Lanes::default(), start: Instant::now(), number: 0 }
+        }
+
+        fn push(&mut self, lane: Lane, count: usize, at_ms: u64) {
+            let (gate, mut received) = Gate::new();
+            for _ in 0..count {
+                self.number += 1;
+                drop(gate.submit(envelope(EventKind::MessageSend, self.number)));
+                let submission = received.try_recv().expect("it was submitted");
+                self.lanes.push(lane, submission, self.start + Duration::from_millis(at_ms));
+            }
+        }
+
+        /// The ids of the next message's events.
+        fn next(&mut self, at_ms: u64) -> Option<(Lane, Vec<u128>)> {
+            let (lane, events) = self.lanes.next(self.start + Duration::from_millis(at_ms))?;
+            Some((lane, events.iter().map(|it| it.envelope.job_id.0.as_u128()).collect()))
+        }
+    }
+
+    #[tokio::test]
+    async fn on_an_idle_lane_nothing_waits_and_behind_a_message_all_that_comes_is_one() {
+        let mut world = World::new();
+        world.push(LANE, 1, 0);
+        assert_eq!(world.next(0), Some((LANE, vec![1])));
+        world.push(LANE, 3, 1);
+        assert_eq!(world.next(2), None);
+        world.lanes.landed(LANE);
+        assert_eq!(world.next(2), Some((LANE, vec![2, 3, 4])));
+        assert_eq!((world.lanes.waiting(), world.lanes.deadline()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn lanes_do_not_wait_for_one_another() {
+        let mut world = World::new();
+        world.push(LANE, 2, 0);
+        assert!(world.next(0).is_some());
+        world.push(LANE, 1, 0);
+        world.push(URGENT, 1, 0);
+        assert_eq!(world.next(0), Some((URGENT, vec![4])));
+        assert_eq!(world.next(0), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_more_urgent_is_not_overtaken_by_what_came_later() {
+        let mut world = World::new();
+        world.push(URGENT, 1, 0);
+        assert!(world.next(0).is_some());
+        world.push(URGENT, 2, 1);
+        assert_eq!(world.next(1), None);
+        world.push(LANE, 1, 2);
+        world.push(Lane { shard: 1, ..LANE }, 1, 2);
+        assert_eq!(world.next(2), Some((URGENT, vec![2, 3])));
+        assert_eq!(world.next(2), Some((LANE, vec![4])));
+        assert_eq!(world.next(2), Some((Lane { shard: 1, ..LANE }, vec![5])));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_gone_and_what_comes_then_is_bundled_as_before() {
+        let mut world = World::new();
+        world.push(LANE, 1, 0);
+        assert!(world.next(0).is_some());
+        world.push(LANE, BUNDLE_EVENTS + 1, 0);
+        world.lanes.clear();
+        assert_eq!((world.next(60_000), world.lanes.waiting(), world.lanes.deadline()), (None, 0, None));
+        world.push(LANE, 1, 1);
+        assert_eq!(world.next(1), None);
+        world.lanes.landed(LANE);
+        assert_eq!(world.next(1), Some((LANE, vec![35])));
+    }
+
+    #[tokio::test]
+    async fn a_full_bundle_and_what_waited_long_enough_leave_whatever_is_on_its_way() {
+        let mut world = World::new();
+        world.push(LANE, 1, 0);
+        assert!(world.next(0).is_some());
+        world.push(LANE, BUNDLE_EVENTS + 1, 1);
+        assert_eq!(world.next(1).map(|(_, events)| events.len()), Some(BUNDLE_EVENTS));
+        assert_eq!(world.next(1), None);
+        assert_eq!(world.lanes.deadline(), Some(world.start + Duration::from_millis(1) + PATIENCE));
+        assert_eq!(world.next(1 + PATIENCE.as_millis() as u64).map(|(_, events)| events), Some(vec![34]));
+    }
+
+    #[tokio::test]
+    async fn a_bundle_is_bounded_in_bytes() {
+        let mut world = World::new();
+        let (gate, mut received) = Gate::new();
+        for number in 1..=3 {
+            let mut big = envelope(EventKind::MessageSend, number);
+            big.body = vec![0; BUNDLE_BYTES / 2].into();
+            drop(gate.submit(big));
+            world.lanes.push(LANE, received.try_recv().expect("submitted"), world.start);
+        }
+        assert_eq!(world.next(0), Some((LANE, vec![1, 2])));
+        assert_eq!(world.next(0), None);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker::{Consumer, Incoming};
+use broker::{Confirm, Consumer, Incoming};
 use config::{Role, Settings};
 use domain::room::RoomKind;
 use domain::{JobId, RoomId, Timestamp, UserId};
@@ -72,6 +72,11 @@ impl Bench {
     }
 
     pub(crate) async fn publish(&self, room_id: RoomId, job_id: JobId, change: Change, keys: &Keyring) {
+        self.hand_over(room_id, job_id, change, keys).await.expect("confirmed");
+    }
+
+    /// The same without waiting.
+    pub(crate) fn hand_over(&self, room_id: RoomId, job_id: JobId, change: Change, keys: &Keyring) -> Confirm {
         let event = NewEvent {
             job_id,
             room_id,
@@ -82,7 +87,7 @@ impl Bench {
             traceparent: None,
             change,
         };
-        self.parts.broker.publish(SignedEnvelope::seal(event, keys)).await.expect("confirmed");
+        self.parts.broker.publish(SignedEnvelope::seal(event, keys))
     }
 }
 

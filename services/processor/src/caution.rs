@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use broker::{Consumer, Incoming};
+use broker::{Consumer, Incoming, Place};
 use domain::Cause;
 use handlers::Unavailable;
+use uuid::Uuid;
 
 use crate::batch::{self, BatchError, Company};
 use crate::deaths::{Deaths, Verdict};
@@ -25,15 +26,33 @@ pub(crate) struct Caution {
     frontier: Frontier,
     /// What is being tried alone at the moment.
     alone: Option<String>,
+    /// Given up, and received again if this consumer ends before what came with it is settled.
+    held: Vec<Held>,
+}
+
+/// An event that was given up and is not gone.
+struct Held {
+    place: Place,
+    job: String,
+    name: Uuid,
+}
+
+impl Held {
+    fn of(incoming: &Incoming) -> Self {
+        Self { place: incoming.place(), job: incoming.envelope.job_id.clone(), name: Deaths::name(incoming) }
+    }
 }
 
 impl Caution {
     pub(crate) fn new(shard: u16) -> Self {
-        Self { suspects: Suspects::default(), deaths: Deaths::new(shard), frontier: Frontier::default(), alone: None }
+        let (suspects, frontier, alone, held) = Default::default();
+        Self { suspects, deaths: Deaths::new(shard), frontier, alone, held }
     }
 
     /// A consumer begins.
     pub(crate) fn begin(&mut self, parts: &Parts) {
+        // It is received again, and what was said of it stands.
+        self.held.clear();
         self.frontier.begin(parts.clock.monotonic_us());
     }
 
@@ -63,9 +82,21 @@ impl Caution {
         for incoming in failed_before {
             self.take_one(parts, consumer, incoming).await?;
         }
+        self.bury(parts, consumer).await;
         self.suspects.went_well();
         self.deaths.went_well(parts).await;
         Ok(())
+    }
+
+    /// Forgets what was said of those that are gone for good.
+    async fn bury(&mut self, parts: &Parts, consumer: &Consumer) {
+        let (held, gone): (Vec<Held>, Vec<Held>) =
+            std::mem::take(&mut self.held).into_iter().partition(|it| consumer.holds(it.place));
+        self.held = held;
+        for Held { job, name, .. } in gone {
+            self.suspects.executed(&job);
+            self.deaths.finish(parts, name).await;
+        }
     }
 
     /// Some events, together where nothing speaks against it.
@@ -93,13 +124,20 @@ impl Caution {
         incoming: Incoming,
     ) -> Result<(), BatchError> {
         let _turn = parts.turn.take().await?;
-        let name = Deaths::name(&incoming);
+        let (name, held) = (Deaths::name(&incoming), Held::of(&incoming));
         let taken = match self.deaths.begin(parts, &incoming).await? {
             Verdict::Apply => self.take_one(parts, consumer, incoming).await,
             Verdict::GiveUp { in_silence } => {
                 let error = "whoever processed it by itself died, again and again".to_owned();
                 let note = if in_silence { note::of_killer() } else { note::of_unverified(&incoming) };
-                batch::fail(parts, consumer, incoming, (Cause::Crashes, error), note).await
+                let failed = batch::fail(parts, consumer, incoming, (Cause::Crashes, error), note).await;
+                if failed.is_ok() && consumer.holds(held.place) {
+                    // Whoever dies of what came with it must not need as many deaths of this one again.
+                    self.deaths.given_up();
+                    self.held.push(held);
+                    return Ok(());
+                }
+                failed
             }
         };
         match taken {
@@ -118,9 +156,14 @@ impl Caution {
 
     /// One event by itself.
     async fn take_one(&mut self, parts: &Parts, consumer: &mut Consumer, incoming: Incoming) -> Result<(), BatchError> {
-        if let Some(said) = self.suspects.convict(&incoming.envelope.job_id) {
-            let note = note::of_unverified(&incoming);
+        if let Some(said) = self.suspects.convict(&incoming.envelope.job_id, incoming.failures) {
+            let (note, held) = (note::of_unverified(&incoming), Held::of(&incoming));
             batch::fail(parts, consumer, incoming, (Cause::TimedOut, said), note).await?;
+            if consumer.holds(held.place) {
+                self.held.push(held);
+            } else {
+                self.suspects.executed(&held.job);
+            }
         } else {
             self.alone = Some(incoming.envelope.job_id.clone());
             let received = vec![incoming];

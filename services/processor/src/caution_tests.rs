@@ -10,7 +10,8 @@ use futures_util::FutureExt as _;
 use protocol::Change;
 use protocol::wire::MessageSend;
 use store::message::Page;
-use testkit::services::{RedisServer, fresh_postgres, fresh_rabbitmq};
+use testkit::management::Management;
+use testkit::services::{RedisServer, fresh_postgres, fresh_rabbitmq, management_url};
 use testkit::{PATIENCE, until};
 
 use super::*;
@@ -54,17 +55,30 @@ impl World {
 
     async fn say_in(&self, room: RoomId, contents: &[&str]) {
         for (number, content) in contents.iter().enumerate() {
-            let name = format!("{room} {number} {content}");
-            let name = name[name.len().saturating_sub(64)..].to_owned();
-            let send = MessageSend {
-                room_id: room.to_string(),
-                content: (*content).to_owned(),
-                client_msg_id: name.clone(),
-                ..Default::default()
-            };
-            let job = JobId::from(MessageId::of(self.ann, &name));
-            self.publish(room, job, Change::MessageSend(send), &self.parts.keys).await;
+            self.hand_in(room, number, content).await.expect("confirmed");
         }
+    }
+
+    /// Says all of it before the first of it is confirmed: on RabbitMQ as one message.
+    async fn say_at_once(&self, contents: &[&str]) {
+        let confirms = contents.iter().enumerate().map(|(number, content)| self.hand_in(self.room, number, content));
+        let confirms: Vec<broker::Confirm> = confirms.collect();
+        for confirm in futures_util::future::join_all(confirms).await {
+            confirm.expect("confirmed");
+        }
+    }
+
+    fn hand_in(&self, room: RoomId, number: usize, content: &str) -> broker::Confirm {
+        let name = format!("{room} {number} {content}");
+        let name = name[name.len().saturating_sub(64)..].to_owned();
+        let send = MessageSend {
+            room_id: room.to_string(),
+            content: content.to_owned(),
+            client_msg_id: name.clone(),
+            ..Default::default()
+        };
+        let job = JobId::from(MessageId::of(self.ann, &name));
+        self.hand_over(room, job, Change::MessageSend(send), &self.parts.keys)
     }
 
     /// Takes what there is until it is quiet; false when something killed it.
@@ -179,6 +193,71 @@ async fn two_that_kill_are_both_found() {
 }
 
 #[tokio::test]
+async fn two_that_kill_in_one_bundle_are_both_found_and_end_once() {
+    let (world, _redis, _) = over_services("1").await;
+    world.say_at_once(&["a", "poison", "b", "poison", "c"]).await;
+    let mut consumer = world.parts.broker.consume(0).await.expect("free");
+    let bundled = consumer.next_batch(1).await.expect("open");
+    assert_eq!(bundled.len(), 5, "it is one message");
+    consumer.close().await;
+    let mut deaths = 0;
+    while !world.live().await {
+        deaths += 1;
+        assert!(deaths < 20, "they kill for ever");
+        assert!(world.letters().await.is_empty(), "before all of the bundle are done with");
+    }
+    // The second needs five deaths of its own, and none of the first again.
+    assert!((11..=13).contains(&deaths), "{deaths}");
+    assert_eq!(world.contents().await, ["a", "b", "c"]);
+    let causes: Vec<_> =
+        world.letters().await.iter().map(|letter| letter.header("x-cause").map(str::to_owned)).collect();
+    assert_eq!(causes, [Some("crashes".to_owned()), Some("crashes".to_owned())]);
+    assert!(!world.is_anything_counted().await);
+}
+
+/// Takes half a minute: each is given up after three attempts, and an attempt lasts as long as a statement may.
+#[tokio::test]
+async fn two_that_never_end_in_time_in_one_bundle_are_both_given_up_and_their_neighbours_are_stored() {
+    const LIMIT: Duration = Duration::from_secs(90);
+    let (world, _redis, postgres) = over_services("1").await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF NEW.content LIKE '%slow%' THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$;
+        CREATE TRIGGER slow BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION slow()";
+    let mut database = <sqlx::PgConnection as sqlx::Connection>::connect(&postgres).await.expect("connects");
+    sqlx::raw_sql(slow).execute(&mut database).await.expect("made");
+    world.say_at_once(&["a", "slow 1", "b", "slow 2", "c"]).await;
+    let orders = Orders::default();
+    let done = async {
+        // Neither is retried before all of the bundle are done with.
+        until(LIMIT, || async { world.parts.broker.depths().await.is_ok_and(|depths| depths.retry == 2) }).await;
+        orders.stop.request();
+    };
+    let working = Box::pin(crate::worker::run(world.parts.clone(), 0, orders.clone()));
+    tokio::join!(working, done);
+    assert_eq!(world.contents().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn what_only_calls_itself_a_bundle_is_one_dead_letter_and_its_neighbours_are_stored() {
+    let rabbit = fresh_rabbitmq().await;
+    let (world, _redis, _) = over_rabbit("1", &rabbit).await;
+    let (_, vhost) = rabbit.rsplit_once('/').expect("a virtual host");
+    let management = Management::new(&management_url().await, vhost);
+    world.say(&["a"]).await;
+    let is_routed =
+        management.publish("chat.events", "high", &serde_json::json!({"type": "bundle"}), "Z2FyYmFnZQ==").await;
+    assert!(is_routed);
+    world.say(&["b"]).await;
+    assert!(world.live().await);
+    assert_eq!(world.contents().await, ["a", "b"]);
+    let letters = world.letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].header("x-cause"), letters[0].header("x-event")), (Some("undecodable"), Some("bundle")));
+    assert_eq!(&letters[0].body[..], b"garbage");
+    assert!(world.live().await && world.letters().await.len() == 1, "once");
+}
+
+#[tokio::test]
 async fn whoever_dies_otherwise_leaves_no_count_behind() {
     let world = World::new().await;
     world.say(&["a", "b", "c"]).await;
@@ -194,9 +273,14 @@ async fn whoever_dies_otherwise_leaves_no_count_behind() {
 
 /// A world over real services, its Redis and where its Postgres is.
 async fn over_services(shards: &str) -> (World, RedisServer, String) {
+    over_rabbit(shards, &fresh_rabbitmq().await).await
+}
+
+/// The same over this RabbitMQ.
+async fn over_rabbit(shards: &str, rabbit: &str) -> (World, RedisServer, String) {
     let redis = RedisServer::start().await;
-    let (postgres, rabbit, redis_url) = (fresh_postgres().await, fresh_rabbitmq().await, redis.url());
-    let services = [("DATABASE_URL", &*postgres), ("REDIS_URL", &redis_url), ("RABBITMQ_URL", &rabbit)];
+    let (postgres, redis_url) = (fresh_postgres().await, redis.url());
+    let services = [("DATABASE_URL", &*postgres), ("REDIS_URL", &redis_url), ("RABBITMQ_URL", rabbit)];
     let world = World::over(&[&services[..], &[("QUEUE_SHARDS", shards)]].concat()).await;
     (world, redis, postgres)
 }

@@ -145,6 +145,12 @@ impl Deaths {
         }
     }
 
+    /// The event became a dead letter, and is received again all the same if what came with it kills: its count
+    /// stays until it is gone.
+    pub(crate) fn given_up(&mut self) {
+        self.trying = None;
+    }
+
     /// The event was given back and nobody died of it, so this time does not count. Whoever is guilty stays
     /// so.
     pub(crate) async fn survived(&mut self, parts: &Parts, job: Uuid) {

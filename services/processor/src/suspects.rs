@@ -2,7 +2,8 @@
 //!
 //! Pure. The invariant: an event is convicted only after `LONE_LIMIT` attempts by itself in a row that
 //! the store gave up for the time they took, each followed by a moment in which everything answered
-//! and nobody held a whole table; whatever else goes wrong counts for nothing.
+//! and nobody held a whole table; whatever else goes wrong counts for nothing. A conviction stands until it is
+//! executed: whoever came with others in one message is received again until these are settled, too.
 //!
 //! Why none becomes a dead letter within a minute of a store that answers but is slow: such an attempt
 //! lasts 2.5 s at least (a lock's limit; a statement's is longer). Four convictions of three attempts
@@ -26,12 +27,22 @@ struct Lone {
     said: String,
 }
 
+/// An event that is convicted and may be received again.
+struct Convict {
+    job: String,
+    /// How often it had failed before. Once it was executed it has failed once more.
+    failures: u32,
+    said: String,
+}
+
 /// What a worker has against some events.
 #[derive(Default)]
 pub(crate) struct Suspects {
     /// Batches given back one after another although everything answered in between.
     in_vain: u32,
     lone: Option<Lone>,
+    /// The newest first.
+    convicts: VecDeque<Convict>,
     /// Tried alone from now on, after the others of their batch.
     known: VecDeque<String>,
 }
@@ -69,14 +80,25 @@ impl Suspects {
         self.went_well();
     }
 
-    /// What the store said, if the event is convicted now; it is remembered as known.
-    pub(crate) fn convict(&mut self, job: &str) -> Option<String> {
+    /// What the store said, if the event, which failed so often before, is convicted; it is remembered as known.
+    pub(crate) fn convict(&mut self, job: &str, failures: u32) -> Option<String> {
+        let is_same = |convict: &&Convict| convict.job == job && convict.failures == failures;
+        if let Some(convict) = self.convicts.iter().find(is_same) {
+            return Some(convict.said.clone());
+        }
         let lone = self.lone.take_if(|lone| lone.job == job && lone.in_vain >= LONE_LIMIT)?;
+        self.convicts.truncate(KNOWN_LIMIT - 1);
+        self.convicts.push_front(Convict { job: job.to_owned(), failures, said: lone.said.clone() });
         if !self.is_known(job) {
             self.known.truncate(KNOWN_LIMIT - 1);
             self.known.push_front(lone.job);
         }
         Some(lone.said)
+    }
+
+    /// The convicted event is not received again.
+    pub(crate) fn executed(&mut self, job: &str) {
+        self.convicts.retain(|convict| convict.job != job);
     }
 }
 
@@ -88,13 +110,31 @@ mod tests {
     fn three_lone_attempts_in_a_row_convict_and_no_fewer() {
         let mut suspects = Suspects::default();
         for attempt in 0..LONE_LIMIT {
-            assert_eq!(suspects.convict("p"), None, "after {attempt}");
+            assert_eq!(suspects.convict("p", 0), None, "after {attempt}");
             suspects.late("p", "57014");
         }
-        assert_eq!(suspects.convict("q"), None, "another one");
-        assert_eq!(suspects.convict("p").as_deref(), Some("57014"));
+        assert_eq!(suspects.convict("q", 0), None, "another one");
+        assert_eq!(suspects.convict("p", 0).as_deref(), Some("57014"));
         assert!(suspects.is_known("p") && !suspects.is_known("q"));
-        assert_eq!(suspects.convict("p"), None, "the next time it needs three again");
+        suspects.executed("p");
+        assert_eq!(suspects.convict("p", 0), None, "the next time it needs three again");
+    }
+
+    #[test]
+    fn whoever_is_received_again_before_it_was_executed_stays_convicted_and_whoever_failed_since_does_not() {
+        let mut suspects = Suspects::default();
+        for job in ["p", "q"] {
+            (0..LONE_LIMIT).for_each(|_| suspects.late(job, job));
+            assert_eq!(suspects.convict(job, 2).as_deref(), Some(job));
+        }
+        suspects.acquit();
+        for _ in 0..3 {
+            assert_eq!(suspects.convict("p", 2).as_deref(), Some("p"));
+            assert_eq!(suspects.convict("q", 2).as_deref(), Some("q"));
+        }
+        assert_eq!(suspects.convict("p", 3), None);
+        suspects.executed("p");
+        assert_eq!((suspects.convict("p", 2), suspects.convict("q", 2).as_deref()), (None, Some("q")));
     }
 
     #[test]
@@ -104,7 +144,7 @@ mod tests {
             (0..LONE_LIMIT - 1).for_each(|_| suspects.late("p", "late"));
             between(&mut suspects);
             suspects.late("p", "late");
-            assert_eq!(suspects.convict("p"), None);
+            assert_eq!(suspects.convict("p", 0), None);
             suspects.acquit();
         }
     }
@@ -126,9 +166,9 @@ mod tests {
         for number in 0..=KNOWN_LIMIT {
             let job = number.to_string();
             (0..LONE_LIMIT).for_each(|_| suspects.late(&job, "late"));
-            assert!(suspects.convict(&job).is_some());
+            assert!(suspects.convict(&job, 0).is_some());
         }
-        assert_eq!(suspects.known.len(), KNOWN_LIMIT);
+        assert_eq!((suspects.known.len(), suspects.convicts.len()), (KNOWN_LIMIT, KNOWN_LIMIT));
         assert!(!suspects.is_known("0") && suspects.is_known("1") && suspects.is_known("256"));
     }
 }

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use handlers::{Handlers, Job, Outcome, Unavailable};
+use runtime::Rate;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -21,8 +22,6 @@ use crate::batch::applied;
 const RHYTHM: Duration = Duration::from_millis(8);
 /// So many events within [`RHYTHM`] are much.
 const MUCH: f64 = 4.0;
-/// Over how long the rate is averaged.
-const MEMORY: Duration = Duration::from_millis(100);
 /// So many that wait do not wait for what is under way.
 const ENOUGH: usize = 64;
 /// Events in one transaction: more cost no less each and delay what is urgent.
@@ -154,33 +153,6 @@ async fn apply(handlers: &Handlers, together: Vec<Waiting>) {
         });
         // Who does not wait any more gets them again from the broker.
         let _ = answer.send((jobs.drain(..count).collect(), mine));
-    }
-}
-
-/// How many events come, as an average that forgets.
-struct Rate {
-    per_second: f64,
-    at: Instant,
-}
-
-impl Rate {
-    fn new(at: Instant) -> Self {
-        Self { per_second: 0.0, at }
-    }
-
-    fn add(&mut self, events: usize, now: Instant) {
-        self.per_second = self.now(now) + events as f64 / MEMORY.as_secs_f64();
-        self.at = now;
-    }
-
-    fn now(&self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64() / MEMORY.as_secs_f64();
-        self.per_second * (-passed).exp()
-    }
-
-    /// How many events that is in such a time.
-    fn within(&self, time: Duration, now: Instant) -> f64 {
-        self.now(now) * time.as_secs_f64()
     }
 }
 

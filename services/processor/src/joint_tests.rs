@@ -100,16 +100,6 @@ async fn who_does_not_wait_any_more_is_left_out() {
     assert_eq!(scene.joined(0, RHYTHM), 0);
 }
 
-#[test]
-fn what_came_long_ago_is_forgotten() {
-    let now = Instant::now();
-    let mut rate = Rate::new(now);
-    (0..50_u32).for_each(|index| rate.add(1, now + RHYTHM * index));
-    let last = now + RHYTHM * 50;
-    assert!((0.8..1.2).contains(&rate.within(RHYTHM, last)), "one each time: {}", rate.within(RHYTHM, last));
-    assert!(rate.within(RHYTHM, last + MEMORY * 5) < 0.01);
-}
-
 #[tokio::test]
 async fn everybody_gets_the_outcomes_of_his_own_events() {
     let bench = Bench::over(&[]).await;

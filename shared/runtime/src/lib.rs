@@ -1,4 +1,4 @@
-//! What keeps a process alive and lets it end well: signals, owned tasks, back-off, the clock, room on the disk.
+//! What keeps a process alive and lets it end well: signals, owned tasks, back-off, the clock, rates, room on the disk.
 //!
 //! The only crate that spawns tasks and the only one that reads the clock. The invariant: a task
 //! that ends before the service does is noticed, logged and ends the service.
@@ -6,10 +6,12 @@
 pub mod backoff;
 pub mod clock;
 pub mod disk;
+pub mod rate;
 pub mod shutdown;
 pub mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use rate::Rate;
 pub use shutdown::Shutdown;
 pub use tasks::Tasks;

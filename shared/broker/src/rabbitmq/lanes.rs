@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use runtime::Rate;
 use tokio::time::Instant;
 
 use crate::publish::Submission;
@@ -17,6 +18,11 @@ use crate::publish::Submission;
 pub(super) const BUNDLE_EVENTS: usize = 32;
 /// Bytes of one bundle's bodies, unless a single one has more.
 pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
+/// Where much comes a message is sent no sooner after the one before, for a message costs the same however few events it
+/// holds.
+pub(super) const RHYTHM: Duration = Duration::from_millis(8);
+/// So many events within [`RHYTHM`] are much.
+const MUCH: f64 = 4.0;
 /// How long an event waits for others' confirm, at most. Confirms take 2 to 5 ms.
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -28,12 +34,15 @@ pub(super) struct Lane {
     pub(super) priority: u8,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     waiting: VecDeque<(Instant, Submission)>,
     bytes: usize,
     /// Messages on their way.
     in_flight: usize,
+    rate: Rate,
+    /// When the last message left.
+    left: Option<Instant>,
 }
 
 /// All lanes.
@@ -46,7 +55,8 @@ pub(super) struct Lanes {
 impl Lanes {
     /// Takes an event up.
     pub(super) fn push(&mut self, lane: Lane, submission: Submission, now: Instant) {
-        let queue = self.queues.entry(lane).or_default();
+        let queue = self.queues.entry(lane).or_insert_with(|| Queue::new(now));
+        queue.rate.add(1, now);
         queue.bytes += submission.envelope.body.len();
         queue.waiting.push_back((now, submission));
         self.waiting += 1;
@@ -73,7 +83,7 @@ impl Lanes {
         // What is more urgent goes with it, and first: as single messages they would not have changed places.
         let most_urgent = Lane { priority: u8::MAX, ..*due };
         let (lane, queue) = self.queues.range_mut(*due..=most_urgent).rfind(|(_, queue)| !queue.waiting.is_empty())?;
-        let events = queue.take();
+        let events = queue.take(now);
         self.waiting -= events.len();
         Some((*lane, events))
     }
@@ -86,21 +96,31 @@ impl Lanes {
         }
     }
 
-    /// When something has to be sent that waits for a confirm now.
+    /// When something has to be sent that waits now, whatever comes meanwhile.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let oldest = self.queues.values().filter_map(|queue| queue.waiting.front());
-        oldest.map(|(since, _)| *since + PATIENCE).min()
+        self.queues.values().filter_map(Queue::due).min()
     }
 }
 
 impl Queue {
-    fn is_due(&self, now: Instant) -> bool {
-        let Some((since, _)) = self.waiting.front() else { return false };
-        let is_full = self.waiting.len() >= BUNDLE_EVENTS || self.bytes >= BUNDLE_BYTES;
-        self.in_flight == 0 || is_full || now >= *since + PATIENCE
+    fn new(now: Instant) -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0, rate: Rate::new(now), left: None }
     }
 
-    fn take(&mut self) -> Vec<Submission> {
+    fn is_due(&self, now: Instant) -> bool {
+        let is_full = self.waiting.len() >= BUNDLE_EVENTS || self.bytes >= BUNDLE_BYTES;
+        let is_alone = self.in_flight == 0 && self.rate.within(RHYTHM, now) < MUCH;
+        self.due().is_some_and(|due| is_full || is_alone || now >= due)
+    }
+
+    /// When its first event leaves at the latest.
+    fn due(&self) -> Option<Instant> {
+        let patience = self.waiting.front().map(|(since, _)| *since + PATIENCE)?;
+        let rhythm = self.left.filter(|_| self.in_flight == 0).map(|left| left + RHYTHM);
+        Some(rhythm.map_or(patience, |rhythm| rhythm.min(patience)))
+    }
+
+    fn take(&mut self, now: Instant) -> Vec<Submission> {
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((_, next)) = self.waiting.front() {
             let more = next.envelope.body.len();
@@ -112,6 +132,7 @@ impl Queue {
         }
         self.bytes -= bytes;
         self.in_flight += 1;
+        self.left = Some(now);
         if self.waiting.is_empty() {
             // After a burst its room is given back.
             self.waiting = VecDeque::new();
@@ -168,6 +189,24 @@ mod tests {
         world.lanes.landed(LANE);
         assert_eq!(world.next(2), Some((LANE, vec![2, 3, 4])));
         assert_eq!((world.lanes.waiting(), world.lanes.deadline()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn where_much_comes_a_message_leaves_no_sooner_than_the_rhythm_after_the_one_before() {
+        let mut world = World::new();
+        let mut sizes = Vec::new();
+        for ms in 0..200 {
+            world.push(LANE, 1, ms);
+            if let Some((lane, events)) = world.next(ms) {
+                world.lanes.landed(lane);
+                sizes.push(events.len());
+            }
+        }
+        assert_eq!(sizes[0], 1, "the first one waits for nobody");
+        assert!(sizes.ends_with(&[8, 8, 8, 8]), "{sizes:?}");
+        assert_eq!(world.lanes.deadline().map(|due| due > world.start), (world.lanes.waiting() > 0).then_some(true));
+        world.push(LANE, 1, 1_000);
+        assert!(world.next(1_000).is_some(), "what came long ago is forgotten");
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use crate::socketio;
 
 /// How a connection wraps names and data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub enum Dialect {
     /// `chatchit.v1.json`: `{"event":…,"data":…}`.
     Native,
     /// `chatchit.v1.protobuf`: the frames of `proto/chat/v1/frame.proto`.

@@ -45,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lo
     }
 }
 
-fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, payload: &[u8]) {
+pub(crate) fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, payload: &[u8]) {
     let Some(opened) = delivery::open(channel, payload, keys) else {
         Counter::DeliveriesForged.inc();
         tracing::warn!(?channel, "a delivery that is not genuine was dropped");

@@ -5,6 +5,7 @@
 //! `handlers`, and never a processor or the REST service. The invariant: what a client was told is
 //! `QUEUED` is with the broker, and each room's events reach each connection in the order of `rev`.
 
+pub mod bench;
 mod codec;
 mod commands;
 mod delivery;
@@ -44,6 +45,7 @@ use tokio::sync::Notify;
 use transport::engineio::{self, Server};
 use uuid::Uuid;
 
+pub use crate::codec::Dialect;
 use crate::door::admission::Admission;
 use crate::door::openings::Openings;
 use crate::handle::Meters;

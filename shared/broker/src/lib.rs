@@ -22,7 +22,7 @@ mod embedded;
 mod letter;
 pub mod letters;
 pub mod publish;
-mod rabbitmq;
+pub mod rabbitmq;
 mod settle;
 mod share;
 mod turn;

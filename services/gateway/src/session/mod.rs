@@ -20,7 +20,7 @@ use protocol::{Ack, CloseCode, Code, EventData, Refusal, wire};
 use transport::Link;
 
 pub(crate) use connection::{Connection, End};
-use open::Open;
+pub(crate) use open::Open;
 pub(crate) use opening::authenticate;
 pub(crate) use recovery::{Renewals, forget};
 use unauthenticated::{Candidate, Failure, Unauthenticated};

@@ -65,7 +65,7 @@ async fn arrive(shared: Arc<Shared>, handle: Arc<Handle>, identity: Identity, ro
     shared.turns.wait_for(telling).await;
 }
 
-enum Next {
+pub(crate) enum Next {
     Step(Step),
     Prepared(Option<FrameId>, Outcome),
     Confirmed(Confirmed),
@@ -94,6 +94,11 @@ impl Open {
         }
     }
 
+    /// A session whose user has arrived.
+    pub(crate) fn arrived(self) -> Self {
+        Self { arrival: None, ..self }
+    }
+
     /// What an `auth` is answered with.
     pub(crate) fn refreshed(&self) -> wire::Refreshed {
         commands::auth::refreshed(self.expires_at)
@@ -116,7 +121,7 @@ impl Open {
         (end, self.arrival)
     }
 
-    fn poll_next<L: Link>(&mut self, connection: &mut Connection<L>, cx: &mut Context<'_>) -> Poll<Next> {
+    pub(crate) fn poll_next<L: Link>(&mut self, connection: &mut Connection<L>, cx: &mut Context<'_>) -> Poll<Next> {
         connection.poll_send_first(cx);
         if let Poll::Ready(confirmed) = self.poll_confirms(cx) {
             return Poll::Ready(Next::Confirmed(confirmed));
@@ -168,7 +173,7 @@ impl Open {
         self.preparing.is_none() && self.confirms.as_ref().is_none_or(|confirms| confirms.is_empty())
     }
 
-    fn see_to(&mut self, next: Next) -> ControlFlow<End> {
+    pub(crate) fn see_to(&mut self, next: Next) -> ControlFlow<End> {
         match next {
             Next::Confirmed((id, Ok(queued))) => self.answer(id, &Ack::Queued(queued)),
             Next::Confirmed((id, Err(refusal))) => self.refuse(id, refusal),

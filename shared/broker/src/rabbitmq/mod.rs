@@ -12,7 +12,7 @@ mod inspect;
 mod lanes;
 mod letters;
 mod link;
-mod properties;
+pub mod properties;
 mod publisher;
 mod rescue;
 mod topology;

@@ -27,7 +27,7 @@ const SHORT_BYTES: usize = 255;
 const HEADER_BYTES: usize = 1024;
 
 /// The properties of a new event.
-pub(super) fn of_new(envelope: &SignedEnvelope, app_id: &str) -> BasicProperties {
+pub fn of_new(envelope: &SignedEnvelope, app_id: &str) -> BasicProperties {
     let mut headers = signed_headers(&envelope.signature, &envelope.key_id, envelope.traceparent.as_deref());
     headers.insert(letter::ATTEMPT.into(), AMQPValue::LongInt(0));
     let properties = BasicProperties::default()
@@ -80,7 +80,7 @@ pub(super) fn all_incoming(class: Class, delivery: Delivery) -> Vec<Incoming> {
 }
 
 /// A message as one event.
-pub(super) fn incoming(class: Class, delivery: Delivery) -> Incoming {
+pub fn incoming(class: Class, delivery: Delivery) -> Incoming {
     let properties = delivery.properties;
     let headers = properties.headers().as_ref();
     let text = |name| headers.and_then(|table| table.inner().get(name)).and_then(as_text);

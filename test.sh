@@ -32,6 +32,7 @@ missing_packages() { # Debian's names of what is not there
   any /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server || echo rabbitmq-server
   have node && have npm || echo nodejs npm
   have faketime || echo faketime
+  have valgrind || echo valgrind
   any /usr/bin/chromium /usr/bin/google-chrome || echo chromium
   python3 -c 'import venv, ensurepip' 2> /dev/null || echo python3 python3-venv
 }

@@ -3,6 +3,7 @@
 //! The invariant: it succeeds only if every path was counted and none differs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
 
@@ -67,13 +68,14 @@ fn read() -> anyhow::Result<Baseline> {
 pub fn check(paths: &[Path]) -> anyhow::Result<String> {
     let (before, now) = (read()?, count(paths)?);
     let compared = before.compare(&now);
-    let mut text: String = compared.iter().map(|it| format!("{it}\n")).collect();
+    let mut text = String::new();
+    for it in &compared {
+        writeln!(text, "{it}")?;
+    }
     if before.counted_with != now.counted_with {
         let tolerance = before.tolerance(&now.counted_with);
-        text += &format!(
-            "Counted with {:?}, the baseline with {:?}: {tolerance} % are tolerated. Count it anew.\n",
-            now.counted_with, before.counted_with
-        );
+        let (here, there) = (&now.counted_with, &before.counted_with);
+        writeln!(text, "Counted with {here:?}, the baseline with {there:?}: {tolerance} % are tolerated. Update it.")?;
     }
     let of = |verdict| compared.iter().any(|it| it.verdict == verdict);
     let is_gone = paths.len() == Path::ALL.len() && before.has_more_than(&now);

@@ -28,7 +28,7 @@ use crate::pipe::Pipe;
 use crate::work::Work;
 
 /// How long the embedded broker may take to confirm.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
+const CONFIRM_LIMIT: Duration = Duration::from_mins(1);
 const CHANNEL: Channel = Channel::Room(ROOM);
 
 /// A path, by what happens on it.

@@ -21,18 +21,14 @@ struct State {
 }
 
 impl Pipe {
-    /// What the other side sends next: one frame, masked as a client's is (RFC 6455 section 5.2).
+    /// What the other side sends next: one frame of 126 to 65535 bytes, masked as a client's is (RFC 6455 section 5.2).
     pub fn say(&self, is_text: bool, payload: &[u8]) {
         const MASK: [u8; 4] = [1, 2, 3, 4];
         let incoming = &mut self.0.lock().incoming;
         incoming.push(if is_text { 0x81 } else { 0x82 });
-        match u8::try_from(payload.len()) {
-            Ok(len @ ..=125) => incoming.push(0x80 | len),
-            _ => {
-                incoming.push(0x80 | 126);
-                incoming.extend((payload.len() as u16).to_be_bytes());
-            }
-        }
+        // The length follows in two bytes.
+        incoming.push(0xfe);
+        incoming.extend((payload.len() as u16).to_be_bytes());
         incoming.extend(MASK);
         incoming.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     }
@@ -72,7 +68,9 @@ impl AsyncWrite for Pipe {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = &mut self.0.lock().written;
-        slices.iter().for_each(|slice| written.extend_from_slice(slice));
+        for slice in slices {
+            written.extend_from_slice(slice);
+        }
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }
 

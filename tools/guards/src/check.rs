@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::Path;
 use crate::baseline::{Baseline, Surroundings, Verdict};
@@ -64,8 +64,8 @@ fn read() -> anyhow::Result<Baseline> {
     serde_json::from_str(&text).with_context(|| file().display().to_string())
 }
 
-/// Says how paths compare. `Err`: one of them differs.
-pub fn check(paths: &[Path]) -> anyhow::Result<String> {
+/// Says how paths compare, and whether none differs.
+pub fn check(paths: &[Path]) -> anyhow::Result<(String, bool)> {
     let (before, now) = (read()?, count(paths)?);
     let compared = before.compare(&now);
     let mut text = String::new();
@@ -80,11 +80,11 @@ pub fn check(paths: &[Path]) -> anyhow::Result<String> {
     let of = |verdict| compared.iter().any(|it| it.verdict == verdict);
     let is_gone = paths.len() == Path::ALL.len() && before.has_more_than(&now);
     let advice = "cargo run --release -p guards -- update";
+    let is_stale = of(Verdict::Cheaper) || of(Verdict::New) || is_gone;
     if of(Verdict::Dearer) {
-        bail!("{text}A message costs more than before. Mend it, or if it is worth it: {advice}");
+        writeln!(text, "A message costs more than before. Mend it, or if it is worth it: {advice}")?;
+    } else if is_stale {
+        writeln!(text, "The baseline does not fit any more, so it guards nothing: {advice}")?;
     }
-    if of(Verdict::Cheaper) || of(Verdict::New) || is_gone {
-        bail!("{text}The baseline does not fit any more, so it guards nothing: {advice}");
-    }
-    Ok(text)
+    Ok((text, !of(Verdict::Dearer) && !is_stale))
 }

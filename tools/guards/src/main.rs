@@ -1,6 +1,7 @@
 //! `guards`: counts what a message costs on each hot path, and fails when that changed.
 
 use std::alloc::System;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use guards::{Path, check, work};
@@ -46,9 +47,15 @@ fn all_or(paths: Vec<Path>) -> Vec<Path> {
 }
 
 #[allow(clippy::print_stdout, reason = "the report is what it is for")]
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Check { paths } => print!("{}", check::check(&all_or(paths))?),
+        Command::Check { paths } => {
+            let (text, is_good) = check::check(&all_or(paths))?;
+            print!("{text}");
+            if !is_good {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Update { paths } => println!("{}", check::update(&all_or(paths))?),
         Command::Run { path, times } => {
             let mut work = path.work();
@@ -56,5 +63,5 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&work::repeat(&mut *work, times, ALLOCATOR))?);
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

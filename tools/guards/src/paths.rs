@@ -28,7 +28,7 @@ use crate::pipe::Pipe;
 use crate::work::Work;
 
 /// How long the embedded broker may take to confirm.
-const CONFIRM_LIMIT: Duration = Duration::from_mins(1);
+const SETTLED_WITHIN: Duration = Duration::from_mins(1);
 const CHANNEL: Channel = Channel::Room(ROOM);
 
 /// A path, by what happens on it.
@@ -190,7 +190,7 @@ impl Sending {
     }
 
     fn confirm(&self) {
-        self.house.runtime.block_on(self.house.engine.broker.flush(CONFIRM_LIMIT));
+        self.house.runtime.block_on(self.house.engine.broker.flush(SETTLED_WITHIN));
     }
 
     fn step(&mut self) {

@@ -13,8 +13,6 @@ use crate::callgrind::Cost;
 const TOLERANCE: f64 = 2.0;
 /// The same for instructions that another compiler wrote: it shows only what is grossly wrong.
 const TOLERANCE_ELSEWHERE: f64 = 15.0;
-/// By so many allocations a path may differ: tables that are shared grow now and then.
-const ALLOCATIONS: f64 = 0.1;
 
 /// What instructions depend on beside the code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +24,7 @@ pub struct Surroundings {
 }
 
 /// What each path costs, and where it was counted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Where.
     pub counted_with: Surroundings,
@@ -90,13 +88,12 @@ fn compare(name: &str, before: Option<&Cost>, now: &Cost, tolerance: f64) -> Com
         let before = before.map(of);
         Figure { what, before, now: of(now), within: before.unwrap_or_default() * tolerance / 100.0 }
     };
-    let mut figures = vec![
+    let figures = vec![
         figure("instructions", |cost| cost.instructions as f64, tolerance),
         figure("hashing", |cost| cost.hashing as f64, tolerance),
-        figure("allocations", |cost| cost.allocations, 0.0),
+        figure("allocations", |cost| cost.allocations as f64, 0.0),
         figure("bytes", |cost| cost.bytes as f64, TOLERANCE),
     ];
-    figures[2].within = ALLOCATIONS;
     let is = |verdict| figures.iter().any(|figure| figure.verdict() == verdict);
     let all = [Verdict::New, Verdict::Dearer, Verdict::Cheaper];
     let verdict = all.into_iter().find(|verdict| is(*verdict)).unwrap_or(Verdict::Same);
@@ -106,11 +103,9 @@ fn compare(name: &str, before: Option<&Cost>, now: &Cost, tolerance: f64) -> Com
 impl Figure {
     fn verdict(&self) -> Verdict {
         let Some(before) = self.before else { return Verdict::New };
-        // What is written has two decimals.
-        let more = self.now - before;
-        match self.within + 0.005 {
-            within if more > within => Verdict::Dearer,
-            within if more < -within => Verdict::Cheaper,
+        match self.now - before {
+            more if more > self.within => Verdict::Dearer,
+            more if more < -self.within => Verdict::Cheaper,
             _ => Verdict::Same,
         }
     }
@@ -141,7 +136,7 @@ impl fmt::Display for Figure {
 mod tests {
     use super::*;
 
-    const COST: Cost = Cost { instructions: 10_000, hashing: 5_000, allocations: 10.0, bytes: 1_000 };
+    const COST: Cost = Cost { instructions: 10_000, hashing: 5_000, allocations: 10, bytes: 1_000 };
 
     fn baseline(compiler: &str, name: &str, cost: Cost) -> Baseline {
         let counted_with = Surroundings { compiler: compiler.to_owned(), processor: "p".to_owned() };
@@ -158,8 +153,8 @@ mod tests {
             COST,
             Cost { instructions: 10_200, ..COST },
             Cost { instructions: 9_800, hashing: 5_100, ..COST },
-            Cost { allocations: 10.1, bytes: 1_020, ..COST },
-            Cost { allocations: 9.9, bytes: 980, ..COST },
+            Cost { bytes: 1_020, ..COST },
+            Cost { bytes: 980, ..COST },
         ] {
             assert_eq!(compared(now).verdict, Verdict::Same, "{now:?}");
         }
@@ -170,8 +165,8 @@ mod tests {
         for now in [
             Cost { instructions: 10_201, ..COST },
             Cost { hashing: 5_101, ..COST },
-            Cost { instructions: 5_000, allocations: 10.2, ..COST },
-            Cost { allocations: 1.0, bytes: 1_021, ..COST },
+            Cost { instructions: 5_000, allocations: 11, ..COST },
+            Cost { allocations: 1, bytes: 1_021, ..COST },
         ] {
             assert_eq!(compared(now).verdict, Verdict::Dearer, "{now:?}");
         }
@@ -179,8 +174,7 @@ mod tests {
 
     #[test]
     fn much_less_is_told() {
-        for now in [Cost { instructions: 9_799, ..COST }, Cost { allocations: 9.0, ..COST }, Cost { bytes: 0, ..COST }]
-        {
+        for now in [Cost { instructions: 9_799, ..COST }, Cost { allocations: 9, ..COST }, Cost { bytes: 0, ..COST }] {
             assert_eq!(compared(now).verdict, Verdict::Cheaper, "{now:?}");
         }
     }
@@ -190,7 +184,7 @@ mod tests {
         let verdict = |now| baseline("r1", "a", COST).compare(&baseline("r2", "a", now))[0].verdict;
         assert_eq!(verdict(Cost { instructions: 11_400, hashing: 4_300, ..COST }), Verdict::Same);
         assert_eq!(verdict(Cost { instructions: 11_600, ..COST }), Verdict::Dearer);
-        assert_eq!(verdict(Cost { allocations: 11.0, ..COST }), Verdict::Dearer);
+        assert_eq!(verdict(Cost { allocations: 11, ..COST }), Verdict::Dearer);
     }
 
     #[test]
@@ -202,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_dearer_is_told_with_its_name_before_now_and_per_cent() {
-        let text = compared(Cost { instructions: 11_000, allocations: 12.0, ..COST }).to_string();
+        let text = compared(Cost { instructions: 11_000, allocations: 12, ..COST }).to_string();
         for part in
             ["send_json", "MORE instructions: 10000 -> 11000 (+10.0 %)", "MORE allocations: 10 -> 12", "5000 hashing"]
         {

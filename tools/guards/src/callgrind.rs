@@ -20,7 +20,7 @@ const VALGRIND: &str = "valgrind";
 const HASHING: &str = "sha2::sha256::";
 
 /// What one time costs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Instructions of the program itself. Without those of the C library, which chooses its code by the
     /// processor; what it does most, allocating, is counted below.
@@ -28,8 +28,8 @@ pub struct Cost {
     /// Instructions that hash. Processors have instructions of their own for it, which valgrind has not:
     /// among the others they would hide everything.
     pub hashing: u64,
-    /// Allocations, growing ones included; a fraction for what is allocated only now and then.
-    pub allocations: f64,
+    /// Allocations, growing ones included.
+    pub allocations: u64,
     /// Bytes of them.
     pub bytes: u64,
 }
@@ -94,7 +94,8 @@ fn each(all: u64) -> u64 {
     (all + TIMES / 2) / TIMES
 }
 
-/// Adds up what a report of callgrind without compressed names says of the object `own`.
+/// Adds up what a report of callgrind without compressed names says of the object `own`; instructions
+/// of all times, while `allocated` is of one.
 fn read(report: &str, own: &str, allocated: Allocated) -> anyhow::Result<Cost> {
     let (mut instructions, mut hashing) = (0, 0);
     let (mut is_own, mut is_hashing, mut is_call) = (false, false, false);
@@ -114,8 +115,7 @@ fn read(report: &str, own: &str, allocated: Allocated) -> anyhow::Result<Cost> {
         }
     }
     ensure!(instructions > 0, "nothing was counted: the function that is counted was not found by its name");
-    let allocations = (allocated.count * 100 / TIMES) as f64 / 100.0;
-    let bytes = each(allocated.bytes);
+    let Allocated { count: allocations, bytes } = allocated;
     Ok(Cost { instructions: each(instructions), hashing: each(hashing), allocations, bytes })
 }
 
@@ -157,8 +157,8 @@ totals: 117041
 
     #[test]
     fn instructions_are_those_of_the_program_and_of_one_time() {
-        let allocated = Allocated { count: 160, bytes: 6_400 };
-        let cost = Cost { instructions: 10, hashing: 100, allocations: 2.5, bytes: 100 };
+        let allocated = Allocated { count: 25, bytes: 100 };
+        let cost = Cost { instructions: 10, hashing: 100, allocations: 25, bytes: 100 };
         assert_eq!(read(REPORT, "/target/guards", allocated).expect("read"), cost);
     }
 

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::batch::applied;
 
 /// What is applied together begins no sooner after what was before.
-const RHYTHM: Duration = Duration::from_millis(8);
+const RHYTHM: Duration = Duration::from_millis(10);
 /// So many events within [`RHYTHM`] are much.
-const MUCH: f64 = 4.0;
+const MUCH: f64 = 5.0;
 /// So many that wait do not wait for what is under way.
 const ENOUGH: usize = 64;
 /// Events in one transaction: more cost no less each and delay what is urgent.

@@ -4,8 +4,7 @@ use broker::{Confirm, PublishError};
 use config::defect::{Defect, is_on};
 use domain::EventKind;
 use protocol::{Refusal, wire};
-use runtime::Clock;
-use telemetry::{Counter, Histogram};
+use telemetry::Counter;
 
 use crate::load::Entered;
 
@@ -15,16 +14,13 @@ pub struct Accepted {
     /// What to answer once the broker has it.
     pub ack: wire::Queued,
     kind: EventKind,
-    clock: Clock,
-    submitted_us: u64,
     confirm: Confirm,
     entered: Entered,
 }
 
 impl Accepted {
-    pub(crate) fn new(ack: wire::Queued, kind: EventKind, clock: Clock, confirm: Confirm, entered: Entered) -> Self {
-        let submitted_us = clock.monotonic_us();
-        Self { ack, kind, clock, submitted_us, confirm, entered }
+    pub(crate) fn new(ack: wire::Queued, kind: EventKind, confirm: Confirm, entered: Entered) -> Self {
+        Self { ack, kind, confirm, entered }
     }
 
     /// Waits for the broker, two seconds at most. `UNAVAILABLE` may still have been stored.
@@ -35,8 +31,6 @@ impl Accepted {
         let outcome = self.confirm.await;
         let refusal = match outcome {
             Ok(()) => {
-                let waited_us = self.clock.monotonic_us().saturating_sub(self.submitted_us);
-                Histogram::ConfirmSeconds.record(waited_us as f64 / 1e6);
                 Counter::EventsAccepted.inc_with(self.kind.as_str());
                 return Ok(self.ack);
             }

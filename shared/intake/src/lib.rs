@@ -109,7 +109,7 @@ impl Intake {
         let key = shard_key(room_id, actor.user);
         let entered = self.inner.load.enter(kind_of(&change), key).map_err(refused)?;
         let (kind, confirm) = self.publish(actor, job_id, room_id, change, name);
-        Ok(Accepted::new(ack, kind, self.inner.parts.clock.clone(), confirm, entered))
+        Ok(Accepted::new(ack, kind, confirm, entered))
     }
 
     /// Signs a change and hands it to the broker.

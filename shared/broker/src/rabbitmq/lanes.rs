@@ -20,9 +20,11 @@ pub(super) const BUNDLE_EVENTS: usize = 32;
 pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
 /// Where much comes a message is sent no sooner after the one before, for a message costs the same however few events it
 /// holds.
-pub(super) const RHYTHM: Duration = Duration::from_millis(8);
-/// So many events within [`RHYTHM`] are much.
-const MUCH: f64 = 4.0;
+pub(super) const RHYTHM: Duration = Duration::from_millis(10);
+/// So many events of all lanes within [`RHYTHM`] are much.
+const MUCH: f64 = 5.0;
+/// So many of one lane are worth waiting for.
+const COMPANY: f64 = 1.5;
 /// How long an event waits for others' confirm, at most. Confirms take 2 to 5 ms.
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -50,6 +52,7 @@ struct Queue {
 pub(super) struct Lanes {
     queues: BTreeMap<Lane, Queue>,
     waiting: usize,
+    rate: Option<Rate>,
 }
 
 impl Lanes {
@@ -60,6 +63,7 @@ impl Lanes {
         queue.bytes += submission.envelope.body.len();
         queue.waiting.push_back((now, submission));
         self.waiting += 1;
+        self.rate.get_or_insert_with(|| Rate::new(now)).add(1, now);
     }
 
     /// How many wait.
@@ -79,7 +83,8 @@ impl Lanes {
         if self.waiting == 0 {
             return None;
         }
-        let (due, _) = self.queues.iter().find(|(_, queue)| queue.is_due(now))?;
+        let is_much = self.rate.is_some_and(|rate| rate.within(RHYTHM, now) >= MUCH);
+        let (due, _) = self.queues.iter().find(|(_, queue)| queue.is_due(is_much, now))?;
         // What is more urgent goes with it, and first: as single messages they would not have changed places.
         let most_urgent = Lane { priority: u8::MAX, ..*due };
         let (lane, queue) = self.queues.range_mut(*due..=most_urgent).rfind(|(_, queue)| !queue.waiting.is_empty())?;
@@ -107,10 +112,10 @@ impl Queue {
         Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0, rate: Rate::new(now), left: None }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
+    fn is_due(&self, is_much: bool, now: Instant) -> bool {
         let is_full = self.waiting.len() >= BUNDLE_EVENTS || self.bytes >= BUNDLE_BYTES;
-        let is_alone = self.in_flight == 0 && self.rate.within(RHYTHM, now) < MUCH;
-        self.due().is_some_and(|due| is_full || is_alone || now >= due)
+        let has_company = is_much && self.rate.within(RHYTHM, now) >= COMPANY;
+        self.due().is_some_and(|due| is_full || now >= due || (self.in_flight == 0 && !has_company))
     }
 
     /// When its first event leaves at the latest.
@@ -195,7 +200,7 @@ mod tests {
     async fn where_much_comes_a_message_leaves_no_sooner_than_the_rhythm_after_the_one_before() {
         let mut world = World::new();
         let mut sizes = Vec::new();
-        for ms in 0..200 {
+        for ms in 0..210 {
             world.push(LANE, 1, ms);
             if let Some((lane, events)) = world.next(ms) {
                 world.lanes.landed(lane);
@@ -203,10 +208,22 @@ mod tests {
             }
         }
         assert_eq!(sizes[0], 1, "the first one waits for nobody");
-        assert!(sizes.ends_with(&[8, 8, 8, 8]), "{sizes:?}");
+        assert!(sizes.ends_with(&[10, 10, 10, 10]), "{sizes:?}");
         assert_eq!(world.lanes.deadline().map(|due| due > world.start), (world.lanes.waiting() > 0).then_some(true));
         world.push(LANE, 1, 1_000);
         assert!(world.next(1_000).is_some(), "what came long ago is forgotten");
+    }
+
+    #[tokio::test]
+    async fn who_has_no_company_waits_for_nobody_however_much_comes_elsewhere() {
+        let mut world = World::new();
+        for ms in 0..200 {
+            world.push(LANE, 1, ms);
+            drop(world.next(ms));
+            world.lanes.landed(LANE);
+        }
+        world.push(URGENT, 1, 200);
+        assert_eq!(world.next(200).map(|(lane, _)| lane), Some(URGENT));
     }
 
     #[tokio::test]

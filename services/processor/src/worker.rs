@@ -11,8 +11,8 @@ use runtime::{Backoff, Shutdown};
 use crate::caution::Caution;
 use crate::{Parts, batch};
 
-/// Events in one batch at most. Larger batches save little and delay what is urgent.
-pub(crate) const BATCH_EVENTS: usize = 200;
+/// Events in one batch at most. Larger batches save little and delay what is urgent; smaller ones make a single shard slow.
+pub(crate) const BATCH_EVENTS: usize = 400;
 
 /// Why the work on a shard was interrupted. Neither counts as a failure of any event.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use testkit::{PATIENCE, until};
 
 use super::*;
 use crate::bench::{Bench, receive};
-use crate::worker::Orders;
+use crate::worker::{BATCH_EVENTS, Orders};
 
 /// Nothing more comes after so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -395,14 +395,15 @@ async fn whoever_is_let_go_in_the_midst_of_an_event_leaves_no_count_behind() {
 #[tokio::test]
 async fn of_a_long_backlog_no_more_than_a_batch_goes_one_by_one() {
     let world = World::new().await;
-    world.say(&["a"; 250]).await;
-    let (_consumer, left) = world.left_behind(250).await;
+    let all = BATCH_EVENTS + 50;
+    world.say(&vec!["a"; all]).await;
+    let (_consumer, left) = world.left_behind(all).await;
     let now = world.parts.clock.now();
     world.parts.store.begin_again(0, Deaths::name(&left[0]), now).await.expect("somebody died at this head");
     let mut deaths = Deaths::new(0);
-    deaths.look(&world.parts, &left[..200]).await.expect("looks");
+    deaths.look(&world.parts, &left[..BATCH_EVENTS]).await.expect("looks");
     let suspected = left.iter().filter(|incoming| deaths.is_suspected(incoming)).count();
-    assert_eq!(suspected, 200, "the killer, if there is one, was in the first batch");
+    assert_eq!(suspected, BATCH_EVENTS, "the killer, if there is one, was in the first batch");
 }
 
 #[tokio::test]

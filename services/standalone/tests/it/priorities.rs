@@ -33,7 +33,8 @@ async fn an_event_of_priority_ten_overtakes_ten_thousand_messages_that_wait() {
 
     // The start of a call will have this priority; until then a message shows it.
     let mut times = Vec::new();
-    for number in 0..5 {
+    // Fewer than a second of them: the ten thousand are worked off meanwhile.
+    for number in 0..3 {
         let name = format!("urgent {number}");
         let event = sealed(&keyring(&hmac_key("k1")), &ann, &room, &name);
         let published = Instant::now();

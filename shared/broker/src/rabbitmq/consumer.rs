@@ -39,8 +39,11 @@ const fn prefetched(class: Class) -> f32 {
     }
 }
 
-/// Messages that are prefetched, however many events they hold: fewer would not last for a round trip.
+/// Messages that are prefetched, however many events they hold: fewer would not last for a round trip. So it begins,
+/// for the first messages that come may be full.
 const PREFETCH_LEAST: f32 = 16.0;
+/// So many settlements in a row that needed far less show that it is calm.
+const CALM: u8 = 32;
 /// Of the average of events per message, the part that one message makes.
 const PART: f32 = 1.0 / 32.0;
 
@@ -78,6 +81,10 @@ struct Line {
     next: Option<lapin::Consumer>,
     /// Messages that may be unsettled.
     prefetch: u16,
+    /// Messages that came since the last settlement.
+    came: u16,
+    /// Settlements in a row before which few came.
+    calm: u8,
     /// Events of the messages that came lately, on average.
     weight: f32,
     waiting: VecDeque<Incoming>,
@@ -163,11 +170,26 @@ impl Drop for ShardConsumer {
 impl Line {
     async fn open(link: &Link, class: Class, routing_key: String) -> Result<Self, BrokerError> {
         let channel = link.channel().await?;
-        let prefetch = prefetched(class) as u16;
+        let prefetch = PREFETCH_LEAST as u16;
         let deliveries = subscribe(&channel, &routing_key, prefetch).await?;
         let (waiting, bundles) = (VecDeque::new(), HashMap::new());
-        let (next, weight, acked, ended) = (None, 1.0, 0, false);
-        Ok(Self { class, routing_key, channel, deliveries, next, prefetch, weight, waiting, bundles, acked, ended })
+        let (next, came, calm, weight, acked, ended) = (None, 0, 0, 1.0, 0, false);
+        let opened = Self {
+            class,
+            routing_key,
+            channel,
+            deliveries,
+            next,
+            prefetch,
+            came,
+            calm,
+            weight,
+            waiting,
+            bundles,
+            acked,
+            ended,
+        };
+        Ok(opened)
     }
 
     async fn unsubscribe(&self) -> Result<(), BrokerError> {
@@ -175,11 +197,26 @@ impl Line {
         asked(self.channel.basic_cancel(last.tag(), BasicCancelOptions::default())).await
     }
 
-    /// The broker counts messages: when they hold far more or far fewer events than before, it is told another
-    /// number, with another subscription. What came with the old one is received first. Not while somebody stands
-    /// by, who would be next.
+    /// How many messages are worth having here: as many as hold the events that are, if they are needed. While few
+    /// come, few: should they be full suddenly, and the processor hang, none waits here beyond what counts as waiting.
+    fn wanted(&mut self) -> u16 {
+        let came = std::mem::take(&mut self.came);
+        let most = (prefetched(self.class) / self.weight).max(PREFETCH_LEAST) as u16;
+        self.calm = if came < self.prefetch / 8 { self.calm.saturating_add(1) } else { 0 };
+        if self.calm >= CALM {
+            PREFETCH_LEAST as u16
+        } else if came >= self.prefetch / 2 {
+            most
+        } else {
+            most.min(self.prefetch)
+        }
+    }
+
+    /// The broker counts messages: when far more or far fewer are wanted than before, it is told another number, with
+    /// another subscription. What came with the old one is received first. Not while somebody stands by, who would be
+    /// next.
     async fn adapt(&mut self) -> Result<(), BrokerError> {
-        let wanted = (prefetched(self.class) / self.weight).max(PREFETCH_LEAST) as u16;
+        let wanted = self.wanted();
         let is_other = wanted >= self.prefetch.saturating_mul(2) || wanted <= self.prefetch / 2;
         if !is_other || self.next.is_some() || self.ended {
             return Ok(());
@@ -214,6 +251,7 @@ impl Line {
     }
 
     fn take_up(&mut self, delivery: Delivery) {
+        self.came = self.came.saturating_add(1);
         let tag = delivery.delivery_tag;
         let events = properties::all_incoming(self.class, delivery);
         self.weight += (events.len() as f32 - self.weight) * PART;

@@ -9,6 +9,9 @@ use protocol::UnverifiedEnvelope;
 
 use crate::{BrokerError, embedded, rabbitmq};
 
+/// So many messages of each class may be unsettled at any rate, whatever they hold.
+pub const UNSETTLED_LEAST: u16 = 16;
+
 /// An event as a processor receives it.
 #[derive(Debug)]
 pub struct Incoming {
@@ -131,8 +134,10 @@ impl Consumer {
 
     /// Waits for at least one event, then takes what is there now, at most `max_events` (20 or more
     /// for every class to get its share): high before medium before low, but each class that waits
-    /// gets at least a twentieth. Events that came as one message stay together, so it may be a few more. After `begin_stop` what was already delivered, then an empty
-    /// batch. Once this fails the consumer is of no more use. Cancelling the call loses nothing.
+    /// gets at least a twentieth. Events that came as one message stay together, so it may be a few more. While
+    /// `UNSETTLED_LEAST` messages of a class are not settled, more of that class may be kept back until they are. After
+    /// `begin_stop` what was already delivered, then an empty batch. Once this fails the consumer is of no more use.
+    /// Cancelling the call loses nothing.
     pub async fn next_batch(&mut self, max_events: usize) -> Result<Vec<Incoming>, BrokerError> {
         match &mut self.engine {
             Engine::RabbitMq(consumer) => consumer.next_batch(max_events).await,

@@ -37,7 +37,7 @@ use protocol::SignedEnvelope;
 use runtime::Tasks;
 use telemetry::Gauge;
 
-pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Place, Settlement};
+pub use consumer::{Consumer, DeadLetterNote, Failure, Incoming, Place, Settlement, UNSETTLED_LEAST};
 pub use depth::Depths;
 pub use letters::{DeadLetter, Fate, LOOK_LIMIT, LetterCursor, LetterPage, LetterQuery, Reach, Selection, Swept};
 pub use publish::{Confirm, PublishError};

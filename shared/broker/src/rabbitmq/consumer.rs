@@ -22,7 +22,7 @@ use super::flight::Parcel;
 use super::link::{Link, asked, close_channel, unavailable};
 use super::topology::{DEAD_EXCHANGE, Topology, queue_name, retry_name};
 use super::{Doubts, acks, properties};
-use crate::consumer::Place;
+use crate::consumer::{Place, UNSETTLED_LEAST};
 use crate::share::shares;
 use crate::turn::Turn;
 use crate::{ASK_LIMIT, BrokerError, Failure, Incoming, Settlement, settle};
@@ -41,7 +41,7 @@ const fn prefetched(class: Class) -> f32 {
 
 /// Messages that are prefetched, however many events they hold: fewer would not last for a round trip. So it begins,
 /// for the first messages that come may be full.
-const PREFETCH_LEAST: f32 = 16.0;
+const PREFETCH_LEAST: f32 = UNSETTLED_LEAST as f32;
 /// So many settlements in a row that needed far less show that it is calm.
 const CALM: u8 = 32;
 /// Of the average of events per message, the part that one message makes.
@@ -81,9 +81,11 @@ struct Line {
     next: Option<lapin::Consumer>,
     /// Messages that may be unsettled.
     prefetch: u16,
-    /// Messages that came since the last settlement.
-    came: u16,
-    /// Settlements in a row before which few came.
+    /// Messages that are unsettled.
+    held: u16,
+    /// The most there were since the last settlement.
+    held_most: u16,
+    /// Settlements in a row before which few were.
     calm: u8,
     /// Events of the messages that came lately, on average.
     weight: f32,
@@ -173,7 +175,7 @@ impl Line {
         let prefetch = PREFETCH_LEAST as u16;
         let deliveries = subscribe(&channel, &routing_key, prefetch).await?;
         let (waiting, bundles) = (VecDeque::new(), HashMap::new());
-        let (next, came, calm, weight, acked, ended) = (None, 0, 0, 1.0, 0, false);
+        let (next, held, held_most, calm, weight, acked, ended) = (None, 0, 0, 0, 1.0, 0, false);
         let opened = Self {
             class,
             routing_key,
@@ -181,7 +183,8 @@ impl Line {
             deliveries,
             next,
             prefetch,
-            came,
+            held,
+            held_most,
             calm,
             weight,
             waiting,
@@ -197,15 +200,16 @@ impl Line {
         asked(self.channel.basic_cancel(last.tag(), BasicCancelOptions::default())).await
     }
 
-    /// How many messages are worth having here: as many as hold the events that are, if they are needed. While few
-    /// come, few: should they be full suddenly, and the processor hang, none waits here beyond what counts as waiting.
+    /// How many messages are worth having here: as many as hold the events that are, once the broker would have sent
+    /// more than it may. While few come, few: should they be full suddenly, and the processor hang, few events are here
+    /// that do not count as waiting.
     fn wanted(&mut self) -> u16 {
-        let came = std::mem::take(&mut self.came);
+        let held = std::mem::replace(&mut self.held_most, self.held);
         let most = (prefetched(self.class) / self.weight).max(PREFETCH_LEAST) as u16;
-        self.calm = if came < self.prefetch / 8 { self.calm.saturating_add(1) } else { 0 };
+        self.calm = if held < self.prefetch / 8 { self.calm.saturating_add(1) } else { 0 };
         if self.calm >= CALM {
             PREFETCH_LEAST as u16
-        } else if came >= self.prefetch / 2 {
+        } else if held >= self.prefetch {
             most
         } else {
             most.min(self.prefetch)
@@ -251,7 +255,8 @@ impl Line {
     }
 
     fn take_up(&mut self, delivery: Delivery) {
-        self.came = self.came.saturating_add(1);
+        self.held = self.held.saturating_add(1);
+        self.held_most = self.held_most.max(self.held);
         let tag = delivery.delivery_tag;
         let events = properties::all_incoming(self.class, delivery);
         self.weight += (events.len() as f32 - self.weight) * PART;
@@ -284,6 +289,7 @@ impl Line {
     }
 
     async fn ack(&mut self, tags: Vec<u64>) -> Result<(), BrokerError> {
+        self.held = self.held.saturating_sub(tags.len() as u16);
         for (tag, multiple) in acks::acks(&mut self.acked, tags) {
             asked(self.channel.basic_ack(tag, BasicAckOptions { multiple })).await?;
         }

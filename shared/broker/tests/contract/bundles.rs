@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use broker::{Consumer, Incoming, Settlement};
+use broker::{Consumer, Incoming, Settlement, UNSETTLED_LEAST};
 use bytes::Bytes;
 use domain::EventKind;
 use futures_util::future::join_all;
@@ -277,6 +277,7 @@ async fn drain_up_to(consumer: &mut Consumer, last: u32) -> Range<u32> {
 #[tokio::test]
 async fn the_fuller_the_messages_the_fewer_are_prefetched() {
     const BUNDLES: u32 = 400;
+    const LEAST: u64 = UNSETTLED_LEAST as u64;
     let world = World::new(Kind::RabbitMq).await;
     let management = world.management().await;
     let prefetched = async |expected: Range<u64>| {
@@ -286,15 +287,22 @@ async fn the_fuller_the_messages_the_fewer_are_prefetched() {
     let pack = |first: u32| bundle::pack((first..first + 32).map(|name| event(EventKind::MessageSend, name)));
     publish_raw(&world, (0..BUNDLES).map(|number| pack(number * 32))).await;
     let mut consumer = world.consume().await;
-    prefetched(256..257).await;
+    prefetched(LEAST..LEAST + 1).await;
     let first = drain_up_to(&mut consumer, 300 * 32).await;
     assert_eq!(first.start, 0);
-    prefetched(10..33).await;
+    prefetched(LEAST / 2..LEAST + 1).await;
     world.publish(EventKind::MessageSend, BUNDLES * 32..BUNDLES * 32 + 1_000).await;
     let second = drain_up_to(&mut consumer, BUNDLES * 32 + 400).await;
     assert_eq!(second.start, first.end);
     prefetched(128..257).await;
     let third = drain_up_to(&mut consumer, BUNDLES * 32 + 999).await;
     assert_eq!(third, second.end..BUNDLES * 32 + 1_000);
-    nothing(&mut consumer).await;
+
+    // When it has become calm few are prefetched again, so that bundles that come suddenly are few here.
+    for name in third.end..third.end + 64 {
+        world.publish(EventKind::MessageSend, [name]).await;
+        drain_up_to(&mut consumer, name).await;
+    }
+    publish_raw(&world, (0..BUNDLES).map(|number| pack((BUNDLES + number) * 32 + 2_000))).await;
+    prefetched(LEAST..LEAST + 1).await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use broker::{Broker, BrokerError, BrokerSettings, PublishError};
+use broker::{Broker, BrokerError, BrokerSettings, PublishError, UNSETTLED_LEAST};
 use domain::shard::shard_of;
 use domain::{Class, EventKind};
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -178,7 +178,7 @@ async fn another_process_takes_over_when_the_first_is_gone() {
     let other = world.another().await;
     world.publish(EventKind::MessageSend, 0..300).await;
     let mut consumer = world.consume().await;
-    let unsettled = receive(&mut consumer, 100).await;
+    let unsettled = receive(&mut consumer, UNSETTLED_LEAST.into()).await;
     // Its whole process goes, the other one subscribes afterwards.
     drop(unsettled);
     world.broker.close().await;

@@ -67,6 +67,8 @@ impl RedisServer {
             command.args(["--cluster-enabled", "yes", "--cluster-port", &port.to_string()]);
             // Long enough that a busy machine takes nobody for dead.
             command.args(["--cluster-node-timeout", "5000"]);
+            // Tests make a node busy by DEBUG SLEEP.
+            command.args(["--enable-debug-command", "local"]);
         }
         let process = Process::spawn("redis", command, &self.folder.path().join("redis.log"));
         *self.process.lock() = Some(process);

@@ -4,7 +4,7 @@
 //! stopped and come back.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -102,10 +102,13 @@ impl RedisCluster {
     /// before it heeds anybody else.
     pub async fn end_move_busy(&self, slot: u16, from: usize, to: usize, then: &str) {
         let own = format!("CLUSTER SETSLOT {slot} NODE {}", self.nodes[to].id().await);
-        let seconds = BUSY.as_secs();
-        let busy = format!("EVAL \"local s = os.clock() while os.clock() - s < {seconds} do end\" 0");
-        let on_target = format!("{own}\r\n{busy}\r\n{then}");
-        tokio::join!(self.nodes[to].must(&on_target), async {
+        let on_target = format!("{own}\r\nDEBUG SLEEP {}\r\n{then}", BUSY.as_secs());
+        let started = Instant::now();
+        let busy = async {
+            self.nodes[to].must(&on_target).await;
+            assert!(started.elapsed() >= BUSY, "it was not busy");
+        };
+        tokio::join!(busy, async {
             // By then it is busy, and tells nobody.
             tokio::time::sleep(Duration::from_millis(100)).await;
             self.nodes[from].must(&own).await

@@ -18,12 +18,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::batch::applied;
 
-/// What is applied together begins no sooner after what was before.
+/// What is applied together begins no sooner after what was before. Gateways send as often.
 const RHYTHM: Duration = Duration::from_millis(10);
+/// What gateways sent at one moment comes within that.
+const GATHER: Duration = Duration::from_millis(4);
 /// So many events within [`RHYTHM`] are much.
 const MUCH: f64 = 5.0;
 /// So many that wait do not wait for what is under way.
-const ENOUGH: usize = 64;
+const ENOUGH: usize = 200;
 /// Events in one transaction: more cost no less each and delay what is urgent.
 const MOST: usize = 400;
 /// Transactions at a time, while each shard has its own and when they are joined.
@@ -35,6 +37,7 @@ pub(crate) type Applied = Option<Result<Vec<Outcome>, Unavailable>>;
 
 /// A shard's batch, and who waits for it.
 struct Waiting {
+    since: Instant,
     jobs: Vec<Job>,
     answer: oneshot::Sender<(Vec<Job>, Applied)>,
 }
@@ -68,7 +71,8 @@ impl Joint {
     pub(crate) async fn apply(&self, jobs: Vec<Job>) -> Result<(Vec<Job>, Applied), Unavailable> {
         let (answer, answered) = oneshot::channel();
         let ended = || Unavailable { dependency: "store", detail: "the process ends".to_owned(), is_late: false };
-        self.brought.send(Waiting { jobs, answer }).await.map_err(|_| ended())?;
+        let since = Instant::now();
+        self.brought.send(Waiting { since, jobs, answer }).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())
     }
 }
@@ -80,7 +84,7 @@ impl Joiner {
         let mut running = FuturesUnordered::new();
         let mut is_open = true;
         while is_open || !running.is_empty() {
-            let due = self.last_start + RHYTHM;
+            let due = self.due();
             tokio::select! {
                 came = self.brought.recv(), if is_open => match came {
                     Some(came) => self.take(came),
@@ -103,6 +107,12 @@ impl Joiner {
         self.waiting.push_back(came);
     }
 
+    /// When what waits is to be applied if nothing is under way.
+    fn due(&self) -> Instant {
+        let gathered = self.waiting.front().map(|it| it.since + GATHER);
+        gathered.into_iter().chain([self.last_start + RHYTHM]).max().unwrap_or(self.last_start)
+    }
+
     /// What is to be applied now, `running` others being under way.
     fn next(&mut self, running: usize, now: Instant) -> Option<Vec<Waiting>> {
         self.waiting.retain(|it| !it.answer.is_closed());
@@ -113,7 +123,7 @@ impl Joiner {
         } else if events >= ENOUGH {
             running < JOINT_LIMIT
         } else {
-            running == 0 && now >= self.last_start + RHYTHM
+            running == 0 && now >= self.due()
         };
         if !may_start || self.waiting.is_empty() {
             return None;

@@ -49,7 +49,8 @@ impl Scene {
         for _ in 0..batches {
             let (answer, answered) = oneshot::channel();
             self.answers.push(answered);
-            self.joiner.take(Waiting { jobs: vec![self.job.clone(); events], answer });
+            let since = self.joiner.last_start;
+            self.joiner.take(Waiting { since, jobs: vec![self.job.clone(); events], answer });
         }
     }
 
@@ -76,6 +77,17 @@ async fn when_much_comes_batches_wait_for_the_rhythm_and_for_what_is_under_way_a
     assert_eq!(scene.joined(0, Duration::ZERO), 0, "not before the rhythm");
     assert_eq!(scene.joined(1, RHYTHM), 0, "something is under way");
     assert_eq!(scene.joined(0, RHYTHM), 60);
+}
+
+#[tokio::test]
+async fn who_comes_first_waits_for_what_was_sent_with_him() {
+    let mut scene = Scene::new().await;
+    scene.come(120, 1);
+    assert_eq!(scene.joined(0, RHYTHM), 120);
+    scene.come(1, 1);
+    scene.joiner.waiting[0].since += 2 * RHYTHM;
+    assert_eq!(scene.joined(0, 2 * RHYTHM), 0);
+    assert_eq!(scene.joined(0, 2 * RHYTHM + GATHER), 1);
 }
 
 #[tokio::test]
@@ -110,7 +122,7 @@ async fn everybody_gets_the_outcomes_of_his_own_events() {
         .into_iter()
         .map(|jobs| {
             let (answer, answered) = oneshot::channel();
-            (Waiting { jobs, answer }, answered)
+            (Waiting { since: Instant::now(), jobs, answer }, answered)
         })
         .unzip();
     apply(handlers, brought).await;

@@ -1,6 +1,6 @@
 //! WebSocket frames on their way out (RFC 6455 section 5.2): a header of our own, a shared payload.
 //!
-//! A text goes from the outbox to the socket as it is, whoever else it goes to: nothing is copied,
+//! A text goes from the outbox to the socket as it is, whoever else it goes to: nothing long is copied,
 //! many frames leave with one call. The invariant: frames leave whole and in order.
 
 use std::collections::VecDeque;
@@ -15,6 +15,8 @@ use tokio::io::AsyncWrite;
 const WAITING: usize = 256;
 /// Bytes that may wait.
 const WAITING_BYTES: usize = 32 * 1024;
+/// So little is copied together: one piece costs the kernel less than several.
+const SHORT_BYTES: usize = 1024;
 /// Frames that leave with one call.
 const AT_ONCE: usize = 32;
 /// Final frame, opcode 1.
@@ -110,9 +112,15 @@ impl Frames {
         S: AsyncWrite + Unpin,
     {
         while !self.waiting.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 2 * AT_ONCE];
-            let count = self.fill(&mut slices);
-            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..count]))?;
+            let mut short = [0; SHORT_BYTES];
+            let io = Pin::new(&mut *io);
+            let written = if let Some(length) = self.copy(&mut short) {
+                ready!(io.poll_write(cx, &short[..length]))?
+            } else {
+                let mut slices = [IoSlice::new(&[]); 2 * AT_ONCE];
+                let count = self.fill(&mut slices);
+                ready!(io.poll_write_vectored(cx, &slices[..count]))?
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -120,6 +128,23 @@ impl Frames {
         }
         self.waiting = VecDeque::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Copies everything that waits, if it is short; how many bytes that are.
+    fn copy(&self, short: &mut [u8]) -> Option<usize> {
+        let (mut length, mut skip) = (0, self.left);
+        for frame in &self.waiting {
+            for part in [frame.header(), &frame.payload] {
+                let Some(part) = part.get(skip..) else {
+                    skip -= part.len();
+                    continue;
+                };
+                skip = 0;
+                short.get_mut(length..length + part.len())?.copy_from_slice(part);
+                length += part.len();
+            }
+        }
+        Some(length)
     }
 
     /// Fills in what leaves next; how many slices that are.

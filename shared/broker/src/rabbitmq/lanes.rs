@@ -2,9 +2,10 @@
 //!
 //! A lane is one queue and one priority. While nothing of a lane is on its way, what comes is sent at once, all
 //! that is there as one message; while something is, what comes waits for its confirm, so bundles form by
-//! themselves under load and nobody waits on an idle system. Pure: time comes from outside. The invariant: a
+//! themselves under load and nobody waits on an idle system. Where much comes all lanes leave together, beat by beat, so
+//! that what follows them can be one transaction. Pure: time comes from outside. The invariant: a
 //! lane's events leave in the order in which they came, after those of a higher priority of the same queue, and none
-//! waits longer than `PATIENCE`.
+//! waits longer than `PATIENCE` or a beat.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,11 +19,10 @@ use crate::publish::Submission;
 pub(super) const BUNDLE_EVENTS: usize = 32;
 /// Bytes of one bundle's bodies, unless a single one has more.
 pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
-/// Where much comes a message is sent no sooner after the one before, for a message costs the same however few events it
-/// holds.
-pub(super) const RHYTHM: Duration = Duration::from_millis(10);
-/// So many events of all lanes within [`RHYTHM`] are much.
-const MUCH: f64 = 5.0;
+/// From beat to beat, where much comes: a message costs the same however few events it holds.
+pub(super) const BEAT: Duration = Duration::from_millis(40);
+/// So many events of all lanes within a beat are much.
+const MUCH: f64 = 20.0;
 /// So many of one lane are worth waiting for.
 const COMPANY: f64 = 1.5;
 /// How long an event waits for others' confirm, at most. Confirms take 2 to 5 ms.
@@ -43,8 +43,6 @@ struct Queue {
     /// Messages on their way.
     in_flight: usize,
     rate: Rate,
-    /// When the last message left.
-    left: Option<Instant>,
 }
 
 /// All lanes.
@@ -53,6 +51,8 @@ pub(super) struct Lanes {
     queues: BTreeMap<Lane, Queue>,
     waiting: usize,
     rate: Option<Rate>,
+    /// When those left that leave together.
+    beat: Option<Instant>,
 }
 
 impl Lanes {
@@ -83,12 +83,14 @@ impl Lanes {
         if self.waiting == 0 {
             return None;
         }
-        let is_much = self.rate.is_some_and(|rate| rate.within(RHYTHM, now) >= MUCH);
-        let (due, _) = self.queues.iter().find(|(_, queue)| queue.is_due(is_much, now))?;
+        let (due, queue) = self.queues.iter().find(|(_, queue)| self.is_due(queue, now))?;
+        if self.keeps_time(queue, now) {
+            self.beat = Some(now);
+        }
         // What is more urgent goes with it, and first: as single messages they would not have changed places.
         let most_urgent = Lane { priority: u8::MAX, ..*due };
         let (lane, queue) = self.queues.range_mut(*due..=most_urgent).rfind(|(_, queue)| !queue.waiting.is_empty())?;
-        let events = queue.take(now);
+        let events = queue.take();
         self.waiting -= events.len();
         Some((*lane, events))
     }
@@ -102,30 +104,40 @@ impl Lanes {
     }
 
     /// When something has to be sent that waits now, whatever comes meanwhile.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.queues.values().filter_map(Queue::due).min()
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.queues.values().filter_map(|queue| self.due(queue, now)).min()
+    }
+
+    /// Whether a lane leaves with the others, beat by beat.
+    fn keeps_time(&self, queue: &Queue, now: Instant) -> bool {
+        let is_much = self.rate.is_some_and(|rate| rate.within(BEAT, now) >= MUCH);
+        is_much && queue.rate.within(BEAT, now) >= COMPANY
+    }
+
+    fn is_due(&self, queue: &Queue, now: Instant) -> bool {
+        let is_full = queue.waiting.len() >= BUNDLE_EVENTS || queue.bytes >= BUNDLE_BYTES;
+        is_full || self.due(queue, now).is_some_and(|due| now >= due)
+    }
+
+    /// When a lane's first event leaves at the latest.
+    fn due(&self, queue: &Queue, now: Instant) -> Option<Instant> {
+        let (since, _) = queue.waiting.front()?;
+        let due = if self.keeps_time(queue, now) {
+            // Those that leave at the same moment are one beat.
+            self.beat.filter(|beat| *beat != now).map(|beat| beat + BEAT)
+        } else {
+            (queue.in_flight > 0).then(|| *since + PATIENCE)
+        };
+        Some(due.unwrap_or(*since))
     }
 }
 
 impl Queue {
     fn new(now: Instant) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0, rate: Rate::new(now), left: None }
+        Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0, rate: Rate::new(now) }
     }
 
-    fn is_due(&self, is_much: bool, now: Instant) -> bool {
-        let is_full = self.waiting.len() >= BUNDLE_EVENTS || self.bytes >= BUNDLE_BYTES;
-        let has_company = is_much && self.rate.within(RHYTHM, now) >= COMPANY;
-        self.due().is_some_and(|due| is_full || now >= due || (self.in_flight == 0 && !has_company))
-    }
-
-    /// When its first event leaves at the latest.
-    fn due(&self) -> Option<Instant> {
-        let patience = self.waiting.front().map(|(since, _)| *since + PATIENCE)?;
-        let rhythm = self.left.filter(|_| self.in_flight == 0).map(|left| left + RHYTHM);
-        Some(rhythm.map_or(patience, |rhythm| rhythm.min(patience)))
-    }
-
-    fn take(&mut self, now: Instant) -> Vec<Submission> {
+    fn take(&mut self) -> Vec<Submission> {
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((_, next)) = self.waiting.front() {
             let more = next.envelope.body.len();
@@ -137,7 +149,6 @@ impl Queue {
         }
         self.bytes -= bytes;
         self.in_flight += 1;
-        self.left = Some(now);
         if self.waiting.is_empty() {
             // After a burst its room is given back.
             self.waiting = VecDeque::new();
@@ -177,6 +188,10 @@ mod tests {
             }
         }
 
+        fn deadline(&self, at_ms: u64) -> Option<Instant> {
+            self.lanes.deadline(self.start + Duration::from_millis(at_ms))
+        }
+
         /// The ids of the next message's events.
         fn next(&mut self, at_ms: u64) -> Option<(Lane, Vec<u128>)> {
             let (lane, events) = self.lanes.next(self.start + Duration::from_millis(at_ms))?;
@@ -193,25 +208,51 @@ mod tests {
         assert_eq!(world.next(2), None);
         world.lanes.landed(LANE);
         assert_eq!(world.next(2), Some((LANE, vec![2, 3, 4])));
-        assert_eq!((world.lanes.waiting(), world.lanes.deadline()), (0, None));
+        assert_eq!((world.lanes.waiting(), world.deadline(2)), (0, None));
     }
 
     #[tokio::test]
-    async fn where_much_comes_a_message_leaves_no_sooner_than_the_rhythm_after_the_one_before() {
+    async fn where_much_comes_all_lanes_leave_together_beat_by_beat() {
         let mut world = World::new();
-        let mut sizes = Vec::new();
-        for ms in 0..210 {
-            world.push(LANE, 1, ms);
-            if let Some((lane, events)) = world.next(ms) {
+        let other = Lane { shard: 1, ..LANE };
+        let mut sent = Vec::new();
+        for ms in 0..400 {
+            world.push(LANE, usize::from(ms % 2 == 0), ms);
+            world.push(other, usize::from(ms % 8 == 0), ms);
+            while let Some((lane, events)) = world.next(ms) {
                 world.lanes.landed(lane);
-                sizes.push(events.len());
+                sent.push((ms, lane.shard, events.len()));
             }
         }
-        assert_eq!(sizes[0], 1, "the first one waits for nobody");
-        assert!(sizes.ends_with(&[10, 10, 10, 10]), "{sizes:?}");
-        assert_eq!(world.lanes.deadline().map(|due| due > world.start), (world.lanes.waiting() > 0).then_some(true));
+        assert_eq!(sent[0], (0, 0, 1), "the first one waits for nobody");
+        let last: Vec<_> = sent[sent.len() - 8..].to_vec();
+        for (index, beat) in last.chunks(2).enumerate() {
+            let at = last[0].0 + index as u64 * BEAT.as_millis() as u64;
+            assert_eq!(beat, [(at, 0, 20), (at, 1, 5)], "{last:?}");
+        }
+        assert_eq!(world.deadline(400), Some(world.start + Duration::from_millis(last[6].0) + BEAT));
         world.push(LANE, 1, 1_000);
         assert!(world.next(1_000).is_some(), "what came long ago is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_full_bundle_ends_the_beat_for_all() {
+        let mut world = World::new();
+        let other = Lane { shard: 1, ..LANE };
+        for ms in 0..200 {
+            world.push(LANE, usize::from(ms % 2 == 0), ms);
+            world.push(other, usize::from(ms % 2 == 0), ms);
+            while let Some((lane, _)) = world.next(ms) {
+                world.lanes.landed(lane);
+            }
+        }
+        world.push(other, 1, 200);
+        assert!(world.lanes.waiting() > 0, "the beat is not over");
+        assert_eq!(world.next(200), None);
+        world.push(LANE, BUNDLE_EVENTS, 200);
+        let together: Vec<Lane> = std::iter::from_fn(|| world.next(200)).map(|(lane, _)| lane).collect();
+        assert!(together.contains(&other), "{together:?}");
+        assert_eq!(world.lanes.waiting(), 0);
     }
 
     #[tokio::test]
@@ -258,7 +299,7 @@ mod tests {
         assert!(world.next(0).is_some());
         world.push(LANE, BUNDLE_EVENTS + 1, 0);
         world.lanes.clear();
-        assert_eq!((world.next(60_000), world.lanes.waiting(), world.lanes.deadline()), (None, 0, None));
+        assert_eq!((world.next(60_000), world.lanes.waiting(), world.deadline(0)), (None, 0, None));
         world.push(LANE, 1, 1);
         assert_eq!(world.next(1), None);
         world.lanes.landed(LANE);
@@ -273,7 +314,7 @@ mod tests {
         world.push(LANE, BUNDLE_EVENTS + 1, 1);
         assert_eq!(world.next(1).map(|(_, events)| events.len()), Some(BUNDLE_EVENTS));
         assert_eq!(world.next(1), None);
-        assert_eq!(world.lanes.deadline(), Some(world.start + Duration::from_millis(1) + PATIENCE));
+        assert_eq!(world.deadline(1), Some(world.start + Duration::from_millis(1) + PATIENCE));
         assert_eq!(world.next(1 + PATIENCE.as_millis() as u64).map(|(_, events)| events), Some(vec![34]));
     }
 

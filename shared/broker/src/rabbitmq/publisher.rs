@@ -150,7 +150,7 @@ impl Publisher {
             if let Err(lost) = step {
                 return End::Lost(lost);
             }
-            let deadline = flight.deadline().into_iter().chain(lanes.deadline()).min();
+            let deadline = flight.deadline().into_iter().chain(lanes.deadline(Instant::now())).min();
             if let Some(deadline) = deadline.filter(|deadline| armed.is_none_or(|armed| *deadline < armed)) {
                 sweep.as_mut().reset(deadline);
                 armed = Some(deadline);

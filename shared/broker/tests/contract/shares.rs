@@ -1,17 +1,21 @@
 //! The classes among one another, while the most urgent one never runs empty.
 
+use std::time::Duration;
+
 use domain::{Class, EventKind};
 use rstest::rstest;
 
 use super::world::{Kind, World, next, settle};
 
 /// What a processor takes at once.
-const BATCH: usize = 200;
+const BATCH: usize = 400;
 /// Events of the urgent class that wait: more than are received here.
-const HIGH: u32 = 6_000;
+const HIGH: u32 = 8_000;
 /// Events of each other class: as many as their least share of what is received is, and more.
-const OTHERS: u32 = 400;
-const RECEIVED: usize = 4_000;
+const OTHERS: u32 = 1_000;
+/// What a processor needs for a batch, and then sees no class empty that is not.
+const WORK: Duration = Duration::from_millis(20);
+const RECEIVED: usize = 6_000;
 
 #[rstest]
 #[tokio::test]
@@ -30,6 +34,7 @@ async fn while_the_urgent_class_is_full_each_other_one_gets_a_twentieth(
             counts[incoming.class.index()] += 1;
         }
         settle(&mut consumer, batch).await;
+        tokio::time::sleep(WORK).await;
     }
     let total: usize = counts.iter().sum();
     for class in [Class::Medium, Class::Low] {

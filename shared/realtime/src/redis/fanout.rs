@@ -14,7 +14,7 @@ use super::round::{Round, Script};
 use crate::{LogNumber, Outbound, ROOM_LOG_ENTRIES, RealtimeError};
 
 /// Deliveries in one round to the server.
-const SLICE: usize = 64;
+const SLICE: usize = 256;
 /// What a numbered delivery begins with; a sealed one never does.
 const NUMBERED: u8 = 0;
 /// The number after that.

@@ -291,10 +291,11 @@ async fn the_fuller_the_messages_the_fewer_are_prefetched() {
     let first = drain_up_to(&mut consumer, 300 * 32).await;
     assert_eq!(first.start, 0);
     prefetched(LEAST / 2..LEAST + 1).await;
-    world.publish(EventKind::MessageSend, BUNDLES * 32..BUNDLES * 32 + 1_000).await;
+    let small = |first: u32| bundle::pack((first..first + 2).map(|name| event(EventKind::MessageSend, name)));
+    publish_raw(&world, (0..500).map(|number| small(BUNDLES * 32 + number * 2))).await;
     let second = drain_up_to(&mut consumer, BUNDLES * 32 + 400).await;
     assert_eq!(second.start, first.end);
-    prefetched(128..257).await;
+    prefetched(64..129).await;
     let third = drain_up_to(&mut consumer, BUNDLES * 32 + 999).await;
     assert_eq!(third, second.end..BUNDLES * 32 + 1_000);
 

@@ -131,7 +131,10 @@ impl Frames {
     }
 
     /// Copies everything that waits, if it is short; how many bytes that are.
-    fn copy(&self, short: &mut [u8]) -> Option<usize> {
+    fn copy(&self, short: &mut [u8; SHORT_BYTES]) -> Option<usize> {
+        if self.bytes - self.left > SHORT_BYTES {
+            return None;
+        }
         let (mut length, mut skip) = (0, self.left);
         for frame in &self.waiting {
             for part in [frame.header(), &frame.payload] {
@@ -148,7 +151,7 @@ impl Frames {
     }
 
     /// Fills in what leaves next; how many slices that are.
-    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>; 2 * AT_ONCE]) -> usize {
         let (mut count, mut skip) = (0, self.left);
         for frame in self.waiting.iter().take(AT_ONCE) {
             for part in [frame.header(), &frame.payload] {

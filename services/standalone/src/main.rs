@@ -8,6 +8,7 @@ mod apply;
 mod banner;
 mod checkconfig;
 mod deadletters;
+mod history;
 mod import;
 mod line;
 mod say;

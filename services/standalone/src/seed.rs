@@ -3,7 +3,7 @@
 //! User `n` (from 1) is `PREFIX-n@example.com`; room `r` (from 1) has the `M` users that follow on
 //! those of the room before, from the first again after the last. So every user is in as many rooms
 //! as any other, give or take one. The first member of a room is its owner. With `--pairs` users 1 and 2, 3
-//! and 4, and so on, have a direct conversation besides.
+//! and 4, and so on, have a direct conversation besides. With `--messages` the rooms have a history.
 
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ use domain::{RoomId, UserId};
 use engine::service::block_on;
 
 use crate::apply::apply;
+use crate::history::History;
 use crate::line::{RoomLine, UserLine};
 use crate::say::{refuse, summary};
 
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     /// Users 1 and 2, 3 and 4, and so on, have a direct conversation each.
     #[arg(long)]
     pairs: bool,
+    /// How many messages there are in all rooms together, spread evenly.
+    #[arg(long, default_value_t = 0)]
+    messages: u64,
     /// What the addresses and ids are made from: up to 40 lower-case letters, digits, `-` and `_`.
     #[arg(long, default_value = "user")]
     prefix: String,
@@ -52,6 +56,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> ExitCode {
         let store = engine::open_store(settings).await?;
         let (users, rooms) = (arguments.user_lines(), arguments.room_lines());
         let new = apply(&store, &users, &rooms).await?;
+        let said = History::new(&rooms, arguments.messages).store(&store).await?;
         store.close().await;
         match print(&users, &rooms) {
             // Whoever reads has seen enough.
@@ -59,8 +64,9 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> ExitCode {
             printed => printed?,
         }
         let (users, rooms, seconds) = (users.len(), rooms.len(), started.elapsed().as_secs_f64());
+        let history = if arguments.messages > 0 { format!(", {said} messages in them new") } else { String::new() };
         summary(&format!(
-            "seeded {users} users ({} new) and {rooms} rooms ({} new) in {seconds:.1} s",
+            "seeded {users} users ({} new) and {rooms} rooms ({} new){history} in {seconds:.1} s",
             new.users, new.rooms
         ));
         Ok(())
@@ -75,6 +81,9 @@ impl Arguments {
         }
         if self.rooms > 0 && !(1..=self.users).contains(&self.members) {
             return Err("--members must be from 1 to the number of users".to_owned());
+        }
+        if self.messages > 0 && self.rooms == 0 && !self.pairs {
+            return Err("--messages needs --rooms or --pairs: somewhere to be".to_owned());
         }
         self.password.as_deref().map_or(Ok(()), check_password).map_err(|invalid| format!("--{invalid}"))
     }
@@ -128,7 +137,7 @@ mod tests {
     use super::*;
 
     fn arguments(users: u32, rooms: u32, members: u32) -> Arguments {
-        Arguments { users, rooms, members, pairs: false, prefix: "user".to_owned(), password: None }
+        Arguments { users, rooms, members, pairs: false, messages: 0, prefix: "user".to_owned(), password: None }
     }
 
     #[test]
@@ -168,6 +177,7 @@ mod tests {
     fn arguments_that_make_no_sense_are_refused() {
         assert!(arguments(2, 1, 3).check().is_err(), "more members than users");
         assert!(arguments(2, 1, 0).check().is_err(), "a room without members");
+        assert!(Arguments { messages: 1, ..arguments(5, 0, 0) }.check().is_err(), "messages without a room");
         assert!(Arguments { prefix: "A b".to_owned(), ..arguments(1, 0, 0) }.check().is_err());
         assert!(Arguments { password: Some("short".to_owned()), ..arguments(1, 0, 0) }.check().is_err());
         assert!(arguments(0, 0, 0).check().is_ok() && arguments(5, 2, 5).check().is_ok());

@@ -69,6 +69,15 @@ fn seeding_twice_prints_the_same_lines_and_makes_nothing_new() {
 }
 
 #[test]
+fn seeded_rooms_have_the_history_that_was_asked_for() {
+    let folder = folder();
+    let arguments = ["seed", "--users", "3", "--rooms", "2", "--members", "3", "--messages", "21"];
+    let (first, second) = (run(&folder, &arguments), run(&folder, &arguments));
+    assert!(stderr(&first).contains("2 rooms (2 new), 21 messages in them new"), "{}", stderr(&first));
+    assert!(stderr(&second).contains("2 rooms (0 new), 0 messages in them new"), "{}", stderr(&second));
+}
+
+#[test]
 fn what_seed_printed_can_be_imported_elsewhere() {
     let (here, there) = (folder(), folder());
     let printed = stdout(&run(&here, &["seed", "--users", "5", "--rooms", "2", "--members", "3"]));

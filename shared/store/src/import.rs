@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use domain::room::{Role, RoomKind};
-use domain::{RoomId, Timestamp, UserId};
+use domain::{RoomId, Timestamp, UserId, limits};
 use prost::Message as _;
 use protocol::EventData;
 use protocol::wire::{self, ServerEvent};
@@ -218,7 +218,8 @@ impl ImportRoom {
             rev: 1,
             r#type: self.kind.as_str().to_owned(),
             title: self.title.clone(),
-            members: self.roles().map(member).collect(),
+            // Of a very large room nobody is told all members at once.
+            members: self.roles().take(limits::MEMBERS_PER_REQUEST).map(member).collect(),
             created_by: self.members.first().map(UserId::to_string).unwrap_or_default(),
             created_at: now.to_rfc3339(),
             last_seq: 0,

@@ -41,6 +41,8 @@ metrics_enum! {
         EventsShed = "chat_events_shed_total",
         /// Typing that was not passed on because the same was said just before.
         TypingCoalesced = "chat_typing_coalesced_total",
+        /// Read marks that only their readers' own devices were told, as the room is very large.
+        ReadsSpared = "chat_reads_spared_total",
         /// Rows that were not needed any more and were removed, by what they held.
         Pruned = "chat_pruned_total" ["what"],
         /// Requests refused at the edge, by code.

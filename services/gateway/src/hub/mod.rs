@@ -5,6 +5,7 @@
 //! the order of their revs.
 
 mod claim;
+mod crowd;
 mod marks;
 mod member;
 mod moved;
@@ -264,8 +265,14 @@ impl Hub {
         let place = self.sound.place(delivered.number);
         let mut shard = self.shard(id);
         let Some(room) = shard.get_mut(&id) else { return };
-        if !self.typing.is_news(id, &delivered.event, now_ms) || !self.marks.is_news(id, &delivered.event, now_ms) {
+        let most = if room.is_crowd() { typing::PER_CROWD } else { typing::PER_ROOM };
+        if !self.typing.is_news(id, &delivered.event, most, now_ms) || !self.marks.is_news(id, &delivered.event, now_ms)
+        {
             return;
+        }
+        if let Some(reader) = crowd::spared(room, &delivered.event, now_ms) {
+            drop(shard);
+            return self.tell_reader(id, reader, &delivered);
         }
         if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
             // Without a rev it needs nothing.

@@ -15,6 +15,7 @@ use protocol::CloseCode;
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 use crate::hub::claim::Ticket;
+use crate::hub::crowd::{CROWD, Told};
 use crate::hub::member::Member;
 
 /// Deliveries that may wait for an earlier one; what does not fit is read again later. Few, because
@@ -78,6 +79,8 @@ pub(crate) struct Room {
     filling: bool,
     /// The hub counts this room among those with a gap.
     pub(crate) has_gap: bool,
+    /// What it was told of late, if it is a crowd.
+    pub(super) told: Told,
     /// Where the store has it, as far as it was heard, and the number of that move.
     pub(super) stored: Rev,
     pub(super) moved: u64,
@@ -96,6 +99,7 @@ impl Room {
             ahead: BTreeMap::new(),
             filling: false,
             has_gap: false,
+            told: Told::default(),
             stored: Rev::ZERO,
             moved: 0,
         }
@@ -211,6 +215,11 @@ impl Room {
         self.members.is_empty()
     }
 
+    /// True if so many are here that not everybody is told of everybody.
+    pub(crate) fn is_crowd(&self) -> bool {
+        self.members.len() > CROWD
+    }
+
     fn find(&self, key: u64) -> Result<usize, usize> {
         self.members.binary_search_by_key(&key, |member| member.handle.key)
     }
@@ -234,6 +243,13 @@ impl Room {
             _ => self.set_ahead(rev, delivered),
         }
         self.learn(rev)
+    }
+
+    /// Passes something that leaves no trace to one connection only, if it is here.
+    pub(crate) fn offer_to(&mut self, key: u64, delivered: &Arc<Delivered>) {
+        if let Ok(at) = self.find(key) {
+            self.members[at].offer(delivered, Place::Void);
+        }
     }
 
     /// Notes that `rev` exists.

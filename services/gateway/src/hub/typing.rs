@@ -19,7 +19,9 @@ const TYPING_MS: u64 = 6_000;
 /// Going on typing is told again after so long; a client that joined meanwhile learns of it then.
 const AGAIN_MS: u64 = 3_000;
 /// People who may type in one room; of more it is not told.
-const PER_ROOM: usize = 32;
+pub(super) const PER_ROOM: usize = 32;
+/// The same in a crowd.
+pub(super) const PER_CROWD: usize = 3;
 /// Rooms with typers of one shard; in more it is not told.
 const ROOMS: usize = 4096;
 const SHARDS: usize = 16;
@@ -47,18 +49,24 @@ impl Typing {
         self.shards[shard_of(room.as_bytes(), SHARDS)].lock()
     }
 
-    /// Notes what came for a room. False: the room need not be told.
-    pub(super) fn is_news(&self, room: RoomId, event: &EventData, now_ms: u64) -> bool {
+    /// Notes what came for a room of which at most `most` may type. False: the room need not be told.
+    pub(super) fn is_news(&self, room: RoomId, event: &EventData, most: usize, now_ms: u64) -> bool {
         let EventData::Typing(typing) = event else { return true };
         let Ok(user) = typing.user_id.parse() else { return false };
-        let is_news = if typing.is_typing { self.begin(room, user, now_ms) } else { self.end(room, user) };
+        let is_news = if typing.is_typing { self.begin(room, user, most, now_ms) } else { self.end(room, user) };
         if !is_news {
             Counter::TypingCoalesced.inc();
         }
         is_news
     }
 
-    fn begin(&self, room: RoomId, user: UserId, now_ms: u64) -> bool {
+    /// True if it would be told that this person types, or stopped.
+    pub(super) fn has_place(&self, room: RoomId, user: UserId, most: usize) -> bool {
+        let shard = self.shard(room);
+        shard.get(&room).is_none_or(|typers| typers.len() < most || typers.iter().any(|typer| typer.user == user))
+    }
+
+    fn begin(&self, room: RoomId, user: UserId, most: usize, now_ms: u64) -> bool {
         let mut shard = self.shard(room);
         if shard.len() >= ROOMS && !shard.contains_key(&room) {
             return false;
@@ -74,7 +82,7 @@ impl Typing {
             }
             return is_due;
         }
-        let has_room = typers.len() < PER_ROOM;
+        let has_room = typers.len() < most;
         if has_room {
             typers.push(Typer { user, until_ms, again_ms });
         }
@@ -155,8 +163,8 @@ mod tests {
     #[test]
     fn typing_ends_by_itself_once_and_only_if_nobody_renews_it() {
         let typing = Typing::new();
-        assert!(typing.is_news(ROOM, &says(ANN, true), 0));
-        typing.is_news(ROOM, &says(ANN, true), 4_000);
+        assert!(typing.is_news(ROOM, &says(ANN, true), PER_ROOM, 0));
+        typing.is_news(ROOM, &says(ANN, true), PER_ROOM, 4_000);
         assert_eq!(ends(&typing, 9_999), 0);
         assert_eq!(ends(&typing, 10_000), 1);
         assert_eq!(ends(&typing, 20_000), 0);
@@ -168,12 +176,12 @@ mod tests {
         let typing = Typing::new();
         let told: Vec<u64> = (0..10)
             .map(|second| second * 1000)
-            .filter(|now_ms| typing.is_news(ROOM, &says(ANN, true), *now_ms))
+            .filter(|now_ms| typing.is_news(ROOM, &says(ANN, true), PER_ROOM, *now_ms))
             .collect();
         assert_eq!(told, [0, 3_000, 6_000, 9_000]);
-        assert!(typing.is_news(ROOM, &says(ANN, false), 9_500));
-        assert!(!typing.is_news(ROOM, &says(ANN, false), 9_600));
-        assert!(typing.is_news(ROOM, &says(ANN, true), 9_700), "begun anew");
+        assert!(typing.is_news(ROOM, &says(ANN, false), PER_ROOM, 9_500));
+        assert!(!typing.is_news(ROOM, &says(ANN, false), PER_ROOM, 9_600));
+        assert!(typing.is_news(ROOM, &says(ANN, true), PER_ROOM, 9_700), "begun anew");
     }
 
     #[test]
@@ -183,12 +191,12 @@ mod tests {
             EventData::MessageDelivered(wire::MessageDelivered { sender_id: user.to_string(), ..Default::default() })
         };
         let bob = UserId(Uuid::from_u128(2));
-        typing.is_news(ROOM, &says(ANN, true), 0);
+        typing.is_news(ROOM, &says(ANN, true), PER_ROOM, 0);
         assert!(typing.ended_by(ROOM, &message(bob)).is_none());
         let ended = typing.ended_by(ROOM, &message(ANN)).expect("she typed");
         assert!(matches!(&ended.event, EventData::Typing(typing) if !typing.is_typing));
         assert!(typing.ended_by(ROOM, &message(ANN)).is_none(), "told already");
-        typing.is_news(ROOM, &says(bob, true), 0);
+        typing.is_news(ROOM, &says(bob, true), PER_ROOM, 0);
         let left = wire::RoomMemberLeft { user_id: bob.to_string(), ..Default::default() };
         assert!(typing.ended_by(ROOM, &EventData::RoomMemberLeft(left)).is_some());
     }
@@ -197,9 +205,9 @@ mod tests {
     fn the_number_of_typers_is_bounded() {
         let typing = Typing::new();
         let people = |number| UserId(Uuid::from_u128(number));
-        let told = (0..1000).filter(|number| typing.is_news(ROOM, &says(people(*number), true), 0)).count();
+        let told = (0..1000).filter(|number| typing.is_news(ROOM, &says(people(*number), true), PER_ROOM, 0)).count();
         assert_eq!(told, PER_ROOM);
-        assert!(!typing.is_news(ROOM, &says(people(999), false), 0), "nobody was told that it began");
+        assert!(!typing.is_news(ROOM, &says(people(999), false), PER_ROOM, 0), "nobody was told that it began");
         assert_eq!(ends(&typing, TYPING_MS), PER_ROOM);
     }
 }

@@ -4,6 +4,7 @@
 //! came on reaches a client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{Channel, Keyring, delivery};
 use realtime::{Arrival, Inbox, LogNumber};
@@ -18,31 +19,52 @@ const BURST_BYTES: usize = 32 * 1024;
 /// Takes deliveries until the service stops; `lost` is told when some may be missing.
 pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox, keys: Keyring, lost: Arc<Notify>) {
     let shutdown = shared.tasks.shutdown().clone();
-    let mut burst_bytes = 0;
+    let mut due_ms = None;
     loop {
-        let arrival = tokio::select! {
-            arrival = inbox.recv() => arrival,
-            () = shutdown.requested() => return,
-        };
-        match arrival {
-            Some(Arrival::Delivery { channel, number, payload }) => {
-                take(&shared, &keys, channel, number, &payload);
-                burst_bytes += payload.len();
-                if burst_bytes >= BURST_BYTES {
-                    burst_bytes = 0;
-                    tokio::task::yield_now().await;
+        let wait = due_ms.map(|due: u64| Duration::from_millis(due.saturating_sub(shared.wheel.now_ms())));
+        tokio::select! {
+            arrival = inbox.recv() => match arrival {
+                Some(first) => {
+                    if take_burst(&shared, &keys, &lost, first, &mut inbox) {
+                        tokio::task::yield_now().await;
+                    }
                 }
-                // Outboxes are small: a burst must make no client look slow that reads.
-                shared.breathe().await;
+                None => break,
+            },
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            () = shutdown.requested() => break,
+        }
+        if !shared.meters.pace.is_free() {
+            // Outboxes are small: a burst must make no client look slow that reads.
+            shared.hub.let_all_leave(shared.wheel.now_ms());
+            shared.breathe().await;
+        }
+        due_ms = shared.hub.let_leave(shared.wheel.now_ms());
+    }
+    shared.hub.let_all_leave(shared.wheel.now_ms());
+}
+
+/// Takes what came together, as far as it is one burst; true if there is more.
+fn take_burst(shared: &Shared, keys: &Keyring, lost: &Notify, first: Arrival, inbox: &mut Inbox) -> bool {
+    let (mut bytes, mut next) = (0, Some(first));
+    while let Some(arrival) = next {
+        match arrival {
+            Arrival::Delivery { channel, number, payload } => {
+                take(shared, keys, channel, number, &payload);
+                bytes += payload.len();
             }
-            Some(Arrival::Reconnected) => {
+            Arrival::Reconnected => {
                 tracing::warn!("deliveries may have been lost; comparing all rooms with the store");
                 shared.hub.sound.note_loss();
                 lost.notify_one();
             }
-            None => return,
         }
+        if bytes >= BURST_BYTES || !shared.meters.pace.is_free() {
+            return true;
+        }
+        next = inbox.next_at_hand();
     }
+    false
 }
 
 pub(crate) fn take(shared: &Shared, keys: &Keyring, channel: Channel, number: LogNumber, payload: &[u8]) {

@@ -12,7 +12,7 @@ use store::RoomState;
 use crate::codec::{Delivered, Place};
 use crate::following::{READINGS, known, state_of};
 use crate::handle::Handle;
-use crate::hub::{Claim, Way};
+use crate::hub::{Claim, Wakes, Way};
 use crate::shared::Shared;
 
 /// A connection that is let into a room; out of it again when this is dropped.
@@ -60,7 +60,7 @@ impl Entering {
                 return;
             }
             self.shared.breathe().await;
-            goes_on = self.say(|handle| handle.deliver(delivered, Place::Void));
+            goes_on = self.say(|handle| handle.deliver(delivered, Place::Void, Wakes::AtOnce));
         }
         self.open();
     }

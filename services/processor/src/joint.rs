@@ -55,6 +55,8 @@ pub(crate) struct Joiner {
     waiting: VecDeque<Waiting>,
     rate: Rate,
     last_start: Instant,
+    /// Batches that were joined then.
+    last_joined: usize,
 }
 
 impl Joint {
@@ -62,7 +64,14 @@ impl Joint {
     pub(crate) fn new(handlers: Handlers) -> (Self, Joiner) {
         let (sender, brought) = mpsc::channel(SINGLE_LIMIT);
         let now = Instant::now();
-        let joiner = Joiner { handlers, brought, waiting: VecDeque::new(), rate: Rate::new(now), last_start: now };
+        let joiner = Joiner {
+            handlers,
+            brought,
+            waiting: VecDeque::new(),
+            rate: Rate::new(now),
+            last_start: now,
+            last_joined: 0,
+        };
         (Self { brought: sender }, joiner)
     }
 
@@ -109,7 +118,8 @@ impl Joiner {
 
     /// When what waits is to be applied if nothing is under way.
     fn due(&self) -> Instant {
-        let gathered = self.waiting.front().map(|it| it.since + GATHER);
+        // Nobody waits for company who had none.
+        let gathered = self.waiting.front().filter(|_| self.last_joined > 1).map(|it| it.since + GATHER);
         gathered.into_iter().chain([self.last_start + RHYTHM]).max().unwrap_or(self.last_start)
     }
 
@@ -128,13 +138,13 @@ impl Joiner {
         if !may_start || self.waiting.is_empty() {
             return None;
         }
-        self.last_start = now;
         let mut total = 0;
         let fits = self.waiting.iter().take_while(|it| {
             total += it.jobs.len();
             total <= MOST
         });
         let count = if is_much { fits.count().max(1) } else { 1 };
+        (self.last_start, self.last_joined) = (now, count);
         Some(self.waiting.drain(..count).collect())
     }
 }

@@ -94,17 +94,17 @@ pub struct Batch {
 }
 
 // The rows are sorted before they are locked: batches that share rooms wait, but never in a circle.
-const LOCK: RowsSql = rows_sql!([1 room uuid]
+pub(crate) const LOCK: RowsSql = rows_sql!([1 room uuid]
     "SELECT c.room_id, c.kind, c.last_seq, c.rev, c.epoch FROM room_counters c
      WHERE c.room_id IN (SELECT room FROM given) ORDER BY c.room_id",
     postgres " FOR UPDATE OF c");
-const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
+pub(crate) const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
      JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id");
 // The receipt of a message is the message, for ever; of any other change the change; of a job without effect (refused, or
 // nothing to change) its own row.
-const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
+pub(crate) const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
     "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
        FROM given JOIN room_events e ON e.job_id = given.job
      UNION ALL

@@ -39,7 +39,7 @@ const LOCK: RowsSql = rows_sql!([1 member uuid]
     postgres " FOR UPDATE");
 const GROW: RowsSql = rows_sql!([1 member uuid]
     "UPDATE users SET membership = membership + 1 FROM given WHERE user_id = given.member");
-const ROOMS_OF: &str =
+pub(crate) const ROOMS_OF: &str =
     "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, u.account_role, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
     FROM users u LEFT JOIN room_members m ON m.user_id = u.user_id
     LEFT JOIN room_counters c ON c.room_id = m.room_id WHERE u.user_id = $1";

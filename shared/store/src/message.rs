@@ -95,10 +95,10 @@ macro_rules! page {
         )
     };
 }
-const BEFORE: &str = page!("<", "DESC");
-const AFTER: &str = page!(">", "ASC");
+pub(crate) const BEFORE: &str = page!("<", "DESC");
+pub(crate) const AFTER: &str = page!(">", "ASC");
 const ONE: &str = concat!("SELECT ", message_columns!(), " FROM messages WHERE message_id = $1");
-const MANY: RowsSql = rows_sql!([1 id uuid]
+pub(crate) const MANY: RowsSql = rows_sql!([1 id uuid]
     concat!("SELECT ", message_columns!(), " FROM given JOIN messages ON messages.message_id = given.id"));
 const REACTIONS: RowsSql = rows_sql!([1 id uuid]
     "SELECT message_id, emoji, COUNT(*) AS times FROM given JOIN reactions ON reactions.message_id = given.id

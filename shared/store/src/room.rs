@@ -107,14 +107,14 @@ const ONE: &str = concat!(
     room_columns!(),
     " FROM rooms r JOIN room_counters c ON c.room_id = r.room_id WHERE r.room_id = $1"
 );
-const CONVERSATIONS: &str = concat!(
+pub(crate) const CONVERSATIONS: &str = concat!(
     "SELECT ",
     room_columns!(),
     " FROM room_members m JOIN rooms r ON r.room_id = m.room_id
      JOIN room_counters c ON c.room_id = m.room_id
      WHERE m.user_id = $1 AND m.room_id > $2 ORDER BY m.room_id LIMIT $3"
 );
-const ROOM_STATES: RowsSql = rows_sql!([1 room uuid, 2 member uuid] concat!(
+pub(crate) const ROOM_STATES: RowsSql = rows_sql!([1 room uuid, 2 member uuid] concat!(
     "SELECT ", state_columns!(), " FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
      JOIN room_counters c ON c.room_id = m.room_id"

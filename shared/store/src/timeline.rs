@@ -27,7 +27,7 @@ pub struct RevEntry {
 }
 
 /// A page bounded by number ($3) and by weight ($4): the weights are read first, without the contents.
-const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.payload)
+pub(crate) const AFTER: &str = "WITH page AS (SELECT e.rev AS place, 512 + OCTET_LENGTH(e.payload)
         + COALESCE(OCTET_LENGTH(m.content), 0) + COALESCE(OCTET_LENGTH(m.attachments), 0) AS weight
         FROM room_events e LEFT JOIN messages m ON m.message_id = e.message_id
         WHERE e.room_id = $1 AND e.rev > $2 ORDER BY e.rev LIMIT $3),

@@ -8,6 +8,7 @@ pub(crate) mod followed;
 pub(crate) mod outbox;
 pub(crate) mod pace;
 pub(crate) mod rights;
+mod state;
 pub(crate) mod switched_off;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -24,10 +25,12 @@ use telemetry::Counter;
 use crate::codec::{Delivered, Dialect, Place};
 use crate::handle::deadlines::{Deadlines, Due};
 use crate::handle::followed::Followed;
-use crate::handle::outbox::{Kind, Outbox, Popped, Pushed};
-use crate::handle::pace::{Pace, Round};
+use crate::handle::outbox::{Kind, Popped, Pushed};
+use crate::handle::pace::Pace;
 use crate::handle::rights::Rights;
+use crate::handle::state::State;
 use crate::handle::switched_off::SwitchedOff;
+use crate::hub::Wakes;
 use crate::idle::Activity;
 use crate::watch::beacon::Quiet;
 
@@ -63,63 +66,6 @@ pub(crate) enum Signal {
     Expiring,
 }
 
-#[derive(Debug)]
-struct State {
-    outbox: Outbox,
-    deadlines: Deadlines,
-    /// When the wheel comes by; other entries of the wheel are stale.
-    visit_ms: u64,
-    close: Option<CloseCode>,
-    close_seen: bool,
-    ping: bool,
-    expiring: bool,
-    /// User events that came before the session was ready; `None` once it is.
-    early: Option<Vec<Arc<Delivered>>>,
-    crowding: Crowding,
-}
-
-/// Whether whoever delivers has to wait for a connection.
-#[derive(Debug, Default)]
-struct Crowding {
-    /// The network takes nothing at the moment.
-    is_blocked: bool,
-    /// The round since which it is waited for.
-    round: Option<Round>,
-}
-
-impl State {
-    /// Says whether this connection has to be waited for.
-    fn pace(&mut self, pace: &Pace) {
-        match self.crowding.round {
-            None if self.outbox.is_crowded() && !self.is_closed() => {
-                self.crowding.round = Some(pace.enter(self.crowding.is_blocked));
-            }
-            Some(round) if self.outbox.is_relieved() || self.is_closed() => {
-                // Whoever was waited for in vain is not waited for again before all has left.
-                if self.outbox.is_empty() || self.is_closed() || pace.is_waited_for(round) {
-                    pace.leave(round, self.crowding.is_blocked);
-                    self.crowding.round = None;
-                }
-            }
-            None | Some(_) => {}
-        }
-    }
-
-    fn set_blocked(&mut self, is_blocked: bool, pace: &Pace) {
-        if self.crowding.is_blocked != is_blocked {
-            self.crowding.is_blocked = is_blocked;
-            if let Some(round) = self.crowding.round {
-                pace.block(round, is_blocked);
-            }
-        }
-    }
-
-    /// True when nothing more goes to the client; one that is drained still gets its acks.
-    fn is_closed(&self) -> bool {
-        self.close.is_some_and(|code| code != CloseCode::Draining)
-    }
-}
-
 /// One connection. Shared by its task, the hub and the wheel.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -142,17 +88,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) fn new(key: u64, dialect: Dialect, deadlines: Deadlines, meters: Arc<Meters>) -> Arc<Self> {
-        let state = State {
-            outbox: Outbox::default(),
-            deadlines,
-            visit_ms: 0,
-            close: None,
-            close_seen: false,
-            ping: false,
-            expiring: false,
-            early: Some(Vec::new()),
-            crowding: Crowding::default(),
-        };
+        let state = State::new(deadlines);
         Arc::new(Self {
             key,
             dialect,
@@ -193,9 +129,9 @@ impl Handle {
     }
 
     /// Queues a room's delivery, sound if everything before it was released.
-    pub(crate) fn deliver(&self, delivered: &Delivered, place: Place) {
+    pub(crate) fn deliver(&self, delivered: &Delivered, place: Place, wakes: Wakes) {
         let kind = delivered.topic.map_or(Kind::Event, Kind::Fleeting);
-        self.push(self.placed(delivered, place), kind);
+        self.push_and(self.placed(delivered, place), kind, wakes);
     }
 
     /// Queues a delivery that was held back while the connection was not open in its room.
@@ -221,6 +157,10 @@ impl Handle {
 
     /// Queues something encoded; over the bound the connection is closed as too slow.
     pub(crate) fn push(&self, bytes: Bytes, kind: Kind) {
+        self.push_and(bytes, kind, Wakes::AtOnce);
+    }
+
+    fn push_and(&self, bytes: Bytes, kind: Kind, wakes: Wakes) {
         if kind == Kind::Event {
             self.quiet.broken();
         }
@@ -247,8 +187,21 @@ impl Handle {
         }
         state.pace(&self.meters.pace);
         self.count(before, state.outbox.bytes());
+        let is_first = matches!(pushed, Pushed::Waits { was_empty: true } | Pushed::Overflow);
+        if is_first && wakes == Wakes::OnBeat && !state.is_closed() {
+            state.outbox.put_off();
+            return;
+        }
+        let is_woken = is_first || (wakes == Wakes::AtOnce && state.outbox.take_put_off());
         drop(state);
-        if matches!(pushed, Pushed::Waits { was_empty: true } | Pushed::Overflow) {
+        if is_woken {
+            self.waker.wake();
+        }
+    }
+
+    /// Wakes the session if it was not woken for what waits.
+    pub(crate) fn wake_put_off(&self) {
+        if self.state.lock().outbox.take_put_off() {
             self.waker.wake();
         }
     }
@@ -481,9 +434,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         let left = state.outbox.bytes();
-        if let Some(round) = state.crowding.round {
-            self.meters.pace.leave(round, state.crowding.is_blocked);
-        }
+        state.leave(&self.meters.pace);
         self.count(left, 0);
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Outbox {
     fleeting_bytes: usize,
     /// What left the queue and not yet the process.
     transport_bytes: usize,
+    /// Whoever sends was not told yet that something waits.
+    is_put_off: bool,
 }
 
 impl Outbox {
@@ -144,8 +146,19 @@ impl Outbox {
         self.first = self.left + self.entries.len() as u64;
     }
 
+    /// Whoever sends is told later that something waits.
+    pub(crate) fn put_off(&mut self) {
+        self.is_put_off = true;
+    }
+
+    /// True if whoever sends was to be told later, and is now.
+    pub(crate) fn take_put_off(&mut self) -> bool {
+        std::mem::take(&mut self.is_put_off)
+    }
+
     /// The next one to send.
     pub(crate) fn pop(&mut self) -> Option<Popped> {
+        self.is_put_off = false;
         if self.fleeting.first().is_some_and(|fleeting| fleeting.after <= self.left) {
             let Fleeting { bytes, .. } = self.fleeting.remove(0);
             self.fleeting_bytes -= cost(&bytes);

@@ -78,6 +78,8 @@ impl Hub {
             let opened = OpenedDelivery::passing(EventData::MessageRead(mark.to_wire()));
             self.route(Channel::Room(mark.room), opened, LogNumber::NONE, now_ms);
         }
+        // Nobody counts beats for what did not come by the task of deliveries.
+        self.let_all_leave(now_ms);
     }
 }
 

@@ -12,6 +12,7 @@ use protocol::CloseCode;
 use crate::codec::{Delivered, Place};
 use crate::handle::Handle;
 use crate::hub::claim::Ticket;
+use crate::hub::rhythm::Wakes;
 
 /// Memory of what is held for a connection until it is open in the room, if nobody else held it too.
 const HELD_BYTES: usize = 1024 * 1024;
@@ -110,7 +111,7 @@ impl Member {
     }
 
     /// Takes a delivery that the room has released.
-    pub(crate) fn offer(&mut self, delivered: &Arc<Delivered>, place: Place) {
+    pub(crate) fn offer(&mut self, delivered: &Arc<Delivered>, place: Place, wakes: Wakes) {
         if let Some(held) = &mut self.held {
             if held.bytes >= HELD_BYTES {
                 self.handle.close(CloseCode::TooSlow);
@@ -120,7 +121,7 @@ impl Member {
             }
             return;
         }
-        self.pass(delivered, |handle, delivered| handle.deliver(delivered, place));
+        self.pass(delivered, |handle, delivered| handle.deliver(delivered, place, wakes));
     }
 
     fn pass(&self, delivered: &Arc<Delivered>, deliver: impl FnOnce(&Handle, &Delivered)) {

@@ -9,6 +9,7 @@ mod crowd;
 mod marks;
 mod member;
 mod moved;
+mod rhythm;
 mod room;
 mod sound;
 mod standings;
@@ -35,6 +36,8 @@ use tokio::sync::mpsc;
 
 pub(crate) use claim::{Claim, Ticket, Way};
 use marks::Marks;
+use rhythm::PutOff;
+pub(crate) use rhythm::Wakes;
 use room::{Armed, Need, Room};
 pub(crate) use room::{Gap, Position};
 use sound::Soundness;
@@ -99,6 +102,7 @@ pub(crate) struct Hub {
     marks: Marks,
     standings: Standings,
     pub(crate) sound: Soundness,
+    put_off: PutOff,
     fills: mpsc::Sender<RoomId>,
     joins: Vec<mpsc::Sender<Join>>,
     /// How often a room was seen to have moved in the store.
@@ -137,6 +141,7 @@ impl Hub {
             marks: Marks::new(),
             standings: Standings::default(),
             sound: Soundness::default(),
+            put_off: PutOff::default(),
             fills,
             joins,
             moves: AtomicU64::new(0),
@@ -274,11 +279,15 @@ impl Hub {
             drop(shard);
             return self.tell_reader(id, reader, &delivered);
         }
+        let wakes = room.wakes();
         if let Some(ended) = self.typing.ended_by(id, &delivered.event) {
             // Without a rev it needs nothing.
-            let _ = room.accept(Arc::new(ended), Place::Void);
+            let _ = room.accept(Arc::new(ended), Place::Void, wakes);
         }
-        let need = room.accept(delivered, place);
+        let need = room.accept(delivered, place, wakes);
+        if wakes == Wakes::OnBeat {
+            self.put_off(id, &mut room.rhythm, now_ms);
+        }
         self.count_gap(room);
         drop(shard);
         self.see_to(id, need);
@@ -289,7 +298,7 @@ impl Hub {
         self.marks.forget(now_ms);
         for (id, ended) in self.typing.expired(now_ms) {
             if let Some(room) = self.shard(id).get_mut(&id) {
-                let _ = room.accept(Arc::new(ended), Place::Void);
+                let _ = room.accept(Arc::new(ended), Place::Void, Wakes::AtOnce);
             }
         }
     }
@@ -349,7 +358,7 @@ impl Hub {
         let before = room.released();
         for opened in found {
             // Already being filled: a further need is answered below.
-            let _ = room.accept(Arc::new(Delivered::new(opened)), Place::Void);
+            let _ = room.accept(Arc::new(Delivered::new(opened)), Place::Void, Wakes::AtOnce);
         }
         self.count_gap(room);
         if room.gap().is_none() {

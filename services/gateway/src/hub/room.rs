@@ -17,6 +17,7 @@ use crate::handle::Handle;
 use crate::hub::claim::Ticket;
 use crate::hub::crowd::{CROWD, Told};
 use crate::hub::member::Member;
+use crate::hub::rhythm::{Rhythm, Wakes};
 
 /// Deliveries that may wait for an earlier one; what does not fit is read again later. Few, because
 /// all of them are released in one go.
@@ -81,6 +82,7 @@ pub(crate) struct Room {
     pub(crate) has_gap: bool,
     /// What it was told of late, if it is a crowd.
     pub(super) told: Told,
+    pub(super) rhythm: Rhythm,
     /// Where the store has it, as far as it was heard, and the number of that move.
     pub(super) stored: Rev,
     pub(super) moved: u64,
@@ -100,6 +102,7 @@ impl Room {
             filling: false,
             has_gap: false,
             told: Told::default(),
+            rhythm: Rhythm::default(),
             stored: Rev::ZERO,
             moved: 0,
         }
@@ -146,7 +149,7 @@ impl Room {
         self.released = Some(rev);
         self.members.iter_mut().for_each(|member| member.raise_floor(rev));
         self.ahead = self.ahead.split_off(&rev.next());
-        self.release_ahead();
+        self.release_ahead(Wakes::AtOnce);
     }
 
     /// Tells a connection something of the room before it is open. False: it is let in by somebody else
@@ -189,6 +192,7 @@ impl Room {
     fn remove_at(&mut self, at: usize) {
         let member = self.members.remove(at);
         member.handle.forget_room(self.id);
+        member.handle.wake_put_off();
     }
 
     /// The kind of the room and the role of a connection's user, if the store said so.
@@ -215,6 +219,18 @@ impl Room {
         self.members.is_empty()
     }
 
+    /// How sessions are woken for what comes now.
+    pub(crate) fn wakes(&self) -> Wakes {
+        Rhythm::wakes(self.members.len())
+    }
+
+    /// Wakes the sessions for which something was put off.
+    pub(crate) fn wake_all(&self) {
+        for member in &self.members {
+            member.handle.wake_put_off();
+        }
+    }
+
     /// True if so many are here that not everybody is told of everybody.
     pub(crate) fn is_crowd(&self) -> bool {
         self.members.len() > CROWD
@@ -228,17 +244,17 @@ impl Room {
 
     /// Takes a delivery from pub/sub, the room's log or the store; `place` is what it is if it is
     /// released at once.
-    pub(crate) fn accept(&mut self, delivered: Arc<Delivered>, place: Place) -> Need {
+    pub(crate) fn accept(&mut self, delivered: Arc<Delivered>, place: Place, wakes: Wakes) -> Need {
         let Some(rev) = delivered.rev else {
             // What leaves no trace is for whoever is there.
-            self.members.iter_mut().for_each(|member| member.offer(&delivered, Place::Void));
+            self.members.iter_mut().for_each(|member| member.offer(&delivered, Place::Void, wakes));
             return Need::Nothing;
         };
         match self.released {
             Some(released) if rev <= released => return Need::Nothing,
             Some(released) if rev == released.next() || is_on(Defect::IgnoreGaps) => {
-                self.release(&delivered, place);
-                self.release_ahead();
+                self.release(&delivered, place, wakes);
+                self.release_ahead(wakes);
             }
             _ => self.set_ahead(rev, delivered),
         }
@@ -248,7 +264,7 @@ impl Room {
     /// Passes something that leaves no trace to one connection only, if it is here.
     pub(crate) fn offer_to(&mut self, key: u64, delivered: &Arc<Delivered>) {
         if let Ok(at) = self.find(key) {
-            self.members[at].offer(delivered, Place::Void);
+            self.members[at].offer(delivered, Place::Void, Wakes::AtOnce);
         }
     }
 
@@ -296,25 +312,26 @@ impl Room {
         }
     }
 
-    fn release_ahead(&mut self) {
+    fn release_ahead(&mut self, wakes: Wakes) {
         while let Some(first) = self.ahead.first_entry() {
             if self.released.is_none_or(|released| *first.key() > released.next()) {
                 break;
             }
             let delivered = first.remove();
             if delivered.rev > self.released {
-                self.release(&delivered, Place::Void);
+                self.release(&delivered, Place::Void, wakes);
             }
         }
     }
 
-    fn release(&mut self, delivered: &Arc<Delivered>, place: Place) {
+    fn release(&mut self, delivered: &Arc<Delivered>, place: Place, wakes: Wakes) {
         self.released = delivered.rev.or(self.released);
-        self.members.iter_mut().for_each(|member| member.offer(delivered, place));
+        self.members.iter_mut().for_each(|member| member.offer(delivered, place, wakes));
         if delivered.leaver().is_some() {
             let id = self.id;
             for gone in self.members.extract_if(.., |member| member.leaves_with(delivered)) {
                 gone.handle.forget_room(id);
+                gone.handle.wake_put_off();
             }
         }
     }

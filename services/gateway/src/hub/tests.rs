@@ -10,7 +10,7 @@ use realtime::LogNumber;
 use uuid::Uuid;
 
 use super::room::{Armed, Need, Room};
-use super::{Filled, Hub, Known, Ticket};
+use super::{Filled, Hub, Known, Ticket, Wakes};
 use crate::codec::{Delivered, Dialect, Place};
 use crate::handle::tests::{handle, sent};
 use crate::handle::{Handle, Signal};
@@ -49,7 +49,7 @@ pub(super) fn revs(handle: &Handle) -> Vec<i64> {
 }
 
 pub(super) fn accept(room: &mut Room, opened: OpenedDelivery) -> Need {
-    room.accept(Arc::new(Delivered::new(opened)), Place::Sound)
+    room.accept(Arc::new(Delivered::new(opened)), Place::Sound, Wakes::AtOnce)
 }
 
 pub(super) fn join(room: &mut Room, handle: &Arc<Handle>, rev: i64) {

@@ -21,8 +21,12 @@ pub(super) const BUNDLE_EVENTS: usize = 32;
 pub(super) const BUNDLE_BYTES: usize = 64 * 1024;
 /// From beat to beat, where much comes: a message costs the same however few events it holds.
 pub(super) const BEAT: Duration = Duration::from_millis(40);
+/// The same for a lane that is alone: nothing else of what a beat costs is shared.
+const LONE_BEAT: Duration = Duration::from_millis(14);
 /// So many events of all lanes within a beat are much.
 const MUCH: f64 = 20.0;
+/// The same for a lane that is alone.
+const LONE_MUCH: f64 = 10.0;
 /// So many of one lane are worth waiting for.
 const COMPANY: f64 = 1.5;
 /// How long an event waits for others' confirm, at most. Confirms take 2 to 5 ms.
@@ -52,7 +56,7 @@ pub(super) struct Lanes {
     waiting: usize,
     rate: Option<Rate>,
     /// When those left that leave together.
-    beat: Option<Instant>,
+    last_beat: Option<Instant>,
 }
 
 impl Lanes {
@@ -83,9 +87,10 @@ impl Lanes {
         if self.waiting == 0 {
             return None;
         }
-        let (due, queue) = self.queues.iter().find(|(_, queue)| self.is_due(queue, now))?;
-        if self.keeps_time(queue, now) {
-            self.beat = Some(now);
+        let beat = self.beat(now);
+        let (due, queue) = self.queues.iter().find(|(_, queue)| self.is_due(queue, beat, now))?;
+        if beat.is_some() && queue.has_company(now) {
+            self.last_beat = Some(now);
         }
         // What is more urgent goes with it, and first: as single messages they would not have changed places.
         let most_urgent = Lane { priority: u8::MAX, ..*due };
@@ -105,26 +110,31 @@ impl Lanes {
 
     /// When something has to be sent that waits now, whatever comes meanwhile.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.queues.values().filter_map(|queue| self.due(queue, now)).min()
+        let beat = self.beat(now);
+        self.queues.values().filter_map(|queue| self.due(queue, beat, now)).min()
     }
 
-    /// Whether a lane leaves with the others, beat by beat.
-    fn keeps_time(&self, queue: &Queue, now: Instant) -> bool {
-        let is_much = self.rate.is_some_and(|rate| rate.within(BEAT, now) >= MUCH);
-        is_much && queue.rate.within(BEAT, now) >= COMPANY
+    /// From beat to beat, if much comes.
+    fn beat(&self, now: Instant) -> Option<Duration> {
+        let events = self.rate?.within(BEAT, now);
+        if events < LONE_MUCH {
+            return None;
+        }
+        let is_alone = self.queues.values().filter(|queue| queue.has_company(now)).count() < 2;
+        if is_alone { Some(LONE_BEAT) } else { (events >= MUCH).then_some(BEAT) }
     }
 
-    fn is_due(&self, queue: &Queue, now: Instant) -> bool {
+    fn is_due(&self, queue: &Queue, beat: Option<Duration>, now: Instant) -> bool {
         let is_full = queue.waiting.len() >= BUNDLE_EVENTS || queue.bytes >= BUNDLE_BYTES;
-        is_full || self.due(queue, now).is_some_and(|due| now >= due)
+        is_full || self.due(queue, beat, now).is_some_and(|due| now >= due)
     }
 
     /// When a lane's first event leaves at the latest.
-    fn due(&self, queue: &Queue, now: Instant) -> Option<Instant> {
+    fn due(&self, queue: &Queue, beat: Option<Duration>, now: Instant) -> Option<Instant> {
         let (since, _) = queue.waiting.front()?;
-        let due = if self.keeps_time(queue, now) {
+        let due = if let Some(beat) = beat.filter(|_| queue.has_company(now)) {
             // Those that leave at the same moment are one beat.
-            self.beat.filter(|beat| *beat != now).map(|beat| beat + BEAT)
+            self.last_beat.filter(|last| *last != now).map(|last| last + beat)
         } else {
             (queue.in_flight > 0).then(|| *since + PATIENCE)
         };
@@ -135,6 +145,11 @@ impl Lanes {
 impl Queue {
     fn new(now: Instant) -> Self {
         Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0, rate: Rate::new(now) }
+    }
+
+    /// Whether it leaves with the others, beat by beat.
+    fn has_company(&self, now: Instant) -> bool {
+        self.rate.within(BEAT, now) >= COMPANY
     }
 
     fn take(&mut self) -> Vec<Submission> {
@@ -233,6 +248,21 @@ mod tests {
         assert_eq!(world.deadline(400), Some(world.start + Duration::from_millis(last[6].0) + BEAT));
         world.push(LANE, 1, 1_000);
         assert!(world.next(1_000).is_some(), "what came long ago is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_alone_waits_less() {
+        let mut world = World::new();
+        let mut sent = Vec::new();
+        for ms in 0..400 {
+            world.push(LANE, 1, ms);
+            while let Some((lane, _)) = world.next(ms) {
+                world.lanes.landed(lane);
+                sent.push(ms);
+            }
+        }
+        let last = &sent[sent.len() - 5..];
+        assert!(last.windows(2).all(|two| two[1] - two[0] == LONE_BEAT.as_millis() as u64), "{sent:?}");
     }
 
     #[tokio::test]

@@ -4,17 +4,18 @@
 
 use std::time::Duration;
 
-use deadpool_redis::{Pool, PoolConfig, Runtime, Timeouts};
+use deadpool::managed::{self, Metrics, Object, PoolConfig, RecycleResult, Timeouts};
+use deadpool_redis::Runtime;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisError,
+    RedisResult, Value,
 };
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::unavailable;
 use crate::{COMMAND_LIMIT, RealtimeError};
@@ -27,11 +28,33 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(1800);
 /// A connection over which nothing can be sent for so long is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 
+/// Whoever answered so lately is not asked whether it is there: that would be a round for every round.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// Makes connections for the pool.
+struct Manager(deadpool_redis::Manager);
+
+impl managed::Manager for Manager {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.0.create().await
+    }
+
+    async fn recycle(&self, connection: &mut MultiplexedConnection, metrics: &Metrics) -> RecycleResult<RedisError> {
+        if metrics.last_used() < FRESH {
+            return Ok(());
+        }
+        self.0.recycle(connection, metrics).await
+    }
+}
+
 pub(super) struct Node {
     /// `host:port`, as the cluster names it.
     name: String,
     info: ConnectionInfo,
-    pool: Pool,
+    pool: managed::Pool<Manager>,
 }
 
 /// What is asked of a server about itself, one answer for each command.
@@ -43,7 +66,7 @@ impl Node {
         let info = with_probes(info);
         let manager = deadpool_redis::Manager::new_with_config(info.clone(), config())
             .map_err(|error| unavailable("the address", &error))?;
-        let pool = Pool::builder(manager)
+        let pool = managed::Pool::builder(Manager(manager))
             .config(PoolConfig {
                 max_size: POOL_CONNECTIONS,
                 timeouts: Timeouts {
@@ -75,14 +98,18 @@ impl Node {
     }
 
     async fn run_in_time(&self, commands: &mut Pipeline) -> Result<Answers, RealtimeError> {
-        let round = async {
-            let mut connection = self.pool.get().await.map_err(|error| unavailable("no connection", &error))?;
-            commands.ignore_errors().query_async(&mut connection).await.map_err(|error| unavailable("refused", &error))
-        };
-        match timeout(COMMAND_LIMIT, round).await {
-            Ok(answers) => answers,
-            Err(_) => Err(RealtimeError::Unavailable("no answer in time".into())),
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        let late = |_| RealtimeError::Unavailable("no answer in time".into());
+        let connection = timeout_at(deadline, self.pool.get()).await.map_err(late)?;
+        let mut connection = connection.map_err(|error| unavailable("no connection", &error))?;
+        let answers = timeout_at(deadline, commands.ignore_errors().query_async(&mut *connection)).await;
+        let answers =
+            answers.map_err(late).and_then(|it| it.map_err(|error: RedisError| unavailable("refused", &error)));
+        if answers.is_err() {
+            // Not back into the pool: the next one would have no more luck with it.
+            drop(Object::take(connection));
         }
+        answers
     }
 
     /// A connection for subscriptions of a server that is no cluster's.

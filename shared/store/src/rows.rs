@@ -95,6 +95,12 @@ impl<'a> Rows<'a> {
         self
     }
 
+    /// The columns of another table's rows after these: for a statement over both, on Postgres.
+    pub(crate) fn beside(mut self, others: Self) -> Self {
+        self.columns.extend(others.columns);
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

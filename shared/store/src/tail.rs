@@ -9,7 +9,7 @@ use domain::{Rev, RoomId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 use crate::change;
-use crate::db::{Engine, Tx};
+use crate::db::Tx;
 use crate::error::damaged;
 use crate::rows::{Rows, RowsSql};
 use crate::{Head, ReadMark, Store, StoreError};
@@ -39,18 +39,9 @@ const PAGE: i64 = 500;
 /// A room and its rev in a row.
 const ENTRY_BYTES: usize = 24;
 
-// On Postgres one round trip with the tail; beside a file a second statement costs nothing.
-const HEADS: RowsSql = RowsSql {
-    postgres: "WITH given(room, seq, rev, epoch) AS
-        (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])),
-        heads AS (UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
-            FROM given WHERE room_id = given.room)
-        INSERT INTO room_changes (rooms) SELECT string_agg(uuid_send(room) || int8send(rev), ''::bytea) FROM given",
-    sqlite: "WITH given(room, seq, rev, epoch) AS
-        (SELECT unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each($1))
-        UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
-        FROM given WHERE room_id = given.room",
-};
+const HEADS: RowsSql = rows_sql!([1 room uuid, 2 seq bigint, 3 rev bigint, 4 epoch bigint]
+    "UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
+     FROM given WHERE room_id = given.room");
 const TAIL_SQLITE: &str = "INSERT INTO room_changes (rooms) VALUES ($1)";
 const HORIZON_SQLITE: &str =
     "SELECT 1 + COALESCE(MAX(changed_in), 0) AS begins, 9223372036854775807 AS ends FROM room_changes";
@@ -120,21 +111,23 @@ impl Store {
     }
 }
 
-/// Writes the new counters of rooms, and that they have moved.
+/// Writes the new counters of rooms, and that they have moved, beside a file.
 pub(crate) async fn write_heads(tx: &mut Tx, heads: &[(RoomId, Head)]) -> Result<(), StoreError> {
     if heads.is_empty() {
         return Ok(());
     }
-    let rows = Rows::new()
+    tx.conn.run(&HEADS, &head_rows(heads)).await?;
+    run!(tx.conn, TAIL_SQLITE, packed(heads))?;
+    Ok(())
+}
+
+/// Rooms with their `seq`, `rev` and `epoch`.
+pub(crate) fn head_rows(heads: &[(RoomId, Head)]) -> Rows<'static> {
+    Rows::new()
         .id(heads.iter().map(|(room, _)| room.0))
         .int(heads.iter().map(|(_, head)| head.last_seq.0))
         .int(heads.iter().map(|(_, head)| head.rev.0))
-        .int(heads.iter().map(|(_, head)| head.epoch.0));
-    tx.conn.run(&HEADS, &rows).await?;
-    if matches!(tx.conn.engine, Engine::Sqlite(_)) {
-        run!(tx.conn, TAIL_SQLITE, packed(heads))?;
-    }
-    Ok(())
+        .int(heads.iter().map(|(_, head)| head.epoch.0))
 }
 
 fn packed(heads: &[(RoomId, Head)]) -> Vec<u8> {

@@ -14,7 +14,7 @@ use protocol::wire::{MessageFailed, ServerEvent};
 use protocol::{Code, EventData};
 use uuid::Uuid;
 
-use crate::db::Tx;
+use crate::db::{Engine, Tx};
 use crate::rows::{Rows, RowsSql};
 use crate::{Head, MessageRow, StoreError, change, departure, tail};
 
@@ -144,6 +144,28 @@ const EVENTS: RowsSql = rows_sql!(
     [1 room uuid, 2 rev bigint, 3 epoch bigint, 4 at bigint, 5 message uuid, 6 job uuid, 7 payload bytea]
     "INSERT INTO room_events (room_id, rev, epoch, happened_at, message_id, job_id, payload)
      SELECT * FROM given WHERE true ON CONFLICT DO NOTHING");
+/// [`MESSAGES`], [`EVENTS`] and the heads with the tail; how many messages and events were written.
+const TOGETHER: RowsSql = RowsSql {
+    postgres: "WITH said AS (INSERT INTO messages (message_id, room_id, seq, rev, sender_id, reply_to, sent_at, stored_at,
+            edited_at, deleted_at, changed_at, client_msg_id, kind, content, mentions, attachments)
+        SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::bigint[],
+            $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bytea[],
+            $16::bytea[]) AS given(id)
+        WHERE NOT EXISTS (SELECT 1 FROM refused_jobs WHERE refused_jobs.job_id = given.id)
+        ON CONFLICT DO NOTHING RETURNING 1),
+    told AS (INSERT INTO room_events (room_id, rev, epoch, happened_at, message_id, job_id, payload)
+        SELECT * FROM UNNEST($17::uuid[], $18::bigint[], $19::bigint[], $20::bigint[], $21::uuid[], $22::uuid[],
+            $23::bytea[])
+        ON CONFLICT DO NOTHING RETURNING 1),
+    given(room, seq, rev, epoch) AS (SELECT * FROM UNNEST($24::uuid[], $25::bigint[], $26::bigint[], $27::bigint[])),
+    heads AS (UPDATE room_counters SET last_seq = given.seq, rev = given.rev, epoch = given.epoch
+        FROM given WHERE room_id = given.room),
+    tail AS (INSERT INTO room_changes (rooms)
+        SELECT string_agg(uuid_send(room) || int8send(rev), ''::bytea) FROM given HAVING COUNT(*) > 0)
+    SELECT (SELECT COUNT(*) FROM said), (SELECT COUNT(*) FROM told)",
+    // There round trips cost nothing.
+    sqlite: "",
+};
 const STAY: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
     "UPDATE room_members SET read_seq = read_seq WHERE (room_id, user_id) IN (SELECT room, member FROM given)");
 const LEFT: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
@@ -166,12 +188,16 @@ pub(crate) const IDLE: &str = "";
 
 impl Writes {
     pub(crate) async fn apply(self, tx: &mut Tx) -> Result<(), StoreError> {
-        self.write_messages(tx).await?;
+        if matches!(tx.conn.engine, Engine::Postgres(_)) {
+            self.write_together(tx).await?;
+        } else {
+            insert(tx, &MESSAGES, &self.message_rows(), "message").await?;
+            insert(tx, &EVENTS, &self.event_rows(), "job").await?;
+            tail::write_heads(tx, &self.heads).await?;
+        }
         self.write_edits(tx).await?;
         self.write_reactions(tx).await?;
         self.write_deletes(tx).await?;
-        self.write_events(tx).await?;
-        tail::write_heads(tx, &self.heads).await?;
         self.write_members(tx).await?;
         self.write_titles(tx).await?;
         self.write_refused(tx).await?;
@@ -180,10 +206,24 @@ impl Writes {
         change::grow(tx, moved).await
     }
 
-    async fn write_messages(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    /// What nearly every batch writes, in one round trip.
+    async fn write_together(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        if self.messages.is_empty() && self.events.is_empty() && self.heads.is_empty() {
+            return Ok(());
+        }
+        let rows = self.message_rows().beside(self.event_rows()).beside(tail::head_rows(&self.heads));
+        let written: Vec<(i64, i64)> = tx.conn.fetch(&TOGETHER, &rows).await?;
+        match written.first() {
+            Some((messages, _)) if *messages != self.messages.len() as i64 => Err(StoreError::Conflict("message")),
+            Some((_, events)) if *events == self.events.len() as i64 => Ok(()),
+            _ => Err(StoreError::Conflict("job")),
+        }
+    }
+
+    fn message_rows(&self) -> Rows<'_> {
         let mut all: Vec<&MessageRow> = self.messages.iter().collect();
         all.sort_unstable_by_key(|row| row.id);
-        let rows = Rows::new()
+        Rows::new()
             .id(all.iter().map(|row| row.id.0))
             .id(all.iter().map(|row| row.room.0))
             .int(all.iter().map(|row| row.seq.0))
@@ -200,8 +240,7 @@ impl Writes {
             .text(all.iter().map(|row| row.kind.as_str()))
             .text(all.iter().map(|row| row.content.as_str()))
             .maybe_bytes(all.iter().map(|row| row.packed_mentions()))
-            .maybe_bytes(all.iter().map(|row| row.packed_attachments()));
-        insert(tx, &MESSAGES, &rows, "message").await
+            .maybe_bytes(all.iter().map(|row| row.packed_attachments()))
     }
 
     async fn write_edits(&self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -231,18 +270,17 @@ impl Writes {
         change(tx, &UNREACT_ALL, &Rows::new().id(ids(all, |it| it.message.0))).await
     }
 
-    async fn write_events(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    fn event_rows(&self) -> Rows<'_> {
         let all = &self.events;
         let (messages, payloads): (Vec<Option<Uuid>>, Vec<Vec<u8>>) = all.iter().map(stored_form).unzip();
-        let rows = Rows::new()
+        Rows::new()
             .id(ids(all, |it| it.room.0))
             .int(all.iter().map(|it| it.rev.0))
             .int(all.iter().map(|it| it.epoch.0))
             .int(all.iter().map(|it| it.at.0))
             .maybe_id(messages)
             .maybe_id(all.iter().map(|it| it.job.map(|job| job.0)))
-            .bytes(payloads);
-        insert(tx, &EVENTS, &rows, "job").await
+            .bytes(payloads)
     }
 
     async fn write_members(&self, tx: &mut Tx) -> Result<(), StoreError> {

@@ -19,9 +19,10 @@ use crate::codec::Dialect;
 use crate::handle::Identity;
 use crate::hub::{Hub, Known, Ticket};
 use crate::idle::Idle;
+use crate::lookups::Lookups;
 use crate::session::{Connection, Open, Renewals};
 use crate::shared::Shared;
-use crate::{delivery, share};
+use crate::{Desks, delivery, share};
 
 /// Sessions of a gateway, each with its link.
 pub struct Bench<L> {
@@ -37,8 +38,9 @@ impl<L: Link> Bench<L> {
         let (hub, _) = Hub::new(settings.limits.user_devices);
         let (idle, _) = Idle::new(settings.presence.idle);
         let (renewals, _) = Renewals::new();
+        let (lookups, _) = Lookups::new();
         let (inbox, keys) = (engine.realtime.inbox().id(), engine.keys.clone());
-        let shared = Arc::new(share(settings, engine, tasks, hub, inbox, idle, renewals));
+        let shared = Arc::new(share(settings, engine, tasks, hub, inbox, Desks { idle, renewals, lookups }));
         Self { shared, keys, sessions: Vec::new() }
     }
 

@@ -45,7 +45,7 @@ pub(crate) async fn follow_all(shared: &Shared, handle: &Arc<Handle>, user: User
     handle.reserve_rooms(entered.len());
     enter(shared, handle, &entered, Some(Channel::User(user))).await?;
     for _ in 0..READINGS {
-        let read = within(async { shared.store.membership_of(user).await.map_err(|error| error.refusal()) });
+        let read = within(shared.lookups.rooms_of(user));
         let found = read.await?.ok_or_else(|| Refusal::unauthenticated("the token is not valid"))?;
         let rooms: Vec<RoomId> = found.rooms.iter().map(|state| state.room_id).collect();
         let (fresh, gone) = differences(&entered, &rooms);

@@ -16,6 +16,7 @@ mod following;
 mod handle;
 mod hub;
 mod idle;
+mod lookups;
 mod pages;
 mod presence;
 mod refusals;
@@ -52,6 +53,7 @@ use crate::handle::Meters;
 use crate::handle::deadlines;
 use crate::hub::{Hub, Requests};
 use crate::idle::Idle;
+use crate::lookups::Lookups;
 use crate::presence::Turns;
 use crate::session::{Renewals, recovery};
 use crate::shared::Shared;
@@ -85,8 +87,10 @@ impl Gateway {
         let (hub, requests) = Hub::new(settings.limits.user_devices);
         let (idle, returned) = Idle::new(settings.presence.idle);
         let (renewals, asked) = Renewals::new();
+        let (lookups, questions) = Lookups::new();
         let keys = engine.keys.clone();
-        let shared = Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), idle, renewals));
+        let shared =
+            Arc::new(share(&settings, engine, tasks.clone(), hub, inbox.id(), Desks { idle, renewals, lookups }));
         let lost = Arc::new(Notify::new());
         let Requests { fills, joins } = requests;
 
@@ -97,6 +101,7 @@ impl Gateway {
         tasks.own("changes", changes::watch(Arc::clone(&shared)));
         tasks.own("reconciliation", changes::reconcile(Arc::clone(&shared)));
         tasks.own("renewals", recovery::run(Arc::clone(&shared), asked));
+        tasks.own("look-ups", lookups::answer(Arc::clone(&shared), questions));
         tasks.own("tail", tail::follow(Arc::clone(&shared)));
         if !settings.beacon_every.is_zero() {
             tasks.own("beacons", beacon::run(Arc::clone(&shared), settings.beacon_every));
@@ -128,15 +133,22 @@ impl Gateway {
     }
 }
 
+/// Where sessions ask something of the gateway's own tasks.
+struct Desks {
+    idle: Idle,
+    renewals: Renewals,
+    lookups: Lookups,
+}
+
 fn share(
     settings: &Settings,
     engine: Engine,
     tasks: Tasks,
     hub: Arc<Hub>,
     inbox: realtime::InboxId,
-    idle: Idle,
-    renewals: Renewals,
+    desks: Desks,
 ) -> Shared {
+    let Desks { idle, renewals, lookups } = desks;
     let Engine { store, broker, realtime, keys, clock, .. } = engine;
     let secret = settings.jwt_secret.as_ref().expect("settings that passed their checks hold the token secret");
     let rate = Rate { per_second: settings.limits.user_events_per_sec, burst: settings.limits.user_burst };
@@ -158,6 +170,7 @@ fn share(
         turns: Turns::default(),
         idle,
         renewals,
+        lookups,
         meters: Arc::new(Meters::default()),
         doubts: Doubts::default(),
         published: Published::default(),

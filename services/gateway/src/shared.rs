@@ -26,6 +26,7 @@ use crate::handle::deadlines::Deadlines;
 use crate::handle::{Handle, Meters};
 use crate::hub::Hub;
 use crate::idle::Idle;
+use crate::lookups::Lookups;
 use crate::presence::Turns;
 use crate::session::Renewals;
 use crate::typing::Published;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     pub(crate) idle: Idle,
     pub(crate) renewals: Renewals,
+    pub(crate) lookups: Lookups,
     /// Typing that was published of late.
     pub(crate) published: Published,
     pub(crate) meters: Arc<Meters>,

@@ -16,7 +16,7 @@ use telemetry::Counter;
 use crate::Handlers;
 use crate::timeline::{Behind, Budget, ITEM_BYTES, Logged};
 
-/// Read marks told with one room, the latest; with the last of very many rooms only a few.
+/// Read marks told with one room, the latest; with each of very many rooms only a few.
 const READ_MARKS: usize = 200;
 const READ_MARKS_FEW: usize = 2;
 /// Read marks of all rooms together, about.
@@ -36,7 +36,7 @@ enum Position {
 /// What the answer may still hold.
 struct Answer {
     budget: Budget,
-    marks: usize,
+    reads: HashMap<RoomId, Vec<(UserId, Seq)>>,
 }
 
 impl Handlers {
@@ -56,7 +56,10 @@ impl Handlers {
         let mut logged = self.logged(&behind(&asked, &states)).await;
         let bytes = limits::ANSWER_BYTES.saturating_sub(asked.len() * ROOM_BYTES).max(LEAST_BYTES);
         let budget = Budget { bytes, ..Budget::whole() };
-        let mut answer = Answer { budget, marks: READ_MARKS_IN_ALL };
+        let known: Vec<RoomId> = states.keys().copied().collect();
+        let marks = (READ_MARKS_IN_ALL / known.len().max(1)).clamp(READ_MARKS_FEW, READ_MARKS);
+        let reads = self.store().reads_of(&known, marks).await.map_err(|error| error.refusal())?;
+        let mut answer = Answer { budget, reads };
         let mut rooms = Vec::with_capacity(asked.len());
         for (room, position) in asked {
             rooms.push(if let Some(state) = states.get(&room) {
@@ -119,9 +122,7 @@ impl Handlers {
             }
             _ => synced.complete = true,
         }
-        let marks = READ_MARKS.min(answer.marks).max(READ_MARKS_FEW);
-        let reads = self.store().reads(state.room_id, marks).await?;
-        answer.marks = answer.marks.saturating_sub(reads.len());
+        let reads = answer.reads.remove(&state.room_id).unwrap_or_default();
         synced.reads =
             reads.into_iter().map(|(user, seq)| wire::ReadMark { user_id: user.to_string(), seq: seq.0 }).collect();
         Ok(synced)

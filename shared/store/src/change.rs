@@ -39,10 +39,10 @@ const LOCK: RowsSql = rows_sql!([1 member uuid]
     postgres " FOR UPDATE");
 const GROW: RowsSql = rows_sql!([1 member uuid]
     "UPDATE users SET membership = membership + 1 FROM given WHERE user_id = given.member");
-pub(crate) const ROOMS_OF: &str =
+pub(crate) const ROOMS_OF: RowsSql = rows_sql!([1 id uuid]
     "SELECT u.user_id, u.blocked_at, u.tokens_valid_after, u.membership, u.account_role, c.room_id, c.kind, m.role, c.last_seq, c.rev, c.epoch, m.read_seq, m.joined_seq
-    FROM users u LEFT JOIN room_members m ON m.user_id = u.user_id
-    LEFT JOIN room_counters c ON c.room_id = m.room_id WHERE u.user_id = $1";
+    FROM given JOIN users u ON u.user_id = given.id LEFT JOIN room_members m ON m.user_id = u.user_id
+    LEFT JOIN room_counters c ON c.room_id = m.room_id");
 const ROOM_SETS: RowsSql = rows_sql!([1 id uuid]
     "SELECT u.user_id, u.membership, m.room_id FROM given JOIN users u ON u.user_id = given.id
      LEFT JOIN room_members m ON m.user_id = u.user_id");
@@ -103,13 +103,23 @@ impl ChangeCursor {
 }
 
 impl Store {
-    /// An account and all its rooms at one moment: one query, as each connection asks it.
+    /// An account and all its rooms at one moment.
     pub async fn membership_of(&self, user: UserId) -> Result<Option<RoomsOf>, StoreError> {
-        let mut conn = self.db.read().await?;
-        let mut found: Vec<RoomsRecord> = on!(conn, c => sqlx::query_as(ROOMS_OF).bind(user.0).fetch_all(c))?;
-        let states = found.iter_mut().filter_map(RoomsRecord::state).map(StateRecord::read);
-        let rooms = states.collect::<Result<_, _>>()?;
-        Ok(found.pop().map(|record| RoomsOf { account: record.account.into(), rooms }))
+        Ok(self.memberships_of(&[user]).await?.remove(&user))
+    }
+
+    /// The same of many users; nothing of who has no account.
+    pub async fn memberships_of(&self, users: &[UserId]) -> Result<HashMap<UserId, RoomsOf>, StoreError> {
+        let rows = Rows::new().id(users.iter().map(|id| id.0));
+        let found: Vec<RoomsRecord> = self.db.read().await?.fetch(&ROOMS_OF, &rows).await?;
+        let mut all: HashMap<UserId, RoomsOf> = HashMap::with_capacity(users.len());
+        for mut record in found {
+            let state = record.state();
+            let account = Account::from(record.account);
+            let of = all.entry(account.id).or_insert_with(|| RoomsOf { account, rooms: Vec::new() });
+            of.rooms.extend(state.map(StateRecord::read).transpose()?);
+        }
+        Ok(all)
     }
 
     /// The ids of the rooms of those of `users` who have an account, and the version of each set at

@@ -3,6 +3,8 @@
 //! It knows no rights: it says what is, the callers judge. The invariant: how far somebody has read
 //! only moves forward and never past the room's newest message.
 
+use std::collections::HashMap;
+
 use domain::room::{Role, RoomKind};
 use domain::{RoomId, Seq, Timestamp, UserId};
 use protocol::wire;
@@ -60,6 +62,16 @@ const HAS_READ: &str = "SELECT m.read_seq, c.last_seq FROM room_members m
 const READ_ATTEMPTS: usize = 5;
 pub(crate) const READS: &str = "SELECT user_id, read_seq FROM room_members
     WHERE room_id = $1 AND read_at IS NOT NULL ORDER BY read_at DESC, user_id LIMIT $2";
+
+/// The same for many rooms in one round trip; beside a file a statement for each costs no more.
+pub(crate) const READS_OF: RowsSql = RowsSql {
+    postgres: "WITH given(room, most) AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[]))
+        SELECT given.room, latest.user_id, latest.read_seq FROM given CROSS JOIN LATERAL
+            (SELECT user_id, read_seq, read_at FROM room_members WHERE room_id = given.room AND read_at IS NOT NULL
+             ORDER BY read_at DESC, user_id LIMIT given.most) latest
+        ORDER BY latest.read_at DESC, latest.user_id",
+    sqlite: "",
+};
 
 /// Read marks that [`Store::reads_since`] answers at most.
 pub const READS_SINCE_MOST: usize = 200;
@@ -173,12 +185,30 @@ impl Store {
         Ok(found.into_iter().map(mark).collect())
     }
 
-    /// How far the members have read, those who have read anything, latest first, at most `limit`.
-    pub async fn reads(&self, room: RoomId, limit: usize) -> Result<Vec<(UserId, Seq)>, StoreError> {
+    /// How far the members of each room have read, those who have read anything, latest first, at most `limit`
+    /// of a room; nothing of a room of which nobody has.
+    pub async fn reads_of(
+        &self,
+        rooms: &[RoomId],
+        limit: usize,
+    ) -> Result<HashMap<RoomId, Vec<(UserId, Seq)>>, StoreError> {
         let mut conn = self.db.read().await?;
-        let found: Vec<(Uuid, i64)> =
-            on!(conn, c => sqlx::query_as(READS).bind(room.0).bind(limit as i64).fetch_all(c))?;
-        Ok(found.into_iter().map(|(user, seq)| (UserId(user), Seq(seq))).collect())
+        let mut found: Vec<(Uuid, Uuid, i64)> = Vec::new();
+        if matches!(conn.engine, Engine::Postgres(_)) {
+            let rows = Rows::new().id(rooms.iter().map(|room| room.0)).int(rooms.iter().map(|_| limit as i64));
+            found = conn.fetch(&READS_OF, &rows).await?;
+        } else {
+            for room in rooms {
+                let of_room: Vec<(Uuid, i64)> =
+                    on!(conn, c => sqlx::query_as(READS).bind(room.0).bind(limit as i64).fetch_all(c))?;
+                found.extend(of_room.into_iter().map(|(user, seq)| (room.0, user, seq)));
+            }
+        }
+        let mut reads: HashMap<RoomId, Vec<(UserId, Seq)>> = HashMap::new();
+        for (room, user, seq) in found {
+            reads.entry(RoomId(room)).or_default().push((UserId(user), Seq(seq)));
+        }
+        Ok(reads)
     }
 }
 

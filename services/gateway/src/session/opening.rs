@@ -85,8 +85,7 @@ async fn try_open(shared: &Arc<Shared>, handle: &Arc<Handle>, candidate: Candida
 /// Whose token it is, if it is good and its account may come in.
 pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Claims, Failure> {
     let claims = shared.tokens.verify(token, shared.clock.now()).map_err(|error| not_let_in(&error.to_string()))?;
-    let look_up = async { shared.store.account(claims.user).await.map_err(|error| error.refusal()) };
-    judge(&claims, within(look_up).await?.as_ref())?;
+    judge(&claims, within(shared.lookups.account(claims.user)).await?.as_ref())?;
     Ok(claims)
 }
 

@@ -41,6 +41,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// The latest read marks of a room.
+    pub(crate) async fn reads(&self, room: RoomId) -> Vec<(UserId, Seq)> {
+        self.store.reads_of(&[room], 10).await.expect("reads").remove(&room).unwrap_or_default()
+    }
+
     pub(crate) async fn postgres() -> Self {
         Self::open(StoreSettings::Postgres { url: fresh_postgres().await, max_connections: 6 }, None).await
     }

@@ -66,7 +66,7 @@ async fn who_comes_back_has_read_as_far_as_before(bench: Bench) {
     let [ann, ben] = bench.users().await;
     let (room, other) = (bench.group(&[ann, ben]).await, bench.group(&[ann, ben]).await);
     let reads = async |room| {
-        let reads = bench.store.reads(room, 10).await.expect("reads");
+        let reads = bench.reads(room).await;
         reads.into_iter().find(|(user, _)| *user == ben).map_or(Seq(0), |(_, seq)| seq)
     };
     bench.say(room, ann, &["1", "2", "3", "4", "5"]).await;
@@ -125,7 +125,7 @@ async fn a_mark_set_while_its_reader_is_removed_and_added_stands(bench: Bench) {
     };
     let (read, ()) = tokio::join!(bench.store.set_read(room, ben, Seq(2), NOW), commit);
     assert_eq!(read, Ok(Reading::Moved(Seq(2))));
-    assert_eq!(bench.store.reads(room, 10).await, Ok(vec![(ben, Seq(2))]));
+    assert_eq!(bench.reads(room).await, vec![(ben, Seq(2))]);
 }
 
 async fn the_change_by_which_somebody_joined_is_found(bench: Bench) {

@@ -44,8 +44,8 @@ impl<L: Link> Bench<L> {
         Self { shared, keys, sessions: Vec::new() }
     }
 
-    /// Opens a session of `user`, who is a member of `room` at `rev`; its number, from 0 on.
-    pub fn open(&mut self, user: UserId, room: RoomId, rev: Rev, dialect: Dialect, link: L) -> usize {
+    /// Opens a session of `user`, who is a member of these rooms, all of them at `rev`; its number, from 0 on.
+    pub fn open(&mut self, user: UserId, rooms: &[RoomId], rev: Rev, dialect: Dialect, link: L) -> usize {
         let number = self.sessions.len();
         // Far beyond what anything here lasts, and no overflow.
         let handle = self.shared.new_handle(dialect, u64::MAX / 2);
@@ -55,10 +55,14 @@ impl<L: Link> Bench<L> {
         handle.authenticated(u64::MAX);
         let hub = &self.shared.hub;
         hub.users.enter(&handle);
-        hub.enter(&handle, &[room]);
-        hub.subscribed(&[room]);
-        hub.arm(&handle, Ticket::OPENING, &[Known { room, rev, kind: RoomKind::Group, role: Role::Member }]);
-        hub.open(&handle, room, Ticket::OPENING);
+        handle.reserve_rooms(rooms.len());
+        hub.enter(&handle, rooms);
+        hub.subscribed(rooms);
+        let known = |room: &RoomId| Known { room: *room, rev, kind: RoomKind::Group, role: Role::Member };
+        hub.arm(&handle, Ticket::OPENING, &rooms.iter().map(known).collect::<Vec<_>>());
+        for room in rooms {
+            hub.open(&handle, *room, Ticket::OPENING);
+        }
         handle.followed.begin(LogNumber::NONE);
         handle.take_early();
         let connection = Connection::new(link, Arc::clone(&handle));

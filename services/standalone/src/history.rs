@@ -11,7 +11,7 @@ use store::{Head, MessageRow, NewRoomEvent, Scope, Store, StoreError, Writes};
 use crate::line::RoomLine;
 
 /// Messages in one transaction.
-const CHUNK: usize = 5_000;
+const CHUNK: usize = 1_000;
 /// From one message of a room to its next.
 const PACE_MS: i64 = 60_000;
 /// What is said is cut out of this.

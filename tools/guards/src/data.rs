@@ -71,9 +71,14 @@ pub fn event(number: u64) -> NewEvent {
 
 /// Message `number` as it is told.
 pub fn told(number: u64) -> OpenedDelivery {
+    told_in(ROOM, number)
+}
+
+/// Message `number` as another room is told it.
+pub fn told_in(room: RoomId, number: u64) -> OpenedDelivery {
     let rev = number as i64;
     let event = wire::MessageDelivered {
-        room_id: ROOM.to_string(),
+        room_id: room.to_string(),
         message_id: MessageId::of(SENDER, &name(number)).to_string(),
         seq: rev,
         rev: Some(rev),

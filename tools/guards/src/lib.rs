@@ -9,6 +9,7 @@ pub mod check;
 pub mod data;
 pub mod paths;
 pub mod pipe;
+pub mod sessions;
 pub mod work;
 
 pub use paths::Path;

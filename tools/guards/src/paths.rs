@@ -10,7 +10,7 @@ use broker::Incoming;
 use broker::rabbitmq::properties;
 use bytes::Bytes;
 use config::{Role, Settings};
-use domain::{Class, Rev};
+use domain::{Class, Rev, RoomId};
 use engine::Engine;
 use gateway::Dialect;
 use gateway::bench::Bench;
@@ -117,7 +117,7 @@ impl Path {
     }
 }
 
-fn keys() -> Keyring {
+pub(crate) fn keys() -> Keyring {
     Keyring::parse(KEYS).expect("a good key")
 }
 
@@ -128,17 +128,17 @@ fn next(number: &mut u64) -> u64 {
 }
 
 /// A gateway moved by hand, over an embedded engine in a folder of its own.
-struct House {
+pub(crate) struct House {
     runtime: Runtime,
     engine: Engine,
-    bench: Bench<WebSocket<Pipe>>,
-    pipes: Vec<Pipe>,
+    pub(crate) bench: Bench<WebSocket<Pipe>>,
+    pub(crate) pipes: Vec<Pipe>,
     _tasks: Tasks,
     _folder: TempDir,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         telemetry::recorder::install();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
@@ -159,13 +159,21 @@ impl House {
         Self { runtime, engine, bench, pipes: Vec::new(), _tasks: tasks, _folder: folder }
     }
 
-    fn enter(&mut self, user: domain::UserId, dialect: Dialect) {
+    /// A session of somebody who is a member of these rooms.
+    pub(crate) fn enter(&mut self, user: domain::UserId, dialect: Dialect, rooms: &[RoomId]) {
         let pipe = Pipe::default();
         let socket = WebSocket::new(pipe.clone(), Bytes::new(), domain::limits::FRAME_BYTES);
         let link = self.runtime.block_on(socket);
         let _entered = self.runtime.enter();
-        self.bench.open(user, ROOM, Rev(BEGINNING as i64), dialect, link);
+        self.bench.open(user, rooms, Rev(BEGINNING as i64), dialect, link);
         self.pipes.push(pipe);
+    }
+
+    /// Every session does what it has to do.
+    pub(crate) fn step_all(&mut self) {
+        for session in 0..self.pipes.len() {
+            assert!(self.bench.step(session), "a session ended");
+        }
     }
 }
 
@@ -180,7 +188,7 @@ struct Sending {
 impl Sending {
     fn new(dialect: Dialect, counts_ack: bool) -> Self {
         let mut house = House::new();
-        house.enter(SENDER, dialect);
+        house.enter(SENDER, dialect, &[ROOM]);
         Self { house, dialect, number: BEGINNING, counts_ack }
     }
 
@@ -298,7 +306,7 @@ impl Delivering {
     fn new(dialects: &[Dialect], members: usize) -> Self {
         let mut house = House::new();
         for (number, dialect) in (0..members).zip(dialects.iter().cycle()) {
-            house.enter(data::member(number), *dialect);
+            house.enter(data::member(number), *dialect, &[ROOM]);
         }
         Self { house, number: BEGINNING, keys: keys(), payload: Bytes::new() }
     }
@@ -315,9 +323,7 @@ impl Work for Delivering {
 
     fn operate(&mut self) {
         self.house.bench.take(CHANNEL, LogNumber(self.number), &self.payload);
-        for session in 0..self.house.pipes.len() {
-            assert!(self.house.bench.step(session), "a session ended");
-        }
+        self.house.step_all();
     }
 }
 

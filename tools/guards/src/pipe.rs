@@ -43,6 +43,15 @@ impl Pipe {
     }
 }
 
+impl Pipe {
+    /// The same, for the last time: gives the memory back.
+    pub fn drained(&self, word: &str) -> bool {
+        let found = self.got(word);
+        self.0.lock().written = Vec::new();
+        found
+    }
+}
+
 impl AsyncRead for Pipe {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let incoming = &mut self.0.lock().incoming;

@@ -50,7 +50,7 @@ pub(super) fn spared(room: &mut Room, event: &EventData, now_ms: u64) -> Option<
 }
 
 impl Hub {
-    /// False if nobody would be told that somebody types in a crowd, or stopped: others type already.
+    /// False if nobody here would be told that somebody types in a crowd: others do already.
     pub(crate) fn takes_typing(&self, id: RoomId, user: UserId) -> bool {
         let is_crowd = self.shard(id).get(&id).is_some_and(Room::is_crowd);
         !is_crowd || self.typing.has_place(id, user, PER_CROWD)

@@ -2,12 +2,14 @@
 //!
 //! Knows no key and no cluster. The invariant: no round to it outlasts [`crate::COMMAND_LIMIT`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolConfig, RecycleResult, Timeouts};
 use deadpool_redis::Runtime;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
@@ -32,21 +34,30 @@ const DEAD_AFTER: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_millis(500);
 
 /// Makes connections for the pool.
-struct Manager(deadpool_redis::Manager);
+struct Manager {
+    inner: deadpool_redis::Manager,
+    failed: Arc<Failed>,
+}
+
+/// When a round failed last: whoever answered before that is asked again whether it is there.
+#[derive(Default)]
+struct Failed(Mutex<Option<Instant>>);
 
 impl managed::Manager for Manager {
     type Type = MultiplexedConnection;
     type Error = RedisError;
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.0.create().await
+        self.inner.create().await
     }
 
     async fn recycle(&self, connection: &mut MultiplexedConnection, metrics: &Metrics) -> RecycleResult<RedisError> {
-        if metrics.last_used() < FRESH {
+        let unused = metrics.last_used();
+        let has_failed_since = self.failed.0.lock().is_some_and(|failed| failed.elapsed() <= unused);
+        if unused < FRESH && !has_failed_since {
             return Ok(());
         }
-        self.0.recycle(connection, metrics).await
+        self.inner.recycle(connection, metrics).await
     }
 }
 
@@ -55,6 +66,7 @@ pub(super) struct Node {
     name: String,
     info: ConnectionInfo,
     pool: managed::Pool<Manager>,
+    failed: Arc<Failed>,
 }
 
 /// What is asked of a server about itself, one answer for each command.
@@ -66,7 +78,8 @@ impl Node {
         let info = with_probes(info);
         let manager = deadpool_redis::Manager::new_with_config(info.clone(), config())
             .map_err(|error| unavailable("the address", &error))?;
-        let pool = managed::Pool::builder(Manager(manager))
+        let failed = Arc::<Failed>::default();
+        let pool = managed::Pool::builder(Manager { inner: manager, failed: Arc::clone(&failed) })
             .config(PoolConfig {
                 max_size: POOL_CONNECTIONS,
                 timeouts: Timeouts {
@@ -79,7 +92,7 @@ impl Node {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| unavailable("the pool", &error))?;
-        Ok(Self { name: name_of(info.addr()), info, pool })
+        Ok(Self { name: name_of(info.addr()), info, pool, failed })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -107,6 +120,7 @@ impl Node {
             answers.map_err(late).and_then(|it| it.map_err(|error: RedisError| unavailable("refused", &error)));
         if answers.is_err() {
             // Not back into the pool: the next one would have no more luck with it.
+            *self.failed.0.lock() = Some(Instant::now());
             drop(Object::take(connection));
         }
         answers

@@ -1,6 +1,6 @@
 //! What was said in seeded rooms: messages that are there from the beginning, for trying and measuring.
 //!
-//! They are nobody's events: no recipient is told, no receipt is kept. Message by message over all rooms, as
+//! They go past the broker and are nobody's jobs: no receipt is kept. Message by message over all rooms, as
 //! in life, so that a room's history lies scattered in the store. The invariant: a room that has as
 //! many already gets none, so the same again changes nothing.
 

@@ -218,12 +218,27 @@ impl ImportRoom {
             rev: 1,
             r#type: self.kind.as_str().to_owned(),
             title: self.title.clone(),
-            // Of a very large room nobody is told all members at once.
-            members: self.roles().take(limits::MEMBERS_PER_REQUEST).map(member).collect(),
+            // Of a very large room nobody is told all members at once: as many as a request makes one with.
+            members: self.roles().take(limits::MEMBERS_PER_REQUEST + 1).map(member).collect(),
             created_by: self.members.first().map(UserId::to_string).unwrap_or_default(),
             created_at: now.to_rfc3339(),
             last_seq: 0,
         })
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_very_large_room_not_all_members_are_told_at_once() {
+        let members = (1..=1_500).map(|number| UserId(Uuid::from_u128(number))).collect();
+        let room = ImportRoom { id: RoomId(Uuid::nil()), kind: RoomKind::Group, title: None, members };
+        let Some(EventData::RoomCreated(created)) = room.created(Timestamp(0)).kind else { panic!("another event") };
+        assert_eq!(created.members.len(), limits::MEMBERS_PER_REQUEST + 1);
+        assert_eq!(created.members[0].role, Role::Owner.as_str());
+        assert_eq!(room.roles().count(), 1_500, "all of them are members");
     }
 }

@@ -192,6 +192,9 @@ impl Store {
         rooms: &[RoomId],
         limit: usize,
     ) -> Result<HashMap<RoomId, Vec<(UserId, Seq)>>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
+        }
         let mut conn = self.db.read().await?;
         let mut found: Vec<(Uuid, Uuid, i64)> = Vec::new();
         if matches!(conn.engine, Engine::Postgres(_)) {

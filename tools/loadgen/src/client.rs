@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::book::{Counts, Fate, now_us};
+use crate::catching::{Catching, Recovery};
 use crate::dialect::{Command, Dialect, Heard, Pass};
 use crate::frames::{self, Message, Opcode, Reader};
 use crate::mark::Mark;
@@ -56,20 +57,6 @@ pub(crate) enum End {
     Theirs { retry_after: Option<u64> },
 }
 
-/// What the stock Socket.IO client keeps for its next connection.
-#[derive(Debug, Default)]
-struct Recovery {
-    pid: Option<String>,
-    offset: Option<String>,
-    is_recovered: bool,
-}
-
-impl Recovery {
-    fn is_known(&self) -> bool {
-        self.pid.is_some() && self.offset.is_some()
-    }
-}
-
 /// One of a worker's clients.
 pub(crate) struct Client {
     pub(crate) number: u32,
@@ -85,6 +72,8 @@ pub(crate) struct Client {
     waiting: RefCell<HashMap<u32, Waiting>>,
     seen: RefCell<HashMap<u32, Seen>>,
     recovery: RefCell<Recovery>,
+    /// It has come back and does not know yet what it missed.
+    catching: RefCell<Option<Catching>>,
     /// How far it is in its rooms, by `seq`; known where clients come back.
     positions: RefCell<Vec<(Uuid, i64)>>,
     hint: Cell<Option<u64>>,
@@ -114,6 +103,7 @@ impl Client {
             waiting: RefCell::default(),
             seen: RefCell::default(),
             recovery: RefCell::default(),
+            catching: RefCell::default(),
             positions: RefCell::default(),
             hint: Cell::new(None),
             changed: Notify::new(),
@@ -307,7 +297,7 @@ impl Client {
     fn heard(&self, worker: &Worker, payload: &[u8]) {
         match worker.dialect.hear(payload) {
             Heard::Delivered { offset } => {
-                self.told(worker, payload);
+                self.told_live(worker, payload);
                 if worker.comes_back {
                     self.note(&position::read(worker.dialect, payload));
                     if let Some(offset) = offset {
@@ -400,27 +390,37 @@ impl Client {
         }
     }
 
-    fn told(&self, worker: &Worker, payload: &[u8]) {
+    fn told_live(&self, worker: &Worker, payload: &[u8]) {
         let now = now_us();
-        let mut seen = self.seen.borrow_mut();
-        for mark in worker.marks.all(payload).filter(|mark| mark.run == worker.run) {
-            let seen = seen.entry(mark.stream).or_default();
-            let overtaken = seen.overtaken;
-            match seen.note(mark.number) {
-                News::New => {
-                    Counts::one(&worker.counts.told);
-                    worker.book.borrow_mut().told(mark.intended, now);
-                }
-                News::Doubled => Counts::one(&worker.counts.doubled),
-            }
-            if seen.overtaken > overtaken {
-                Counts::one(&worker.counts.overtaken);
+        let mut catching = self.catching.borrow_mut();
+        for mark in marks(worker, payload) {
+            match catching.as_mut() {
+                Some(catching) => catching.hear(mark, now),
+                None => self.told(worker, mark, now),
             }
         }
     }
 
-    /// How far it is in its rooms. What it hears live after a loss is no proof of what came before.
-    pub(crate) fn positions(&self) -> Vec<(Uuid, i64)> {
+    fn told(&self, worker: &Worker, mark: Mark, at: u64) {
+        let mut seen = self.seen.borrow_mut();
+        let seen = seen.entry(mark.stream).or_default();
+        let overtaken = seen.overtaken;
+        match seen.note(mark.number) {
+            News::New => {
+                Counts::one(&worker.counts.told);
+                worker.book.borrow_mut().told(mark.intended, at);
+            }
+            News::Doubled => Counts::one(&worker.counts.doubled),
+        }
+        if seen.overtaken > overtaken {
+            Counts::one(&worker.counts.overtaken);
+        }
+    }
+
+    /// From now on it has to catch up; how far it is in its rooms. What it hears live after a loss is no proof of
+    /// what came before.
+    pub(crate) fn begin_to_catch_up(&self) -> Vec<(Uuid, i64)> {
+        self.catching.replace(Some(Catching::default()));
         self.positions.borrow().clone()
     }
 
@@ -428,8 +428,7 @@ impl Client {
     /// by itself.
     pub(crate) fn catch_up(&self, worker: &Worker, positions: &[(Uuid, i64)], began: u64) {
         if self.recovery.borrow().is_recovered || !worker.dialect.can_sync() {
-            resumed(worker, began);
-            return;
+            return self.resumed(worker, began);
         }
         self.ask_for(worker, positions, began);
     }
@@ -439,15 +438,31 @@ impl Client {
     }
 
     fn synced(&self, worker: &Worker, payload: &[u8], began: u64) {
-        self.told(worker, payload);
+        let now = now_us();
+        for mark in marks(worker, payload) {
+            self.told(worker, mark, now);
+            if let Some(catching) = self.catching.borrow_mut().as_mut() {
+                catching.learn(mark);
+            }
+        }
         let positions = position::read(worker.dialect, payload);
         self.note(&positions);
         let incomplete: Vec<(Uuid, i64)> =
             positions.iter().filter(|it| !it.is_complete).map(|it| (it.room, it.seq)).collect();
         if incomplete.is_empty() {
-            resumed(worker, began);
+            self.resumed(worker, began);
         } else {
             self.ask_for(worker, &incomplete, began);
+        }
+    }
+
+    /// It is up to date again.
+    fn resumed(&self, worker: &Worker, began: u64) {
+        let late = now_us().saturating_sub(began).max(1);
+        worker.book.borrow_mut().resumptions.saturating_record(late);
+        Counts::one(&worker.counts.resumed);
+        for (mark, at) in self.catching.take().into_iter().flat_map(Catching::news) {
+            self.told(worker, mark, at);
         }
     }
 
@@ -468,9 +483,7 @@ impl Client {
     }
 }
 
-/// A client is up to date again.
-fn resumed(worker: &Worker, began: u64) {
-    let late = now_us().saturating_sub(began).max(1);
-    worker.book.borrow_mut().resumptions.saturating_record(late);
-    Counts::one(&worker.counts.resumed);
+/// Those of this run.
+fn marks<'a>(worker: &'a Worker, payload: &'a [u8]) -> impl Iterator<Item = Mark> + 'a {
+    worker.marks.all(payload).filter(|mark| mark.run == worker.run)
 }

@@ -4,8 +4,10 @@
 //! public protocol only, but for the ids that `chatchit seed` makes. The invariant: latency counts from when
 //! something should have been sent, so a server that is slow cannot hide it by slowing the generator.
 
+mod alarm;
 mod book;
 mod cast;
+mod catching;
 mod client;
 mod dialect;
 mod frames;

@@ -10,12 +10,15 @@ use rand::Rng as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::alarm::Alarm;
 use crate::book::{Counts, now_us};
 use crate::client::Client;
 use crate::worker::Worker;
 
-/// Due times are looked at that often.
+/// How often it is looked whether a connection has ended.
 const TICK: Duration = Duration::from_millis(1);
+/// Due times are looked at no more often.
+const PAUSE_US: u64 = 250;
 /// How often somebody else is drawn when the one drawn has nothing to say.
 const DRAWS: usize = 16;
 
@@ -29,7 +32,7 @@ struct Due {
 
 impl Due {
     fn next(&mut self, now: u64) -> Option<u64> {
-        let due = self.start + (self.index as f64 * self.every) as u64;
+        let due = self.at();
         (due <= now && due < self.end).then(|| {
             self.index += 1;
             due
@@ -37,7 +40,17 @@ impl Due {
     }
 
     fn is_over(&self) -> bool {
-        self.start + (self.index as f64 * self.every) as u64 >= self.end
+        self.at() >= self.end
+    }
+
+    /// When the next is due.
+    fn at(&self) -> u64 {
+        self.start + (self.index as f64 * self.every) as u64
+    }
+
+    /// How long to sleep until something is due.
+    fn pause(&self) -> Duration {
+        Duration::from_micros(self.at().saturating_sub(now_us()).max(PAUSE_US))
     }
 }
 
@@ -61,12 +74,13 @@ impl Span {
 
 /// Calls `act` for each due time.
 async fn each(mut due: Due, mut act: impl FnMut(u64)) {
+    let alarm = Alarm::new();
     while !due.is_over() {
         let now = now_us();
         while let Some(intended) = due.next(now) {
             act(intended);
         }
-        sleep(TICK).await;
+        alarm.sleep(due.pause()).await;
     }
 }
 
@@ -103,7 +117,7 @@ pub(crate) async fn presence(worker: &Worker, span: Span) {
 /// Clients come and go: as many a second come in as leave, in turn.
 pub(crate) async fn connects(worker: &Rc<Worker>, span: Span) {
     let clients = worker.clients.borrow().clone();
-    let mut openings = JoinSet::new();
+    let (mut openings, alarm) = (JoinSet::new(), Alarm::new());
     let mut due = span.due(worker);
     let mut next = clients.iter().cycle();
     while !due.is_over() {
@@ -113,7 +127,7 @@ pub(crate) async fn connects(worker: &Rc<Worker>, span: Span) {
             openings.spawn_local(again(Rc::clone(worker), Rc::clone(client), intended));
         }
         while openings.try_join_next().is_some() {}
-        sleep(TICK).await;
+        alarm.sleep(due.pause()).await;
     }
     openings.join_all().await;
 }
@@ -146,7 +160,7 @@ async fn come_back(worker: Rc<Worker>, client: Rc<Client>, began: u64, pause: Du
     while client.is_ready() {
         sleep(TICK).await;
     }
-    let positions = client.positions();
+    let positions = client.begin_to_catch_up();
     Rc::clone(&worker).open(Rc::clone(&client), 0).await;
     if client.is_ready() {
         client.catch_up(&worker, &positions, began);

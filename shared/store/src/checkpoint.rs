@@ -9,17 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use runtime::checkpoint::Pace;
 use runtime::disk::Space;
 use runtime::{Shutdown, Tasks};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
-/// Pages in the write-ahead log (of 4 KiB, so 64 MiB) after which the writer itself checkpoints: for
-/// when this task cannot keep up.
-pub(crate) const WRITER_PAGES: &str = "16384";
-/// To so many bytes a log is cut when it begins anew: as many.
-pub(crate) const LOG_LIMIT: &str = "67108864";
-const EVERY: Duration = Duration::from_secs(1);
 /// So long the log is waited for when it is given back, and a writer meanwhile.
 const BRIEFLY: Duration = Duration::from_millis(20);
 
@@ -59,32 +54,39 @@ impl Checkpointer {
     /// Ends it, so that the writer closes the file as the last one.
     pub(crate) async fn end(&self) {
         self.running.stop.request();
-        self.running.tasks.drained(EVERY).await;
+        self.running.tasks.drained(Pace::LEAST).await;
     }
 }
 
 async fn run(mut db: SqliteConnection, folder: PathBuf, spare_bytes: Arc<AtomicU64>, stop: Shutdown) {
-    let mut is_failing = false;
+    let (mut pace, mut waited, mut is_failing) = (Pace::default(), Duration::ZERO, false);
     loop {
         tokio::select! {
             () = stop.requested() => break,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(Pace::LEAST) => waited += Pace::LEAST,
         }
         let is_short = Space::of(&folder).is_some_and(Space::is_short);
-        let failed = checkpoint(&mut db, is_short, &spare_bytes).await.err();
+        if !is_short && !is_failing && waited < pace.pause() {
+            continue;
+        }
+        waited = Duration::ZERO;
+        let result = checkpoint(&mut db, is_short, &spare_bytes).await;
         // Once, and not again with each trial.
-        if let Some(error) = failed.as_ref().filter(|_| !is_failing) {
+        if let Some(error) = result.as_ref().err().filter(|_| !is_failing) {
             tracing::warn!(%error, "cannot checkpoint the store's file; it tries again every second");
         }
-        is_failing = failed.is_some();
+        is_failing = result.is_err();
+        pace.learn(result.unwrap_or_default());
     }
     // Nothing can be done about a connection that does not close.
     let _failed = sqlx::Connection::close(db).await;
 }
 
-/// Folds the log into the file. Where the disk is short of room, gives the log back and says what the file has.
-async fn checkpoint(db: &mut SqliteConnection, is_short: bool, spare_bytes: &AtomicU64) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut *db).await?;
+/// Folds the log into the file, and says how many pages it had. Where the disk is short of room, gives the log
+/// back and says what the file has.
+async fn checkpoint(db: &mut SqliteConnection, is_short: bool, spare_bytes: &AtomicU64) -> Result<u32, sqlx::Error> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *db).await?;
+    let pages = row.try_get::<i64, _>("log")?;
     if is_short {
         // Whoever writes waits for what came since, not for all of it.
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *db).await?;
@@ -92,7 +94,7 @@ async fn checkpoint(db: &mut SqliteConnection, is_short: bool, spare_bytes: &Ato
         let bytes: i64 = sqlx::query_scalar(free).fetch_one(db).await?;
         spare_bytes.store(bytes.unsigned_abs(), Ordering::Release);
     }
-    Ok(())
+    Ok(u32::try_from(pages).unwrap_or(0))
 }
 
 #[cfg(test)]

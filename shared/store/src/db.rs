@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use runtime::checkpoint::{LOG_LIMIT, WRITER_PAGES};
 use runtime::{Shutdown, Tasks};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
@@ -16,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgPool, Postgres, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
-use crate::checkpoint::{self, Checkpointer};
+use crate::checkpoint::Checkpointer;
 use crate::rows::{Rows, RowsSql};
 use crate::{StoreError, StoreSettings};
 
@@ -137,8 +138,8 @@ impl Db {
                     .busy_timeout(Duration::from_millis(2500))
                     .foreign_keys(true)
                     .pragma("temp_store", "memory")
-                    .pragma("journal_size_limit", checkpoint::LOG_LIMIT)
-                    .pragma("wal_autocheckpoint", checkpoint::WRITER_PAGES)
+                    .pragma("journal_size_limit", LOG_LIMIT)
+                    .pragma("wal_autocheckpoint", WRITER_PAGES)
                     .statement_cache_capacity(256)
                     .disable_statement_logging();
                 let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_LIMIT).test_before_acquire(false);

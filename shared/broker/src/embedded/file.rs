@@ -8,21 +8,17 @@ use std::time::Duration;
 
 use domain::{Class, Timestamp};
 use protocol::UnverifiedEnvelope;
+use runtime::checkpoint::{LOG_LIMIT, WRITER_PAGES};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::lanes::{Event, Lane};
 use crate::{BrokerError, Depths};
 
-/// Pages in the write-ahead log (of 4 KiB, so 64 MiB) after which the writer itself checkpoints. The
-/// checkpointer does so long before; this is for when it cannot keep up.
-const CHECKPOINT_PAGES: &str = "16384";
-/// To so many bytes the log is cut when it begins anew: as many.
-const LOG_LIMIT: &str = "67108864";
 /// So long the log is waited for when it is given back, and the writer meanwhile.
 const BRIEFLY: Duration = Duration::from_millis(20);
 /// Rows per INSERT: a few fixed sizes, so that each is prepared once.
-const CHUNKS: [usize; 4] = [64, 16, 4, 1];
+const CHUNKS: [usize; 6] = [64, 16, 8, 4, 2, 1];
 const FORMAT: i64 = 1;
 
 const SCHEMA: &str = "
@@ -82,6 +78,15 @@ pub(super) struct Changes {
     pub(super) probe: bool,
 }
 
+impl Changes {
+    /// Whether one statement does all of it.
+    fn is_one_insert(&self) -> bool {
+        let Self { ready, settled, due, delayed, dead, probe } = self;
+        let is_nothing_else = settled.is_empty() && due.is_empty() && delayed.is_empty() && dead.is_empty() && !probe;
+        is_nothing_else && CHUNKS.contains(&ready.len())
+    }
+}
+
 /// What the file held when it was opened.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -104,7 +109,7 @@ pub(super) async fn connect(path: &Path, sync_full: bool, write: bool) -> Result
     let options = options(path, sync_full);
     let options = if write {
         let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
-        options.pragma("wal_autocheckpoint", CHECKPOINT_PAGES).pragma("journal_size_limit", LOG_LIMIT)
+        options.pragma("wal_autocheckpoint", WRITER_PAGES).pragma("journal_size_limit", LOG_LIMIT)
     } else {
         options.pragma("wal_autocheckpoint", "0")
     };
@@ -213,8 +218,12 @@ fn attempts(row: &SqliteRow) -> Result<(u32, Option<Timestamp>), sqlx::Error> {
 }
 
 /// Commits all changes or none. Not by the library's transaction: on a full disk SQLite rolls back by
-/// itself, the library's own rollback then fails, and it would never begin another.
+/// itself, the library's own rollback then fails, and it would never begin another. What one statement
+/// can do is a transaction by itself.
 pub(super) async fn commit(db: &mut SqliteConnection, changes: &Changes) -> Result<(), sqlx::Error> {
+    if changes.is_one_insert() {
+        return insert_ready(db, &changes.ready).await;
+    }
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *db).await?;
     let mut written = write(db, changes).await;
     if written.is_ok() {
@@ -332,12 +341,13 @@ pub(super) async fn data_version(db: &mut SqliteConnection) -> Result<i64, sqlx:
     sqlx::query_scalar("PRAGMA data_version").fetch_one(db).await
 }
 
-/// Moves what it can from the write-ahead log into the file, without holding up the writer. `gives_back`: the
-/// log itself too, to the disk, for which the writer waits a moment.
-pub(super) async fn checkpoint(db: &mut SqliteConnection, gives_back: bool) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut *db).await?;
+/// Moves what it can from the write-ahead log into the file, without holding up the writer, and says how many
+/// pages the log had. `gives_back`: the log itself too, to the disk, for which the writer waits a moment.
+pub(super) async fn checkpoint(db: &mut SqliteConnection, gives_back: bool) -> Result<u32, sqlx::Error> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *db).await?;
+    let pages = row.try_get::<i64, _>("log")?;
     if gives_back {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(db).await?;
     }
-    Ok(())
+    Ok(u32::try_from(pages).unwrap_or(0))
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use domain::Class;
 use parking_lot::Mutex;
 use protocol::SignedEnvelope;
+use runtime::checkpoint::Pace;
 use runtime::{Clock, Shutdown, Tasks};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc};
@@ -42,8 +43,7 @@ pub(crate) use self::consumer::ShardConsumer;
 const ORDERS_LIMIT: usize = 256;
 /// How long a predecessor that is about to end may still own the file.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// How often the disk is looked at while it is short of room; at each checkpoint else.
+/// How often the disk is looked at while it is short of room.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What the writer and the consumer share.
@@ -262,25 +262,26 @@ async fn lock(path: &Path) -> Result<Option<File>, BrokerError> {
 
 /// Checkpoints beside the writer, so that its commits need not, and looks how much room there is.
 async fn checkpoint(mut db: SqliteConnection, folder: PathBuf, shared: Arc<Shared>, stop: Shutdown) {
-    let mut is_failing = false;
-    let mut next = Instant::now() + CHECKPOINT_EVERY;
+    let (mut pace, mut last, mut is_failing) = (Pace::default(), Instant::now(), false);
     loop {
-        let pause = if shared.room.is_short() { LOOK_EVERY } else { CHECKPOINT_EVERY };
+        let pause = if shared.room.is_short() { LOOK_EVERY } else { Pace::LEAST };
         tokio::select! {
             () = shared.ended.requested() => break,
             () = tokio::time::sleep(pause) => {}
         }
         shared.room.look(&folder);
-        if Instant::now() < next {
+        let is_short = shared.room.is_short();
+        if last.elapsed() < if is_short || is_failing { Pace::LEAST } else { pace.pause() } {
             continue;
         }
-        let failed = file::checkpoint(&mut db, shared.room.is_short()).await.err();
-        next = Instant::now() + CHECKPOINT_EVERY;
+        let result = file::checkpoint(&mut db, is_short).await;
+        last = Instant::now();
         // Once, and not again with each trial.
-        if let Some(error) = failed.as_ref().filter(|_| !is_failing) {
+        if let Some(error) = result.as_ref().err().filter(|_| !is_failing) {
             tracing::warn!(%error, "cannot checkpoint the embedded broker's file; it tries again every second");
         }
-        is_failing = failed.is_some();
+        is_failing = result.is_err();
+        pace.learn(result.unwrap_or_default());
     }
     drop(db);
     stop.requested().await;

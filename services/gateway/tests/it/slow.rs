@@ -14,10 +14,10 @@ use crate::house::{House, Raw, figure};
 use crate::poller::Poller;
 use crate::sleeper::{Sleeper, people, read_until, resident_bytes, sleepers};
 
-/// Something of 4 KiB that nobody else is told.
+/// Something of 8 KiB that nobody else is told.
 fn told(house: &House, user: UserId, number: usize) -> Outbound {
     let keys = Keyring::clone(&house.engine.keys);
-    let content = format!("{number:08}").repeat(512);
+    let content = format!("{number:08}").repeat(1024);
     let message = wire::MessageDelivered { content: Some(content), sender_id: user.to_string(), ..Default::default() };
     let event = EventData::MessageDelivered(message);
     let delivered = OpenedDelivery { rev: None, epoch: Rev::ZERO, except: None, event };

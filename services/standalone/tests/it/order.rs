@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use testkit::client::Person;
 use testkit::cluster::{Node, System, SystemSpec};
-use testkit::until;
+use testkit::{PATIENCE, until};
 
 use crate::scene::{
     Sent, Steady, a_room_on_every_shard, all_events, assert_exactly_once, assert_order, assert_seen_live, dead_letters,
@@ -31,8 +31,11 @@ async fn when(done: &AtomicUsize, share: f64) {
     until(Duration::from_mins(3), || async { done.load(Ordering::Relaxed) >= wanted }).await;
 }
 
+/// What it has stored; it answers, however busy the machine is.
 async fn processed(node: &Node) -> f64 {
-    node.metric("chat_events_processed_total", &["outcome=\"stored\""]).await
+    let count = || node.metric("chat_events_processed_total", &["outcome=\"stored\""]);
+    until(PATIENCE, || async { count().await > 0.0 }).await;
+    count().await
 }
 
 /// Adds one processor, stops one and kills one; returns how much each had processed by then.

@@ -17,8 +17,8 @@ use crate::shared::Shared;
 
 /// Who may wait for the next round; more wait to wait.
 const WAITING: usize = 4096;
-/// Users in one round: some may be in hundreds of rooms.
-const TOGETHER: usize = 64;
+/// Users in one round. A storm of arrivals ends a third later with 64; what fails for many is tried for fewer.
+const TOGETHER: usize = 256;
 /// Rounds of a kind at a time, so that one that hangs does not hold up all.
 const ROUNDS: usize = 2;
 

@@ -11,7 +11,7 @@ use domain::{JobId, MessageId, Rev, RoomId, Seq, Timestamp, UserId};
 use protocol::Code;
 use uuid::Uuid;
 
-use crate::db::{Conn, Tx};
+use crate::db::{Conn, Engine, Tx};
 use crate::error::damaged;
 use crate::member::read_kind;
 use crate::rows::{Rows, RowsSql};
@@ -98,21 +98,43 @@ pub(crate) const LOCK: RowsSql = rows_sql!([1 room uuid]
     "SELECT c.room_id, c.kind, c.last_seq, c.rev, c.epoch FROM room_counters c
      WHERE c.room_id IN (SELECT room FROM given) ORDER BY c.room_id",
     postgres " FOR UPDATE OF c");
-pub(crate) const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid]
-    "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
+macro_rules! standings {
+    () => {
+        "SELECT m.room_id, m.user_id, c.kind, m.role, u.blocked_at FROM given
      JOIN room_members m ON m.room_id = given.room AND m.user_id = given.member
-     JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id");
+     JOIN room_counters c ON c.room_id = m.room_id JOIN users u ON u.user_id = m.user_id"
+    };
+}
 // The receipt of a message is the message, for ever; of any other change the change; of a job without effect (refused, or
 // nothing to change) its own row.
-pub(crate) const RECEIPTS: RowsSql = rows_sql!([1 job uuid]
-    "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
+macro_rules! receipts {
+    () => {
+        "SELECT given.job, e.room_id, e.rev, e.epoch, e.message_id, e.payload, CAST(NULL AS TEXT) AS code
        FROM given JOIN room_events e ON e.job_id = given.job
      UNION ALL
      SELECT given.job, m.room_id, m.rev, COALESCE(e.epoch, 1), m.message_id, NULL, NULL
        FROM given JOIN messages m ON m.message_id = given.job
        LEFT JOIN room_events e ON e.room_id = m.room_id AND e.rev = m.rev
      UNION ALL
-     SELECT given.job, r.room_id, 0, 0, NULL, NULL, r.code FROM given JOIN refused_jobs r ON r.job_id = given.job");
+     SELECT given.job, r.room_id, 0, 0, NULL, NULL, r.code FROM given JOIN refused_jobs r ON r.job_id = given.job"
+    };
+}
+pub(crate) const STANDINGS: RowsSql = rows_sql!([1 room uuid, 2 member uuid] standings!());
+pub(crate) const RECEIPTS: RowsSql = rows_sql!([1 job uuid] receipts!());
+/// Both, for there each statement is a round trip.
+pub(crate) const KNOWN: RowsSql = RowsSql {
+    postgres: concat!(
+        "WITH standing AS (WITH given(room, member) AS (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) ",
+        standings!(),
+        "), receipt AS (WITH given(job) AS (SELECT * FROM UNNEST($3::uuid[])) ",
+        receipts!(),
+        ") SELECT room_id, user_id, kind, role, blocked_at, NULL::uuid AS job, 0::bigint AS rev, 0::bigint AS epoch,
+            NULL::uuid AS message_id, NULL::bytea AS payload, NULL AS code FROM standing
+        UNION ALL SELECT room_id, NULL, NULL, NULL, NULL, job, rev, epoch, message_id, payload, code FROM receipt"
+    ),
+    // There round trips cost nothing.
+    sqlite: "",
+};
 const REACTIONS: RowsSql = rows_sql!([1 message uuid, 2 member uuid]
     "SELECT r.message_id, r.user_id, r.emoji FROM given
      JOIN reactions r ON r.message_id = given.message AND r.user_id = given.member");
@@ -130,6 +152,36 @@ struct ReceiptRecord {
     code: Option<String>,
 }
 
+/// A standing, or a receipt if it has a job.
+#[derive(sqlx::FromRow)]
+struct KnownRecord {
+    room_id: Uuid,
+    user_id: Option<Uuid>,
+    kind: Option<String>,
+    role: Option<String>,
+    blocked_at: Option<i64>,
+    job: Option<Uuid>,
+    rev: i64,
+    epoch: i64,
+    message_id: Option<Uuid>,
+    payload: Option<Vec<u8>>,
+    code: Option<String>,
+}
+
+impl KnownRecord {
+    fn standing(self) -> Result<((RoomId, UserId), Standing), StoreError> {
+        let Self { room_id, user_id: Some(user), kind: Some(kind), role: Some(role), blocked_at, .. } = self else {
+            return Err(damaged("a standing"));
+        };
+        Ok(((RoomId(room_id), UserId(user)), Standing::read(&kind, &role, blocked_at)?))
+    }
+
+    fn receipt(self) -> Option<ReceiptRecord> {
+        let Self { room_id, rev, epoch, message_id, payload, code, .. } = self;
+        self.job.map(|job| ReceiptRecord { job, room_id, rev, epoch, message_id, payload, code })
+    }
+}
+
 impl Store {
     /// Begins a storing transaction over the scope.
     pub async fn begin(&self, scope: &Scope) -> Result<Batch, StoreError> {
@@ -137,11 +189,13 @@ impl Store {
         let loaded = Loaded {
             // First the locks: what is read after them is what the last holder left.
             rooms: lock_rooms(&mut tx, &scope.rooms).await?,
-            standings: load_standings(&mut tx.conn, &scope.actors).await?,
+            ..load_known(&mut tx, scope).await?
+        };
+        let loaded = Loaded {
             messages: message::load(&mut tx.conn, distinct(&scope.messages).into_iter()).await?,
-            receipts: load_receipts(&mut tx, &scope.jobs).await?,
             reactions: load_reactions(&mut tx, &scope.reactions).await?,
             titled: load_titled(&mut tx, &scope.titled).await?,
+            ..loaded
         };
         Ok(Batch { loaded, tx })
     }
@@ -190,6 +244,30 @@ async fn lock_rooms(tx: &mut Tx, rooms: &[RoomId]) -> Result<HashMap<RoomId, Hea
     found.into_iter().map(head).collect()
 }
 
+/// Standings and receipts: what nearly every batch asks for.
+async fn load_known(tx: &mut Tx, scope: &Scope) -> Result<Loaded, StoreError> {
+    if !matches!(tx.conn.engine, Engine::Postgres(_)) || scope.actors.is_empty() || scope.jobs.is_empty() {
+        let standings = load_standings(&mut tx.conn, &scope.actors).await?;
+        let receipts = load_receipts(tx, &scope.jobs).await?;
+        return Ok(Loaded { standings, receipts, ..Loaded::default() });
+    }
+    let found: Vec<KnownRecord> =
+        tx.conn.fetch(&KNOWN, &actor_rows(&scope.actors).beside(job_rows(&scope.jobs))).await?;
+    let (receipts, standings): (Vec<_>, Vec<_>) = found.into_iter().partition(|record| record.job.is_some());
+    let standings = standings.into_iter().map(KnownRecord::standing).collect::<Result<_, _>>()?;
+    let receipts = receipts.into_iter().filter_map(KnownRecord::receipt).collect();
+    Ok(Loaded { standings, receipts: read_receipts(tx, receipts).await?, ..Loaded::default() })
+}
+
+fn actor_rows(actors: &[(RoomId, UserId)]) -> Rows<'static> {
+    let actors = distinct(actors);
+    Rows::new().id(actors.iter().map(|(room, _)| room.0)).id(actors.iter().map(|(_, user)| user.0))
+}
+
+fn job_rows(jobs: &[JobId]) -> Rows<'static> {
+    Rows::new().id(distinct(jobs).into_iter().map(|job| job.0))
+}
+
 async fn load_standings(
     conn: &mut Conn,
     actors: &[(RoomId, UserId)],
@@ -197,9 +275,7 @@ async fn load_standings(
     if actors.is_empty() {
         return Ok(HashMap::new());
     }
-    let actors = distinct(actors);
-    let rows = Rows::new().id(actors.iter().map(|(room, _)| room.0)).id(actors.iter().map(|(_, user)| user.0));
-    let found: Vec<(Uuid, Uuid, String, String, Option<i64>)> = conn.fetch(&STANDINGS, &rows).await?;
+    let found: Vec<(Uuid, Uuid, String, String, Option<i64>)> = conn.fetch(&STANDINGS, &actor_rows(actors)).await?;
     let standing = |(room, user, kind, role, blocked_at): (Uuid, Uuid, String, String, Option<i64>)| {
         Ok(((RoomId(room), UserId(user)), Standing::read(&kind, &role, blocked_at)?))
     };
@@ -210,8 +286,11 @@ async fn load_receipts(tx: &mut Tx, jobs: &[JobId]) -> Result<HashMap<JobId, Rec
     if jobs.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = Rows::new().id(distinct(jobs).into_iter().map(|job| job.0));
-    let found: Vec<ReceiptRecord> = tx.conn.fetch(&RECEIPTS, &rows).await?;
+    let found = tx.conn.fetch(&RECEIPTS, &job_rows(jobs)).await?;
+    read_receipts(tx, found).await
+}
+
+async fn read_receipts(tx: &mut Tx, found: Vec<ReceiptRecord>) -> Result<HashMap<JobId, Receipt>, StoreError> {
     let about = found.iter().filter_map(|record| record.message_id.map(MessageId));
     let messages = message::load(&mut tx.conn, about).await?;
     let mut receipts = HashMap::with_capacity(found.len());

@@ -10,7 +10,7 @@ use testkit::folder::Folder;
 use testkit::services::fresh_postgres;
 use uuid::Uuid;
 
-use crate::batch::{LOCK, RECEIPTS, STANDINGS};
+use crate::batch::{KNOWN, LOCK, RECEIPTS, STANDINGS};
 use crate::change::ROOMS_OF;
 use crate::db::{Conn, Engine};
 use crate::member::{READS, READS_OF, READS_SINCE};
@@ -142,6 +142,10 @@ async fn statements(conn: &mut Conn) -> Vec<(&'static str, Vec<String>)> {
     let mut found = Vec::new();
     for (name, sql, rows) in many {
         found.push((name, steps(conn, sql, &rows).await));
+    }
+    if matches!(conn.engine, Engine::Postgres(_)) {
+        let rows = Rows::new().id(ids(1)).id(nobody()).id(ids(200_001));
+        found.push(("standings and receipts", steps(conn, &KNOWN, &rows).await));
     }
     let room = Uuid::from_u128(1);
     for (name, sql, from) in

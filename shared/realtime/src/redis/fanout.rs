@@ -15,6 +15,8 @@ use crate::{LogNumber, Outbound, ROOM_LOG_ENTRIES, RealtimeError};
 
 /// Deliveries in one round to the server.
 const SLICE: usize = 256;
+/// Deliveries in one call of the script, during which the server does nothing else.
+const CALL: usize = 32;
 /// What a numbered delivery begins with; a sealed one never does.
 const NUMBERED: u8 = 0;
 /// The number after that.
@@ -26,8 +28,11 @@ impl RedisEngine {
     pub(crate) async fn publish(&self, deliveries: &[Outbound]) -> Result<(), RealtimeError> {
         for slice in deliveries.chunks(SLICE) {
             let mut round = Round::with_script(&APPEND);
-            for outbound in slice {
-                self.add(&mut round, outbound);
+            // On a cluster each log has its own slot, and so each delivery its own call.
+            let most = if self.is_cluster() { 1 } else { CALL };
+            let is_logged = |outbound: &Outbound| logged(outbound).is_some();
+            for run in slice.chunk_by(|one, next| is_logged(one) == is_logged(next)) {
+                run.chunks(most).for_each(|some| self.add(&mut round, some));
             }
             let ahead = self.carry_out(&round).await?.ahead;
             self.tell_where_slots_were(ahead.iter().map(|place| &slice[*place])).await?;
@@ -35,23 +40,31 @@ impl RedisEngine {
         Ok(())
     }
 
-    fn add(&self, round: &mut Round, outbound: &Outbound) {
-        let channel = self.keys.channel(outbound.channel);
-        let Some((room, rev)) = logged(outbound) else {
+    /// Adds deliveries that are all logged, or all not.
+    fn add(&self, round: &mut Round, some: &[Outbound]) {
+        let logs: Vec<(RoomId, Rev)> = some.iter().filter_map(logged).collect();
+        if logs.is_empty() {
+            return self.add_unlogged(round, some);
+        }
+        let keys: Vec<String> = logs.iter().map(|(room, _)| self.keys.log(*room)).chain(self.keys.number()).collect();
+        round.call(&keys).arg(self.publishes()).arg(ROOM_LOG_ENTRIES).arg(keys::LOG_TTL.as_millis() as u64);
+        for (outbound, (_, rev)) in some.iter().zip(logs) {
+            round.arg(rev.0).arg(&outbound.payload[..]).arg(self.keys.channel(outbound.channel));
+        }
+    }
+
+    fn add_unlogged(&self, round: &mut Round, some: &[Outbound]) {
+        for outbound in some {
+            let channel = self.keys.channel(outbound.channel);
             round.command(&channel, self.publishes()).arg(&channel).arg(&outbound.payload[..]);
-            return;
-        };
-        let keys: Vec<String> = std::iter::once(self.keys.log(room)).chain(self.keys.number()).collect();
-        round.call(&keys).arg(rev.0).arg(&outbound.payload[..]).arg(channel).arg(ROOM_LOG_ENTRIES);
-        round.arg(keys::LOG_TTL.as_millis() as u64).arg(self.publishes());
+        }
     }
 
     /// While a slot moves, its new node has the logs already, and its old one the subscribers still.
     async fn tell_where_slots_were(&self, ahead: impl Iterator<Item = &Outbound>) -> Result<(), RealtimeError> {
         let mut round = Round::new(None);
         for outbound in ahead {
-            let channel = self.keys.channel(outbound.channel);
-            round.command(&channel, self.publishes()).arg(&channel).arg(&outbound.payload[..]);
+            self.add_unlogged(&mut round, std::slice::from_ref(outbound));
         }
         self.send(&round).await.map(drop)
     }

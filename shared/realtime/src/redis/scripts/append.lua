@@ -15,27 +15,29 @@ local failed
 for at = 1, count do
   local log, rev, payload, channel = KEYS[at], ARGV[1 + 3 * at], ARGV[2 + 3 * at], ARGV[3 + 3 * at]
   number = number + 1
-  local id = rev .. '-0'
-  -- What stands there and is no log is of no use to anybody; left there, it would hold up the room for ever.
-  local kind = redis.call('TYPE', log).ok
-  if kind ~= 'none' and kind ~= 'stream' then
-    redis.call('DEL', log)
-    kind = 'none'
-  end
-  -- What a log begins after was published before it: an entry without a payload says until when.
-  if rev ~= '1' and kind == 'none' then
-    redis.call('XADD', log, string.format('%.0f-0', rev - 1), 'n', string.format('%.0f', number - 1), 'p', '')
-  end
-  local text = string.format('%.0f', number)
+  local id, text = rev .. '-0', string.format('%.0f', number)
   -- A rev that the log has or has passed is refused by XADD: not appended twice, published all the same,
   -- under the number it has there. Any other error is the caller's: a delivery may not be heard of that
   -- the log will never have.
-  local appended = redis.pcall('XADD', log, 'MAXLEN', '~', ARGV[2], id, 'n', text, 'p', payload)
-  local is_known = type(appended) == 'table' and appended.err
-  if is_known and not string.find(appended.err, 'equal or smaller', 1, true) then
+  local appended = redis.pcall('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[2], id, 'n', text, 'p', payload)
+  local refusal = type(appended) == 'table' and appended.err
+  -- What stands there and is no log is of no use to anybody; left there, it would hold up the room for ever.
+  local is_no_log = refusal and string.find(refusal, 'WRONGTYPE', 1, true)
+  if is_no_log then
+    redis.call('DEL', log)
+  end
+  if not appended or is_no_log then
+    -- What a log begins after was published before it: an entry without a payload says until when.
+    if rev ~= '1' then
+      redis.call('XADD', log, string.format('%.0f-0', rev - 1), 'n', string.format('%.0f', number - 1), 'p', '')
+    end
+    appended = redis.pcall('XADD', log, id, 'n', text, 'p', payload)
+    refusal = type(appended) == 'table' and appended.err
+  end
+  if refusal and not string.find(refusal, 'equal or smaller', 1, true) then
     failed = failed or appended
   else
-    if is_known then
+    if refusal then
       local there = redis.call('XRANGE', log, id, id)
       text = there[1] and there[1][2][4] ~= '' and there[1][2][2] or '0'
     end
